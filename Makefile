@@ -1,0 +1,39 @@
+# Everything a newcomer needs: `make quickstart` and `make test` set up their own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart check test test-slow docs bench install clean
+
+install: $(VENV)/installed
+
+# One stamp file: reinstalled only when the dependencies change.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,theory]"
+	touch $@
+
+quickstart: install
+	$(BIN)/urae quickstart
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+docs: install
+	$(BIN)/python docs/generate.py
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .cache build dist src/*.egg-info urae-quickstart

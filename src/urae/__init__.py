@@ -1,0 +1,1 @@
+"""Ultra-resolution adaptation of image diffusion transformers."""

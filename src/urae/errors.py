@@ -1,0 +1,37 @@
+"""What can go wrong in the world, as opposed to in what a user gave (that is a ``ValueError``).
+
+    UraeError
+    ├── MissingExtra       an optional package is not installed; the message holds the line that installs it
+    ├── WrongBase          an adapter or a checkpoint does not belong to the model it is applied to
+    ├── BadFile            a file is truncated, damaged, or of a layout that we do not read
+    ├── StaleCache         cached latents or embeddings do not belong to the data or model in use
+    └── TrainingDiverged   the loss became NaN or infinite
+"""
+
+from __future__ import annotations
+
+__all__ = ["BadFile", "MissingExtra", "StaleCache", "TrainingDiverged", "UraeError", "WrongBase"]
+
+
+class UraeError(Exception):
+    """Base of every error that `urae` raises about the world."""
+
+
+class MissingExtra(UraeError):
+    """An optional package is not installed."""
+
+
+class WrongBase(UraeError):
+    """An adapter or checkpoint does not belong to this model."""
+
+
+class BadFile(UraeError):
+    """A file is truncated, damaged or of an unknown layout."""
+
+
+class StaleCache(UraeError):
+    """A cache entry does not belong to the data or the model in use."""
+
+
+class TrainingDiverged(UraeError):
+    """The loss became NaN or infinite."""
