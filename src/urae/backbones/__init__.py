@@ -1,1 +1,26 @@
-"""TODO"""
+"""Backbones: the only room that knows a model family. Encode text and images, velocity, decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import FluxTransformer2DModel
+
+from urae.backbones.backbone import Backbone, Embeddings, Posterior
+from urae.backbones.flux import Flux
+
+__all__ = ["BACKBONES", "Backbone", "Embeddings", "Flux", "Posterior", "backbone_of"]
+
+BACKBONES: dict[type, Backbone] = {FluxTransformer2DModel: Flux()}
+"""By the class of the pipeline's transformer."""
+
+
+def backbone_of(pipe: Any) -> Backbone:
+    """The backbone of a stock pipeline, by its transformer's class; `ValueError` for an unknown family."""
+    for kind, backbone in BACKBONES.items():
+        if isinstance(pipe.transformer, kind):
+            return backbone
+    known = ", ".join(kind.__name__ for kind in BACKBONES)
+    raise ValueError(
+        f"{type(pipe.transformer).__name__} is not a supported transformer: expected one of {known}"
+    )
