@@ -1,0 +1,75 @@
+"""Progress on the terminal: a bar where there is one, plain lines every few seconds where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+__all__ = ["Progress", "tracked"]
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Where the output is no terminal."""
+
+
+class Progress(AbstractContextManager):
+    """Counts to `total` on standard error. `done` items may be behind us already."""
+
+    def __init__(self, description: str, *, total: int, done: int = 0) -> None:
+        self.description, self.total, self.done = description, total, done
+        self.first, self.started, self.last_line = done, time.monotonic(), time.monotonic()
+        self.console = Console(stderr=True)
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Bar(TextColumn("{task.description}"), *columns, console=self.console)
+        self.task = self.bar.add_task(description, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.bar.stop()
+
+    def advance(self, note: str = "") -> None:
+        """One more item is done; `note` is shown beside the count."""
+        self.done += 1
+        self.bar.update(self.task, completed=self.done, note=note)
+        due = time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total
+        if due and not self.console.is_terminal:
+            self.last_line = time.monotonic()
+            self.console.print(
+                f"{self.description}: {self.done}/{self.total} {note} {self._left()}", highlight=False
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, highlight=False)
+
+    def _left(self) -> str:
+        seconds = (time.monotonic() - self.started) / (self.done - self.first) * (self.total - self.done)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+
+def tracked(items: Sequence[T], description: str) -> Iterator[T]:
+    """The items, with progress as they are taken."""
+    with Progress(description, total=len(items)) as progress:
+        for item in items:
+            yield item
+            progress.advance()

@@ -1,0 +1,78 @@
+"""One image of a data set: where it is, what it shows, where it came from.
+
+A record's id is the SHA-256 of the image file's bytes, so a file that changes becomes another record and what
+was cached for the old one is not used for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from urae.errors import BadFile
+
+__all__ = ["CAPTION_KINDS", "Record", "content_hash"]
+
+CAPTION_KINDS = ("original", "detailed")
+"""The caption that the image came with, and a detailed one by a captioning model (paper, Sec. 4.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One image and its captions."""
+
+    id: str
+    """SHA-256 of the file's bytes, 64 hexadecimal digits."""
+    file: str
+    """Path of the image, relative to the manifest or folder that names it."""
+    size: tuple[int, int]
+    """Width and height as seen upright, px."""
+    captions: dict[str, str]
+    """Text by kind: "original", "detailed" or both."""
+    source: str
+    """Where the image came from: a teacher, a collection, "folder"."""
+
+    def __post_init__(self) -> None:
+        if not self.captions or set(self.captions) - set(CAPTION_KINDS):
+            kinds = ", ".join(self.captions) or "none"
+            raise ValueError(
+                f"{self.file}: captions are {kinds}; give one or both of {', '.join(CAPTION_KINDS)}"
+            )
+
+    @classmethod
+    def of(cls, path: Path, *, root: Path, captions: dict[str, str], source: str) -> Record:
+        """The record of an image file below `root`. An unreadable image is a `BadFile`."""
+        try:
+            with Image.open(path) as image:
+                size = _seen_size(image)
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise BadFile(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+        file = path.relative_to(root).as_posix()
+        return cls(id=content_hash(path), file=file, size=size, captions=captions, source=source)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Record:
+        """The record of one manifest line. A missing or unknown key is a `ValueError`."""
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise ValueError(
+                f"a record has the keys {', '.join(sorted(known))}, got {', '.join(sorted(values))}"
+            )
+        width, height = values["size"]
+        return cls(**{**values, "size": (width, height)})
+
+
+def _seen_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if lies_on_its_side else (width, height)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

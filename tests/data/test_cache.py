@@ -1,0 +1,188 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from tiny import with_text_encoders, write_images
+from urae.backbones import backbone_of
+from urae.data import cache, open_cache, scan_folder, write_manifest
+from urae.data.image import load_pixels, training_buckets
+from urae.errors import BadFile, StaleCache
+
+
+@pytest.fixture
+def pipe(pipe):
+    return with_text_encoders(pipe)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_images(tmp_path / "images", [(64, 64), (128, 96), (64, 128)])
+
+
+def files(made) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted((made.path / "entries").iterdir())}
+
+
+def test_a_sample_is_what_the_backbone_says(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    entry = made.entries[0]
+    sample = made.load(entry)
+    pixels = load_pixels(folder / entry.record.file, entry.bucket)[None]
+    posterior = backbone_of(pipe).encode_images(pipe, pixels)
+    embeddings = backbone_of(pipe).encode_prompts(pipe, ["a", "a b"])
+    assert torch.equal(sample.posterior.mean, posterior.mean[0])
+    assert torch.equal(sample.posterior.std, posterior.std[0])
+    assert torch.equal(sample.text("original")["prompt_embeds"], embeddings["prompt_embeds"][0])
+    torch.testing.assert_close(sample.text("detailed")["prompt_embeds"], embeddings["prompt_embeds"][1])
+
+
+def test_a_record_with_one_caption_has_that_one(pipe, folder, tmp_path):
+    (folder / "00.json").write_text(json.dumps({"prompt": "z"}))
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    sample = made.load(made.entries[0])
+    assert sample.text("original") is sample.text("detailed")
+
+
+def test_images_keep_their_shape(pipe, tmp_path):
+    folder = write_images(tmp_path / "images", [(128, 128), (192, 144), (128, 256)])
+    made = cache(pipe, folder, tmp_path / "cache", size=128)
+    for entry in made.entries:
+        width, height = entry.bucket
+        assert made.load(entry).posterior.mean.shape == (16, height // 8, width // 8)
+    assert [e.bucket[0] / e.bucket[1] for e in made.entries] == pytest.approx([1, 4 / 3, 1 / 2], rel=0.1)
+
+
+def test_buckets_have_the_same_shapes_at_every_size():
+    def shapes(size):
+        return [(width / size, height / size) for width, height in training_buckets(size)]
+
+    assert shapes(256) == shapes(1024) == shapes(4096)
+    assert 8 <= len(shapes(1024)) <= 16
+    assert all(0.95 <= math.prod(shape) <= 1.05 for shape in shapes(1024))
+
+
+def test_pixels_cover_the_bucket_and_are_cropped_to_the_middle(tmp_path):
+    # Left half black, right half white: squeezed to height 64 it is 128 wide, of which the middle 64 remain.
+    pixels = np.zeros((128, 256, 3), np.uint8)
+    pixels[:, 128:] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    loaded = load_pixels(tmp_path / "a.png", (64, 64))
+    assert loaded.shape == (3, 64, 64)
+    assert loaded[:, :, :30].max() < -0.95
+    assert loaded[:, :, 34:].min() > 0.95
+
+
+def test_an_image_of_the_bucket_size_is_untouched(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    loaded = load_pixels(tmp_path / "a.png", (64, 48))
+    assert np.array_equal(((loaded.permute(1, 2, 0) + 1) * 127.5).round().numpy().astype(np.uint8), pixels)
+
+
+def test_small_images_are_listed_and_nothing_is_enlarged(pipe, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"3 images are too small for 128 px.*00.png \(64x64\), 01.png"):
+        cache(pipe, folder, tmp_path / "cache", size=128)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_transparent_image_is_refused(pipe, folder, tmp_path):
+    Image.fromarray(np.full((64, 64, 4), 128, np.uint8)).save(folder / "00.png")
+    with pytest.raises(BadFile, match="00.png is transparent"):
+        cache(pipe, folder, tmp_path / "cache", size=64)
+
+
+def test_a_cache_is_reopened_as_it_was(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    opened = open_cache(tmp_path / "cache")
+    assert opened == made
+    assert opened.digest == made.digest
+    opened.check(pipe)
+
+
+def test_a_stopped_run_goes_on_and_is_not_taken_for_complete(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    before = files(made)
+    (made.path / "records.jsonl").unlink()
+    lost = next((made.path / "entries").glob("*.safetensors"))
+    lost.unlink()
+    with pytest.raises(StaleCache, match="unfinished"):
+        open_cache(made.path)
+    after = files(cache(pipe, folder, made.path, size=64))
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {lost.name}
+
+
+def test_another_caption_makes_its_entry_anew_and_no_other(pipe, folder, tmp_path):
+    before = cache(pipe, folder, tmp_path / "cache", size=64)
+    times = files(before)
+    (folder / "01.json").write_text(json.dumps({"prompt": "q"}))
+    after = cache(pipe, folder, tmp_path / "cache", size=64)
+    changed = {name for name, time in files(after).items() if time != times[name]}
+    assert changed == {f"{after.entries[1].record.id}.safetensors"}
+    assert after.digest != before.digest
+
+
+def test_other_weights_are_detected(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    with torch.no_grad():
+        pipe.vae.encoder.conv_in.weight[0] += 0.1
+    with pytest.raises(StaleCache, match="cached with another VAE"):
+        made.check(pipe)
+    with pytest.raises(StaleCache, match="another identity"):
+        cache(pipe, folder, tmp_path / "cache", size=64)
+
+
+def test_another_size_needs_another_folder(pipe, folder, tmp_path):
+    cache(pipe, folder, tmp_path / "cache", size=64)
+    with pytest.raises(StaleCache, match=r"another size \(64 px, asked for 48 px\)"):
+        cache(pipe, folder, tmp_path / "cache", size=48)
+
+
+def test_text_encoders_may_stay_unloaded_once_cached(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    pipe.text_encoder = pipe.text_encoder_2 = None
+    made.check(pipe)
+
+
+def test_a_foreign_entry_is_never_used(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    first, second = (made.path / "entries" / f"{e.record.id}.safetensors" for e in made.entries[:2])
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(StaleCache, match=r"was not made from 00\.png"):
+        made.load(made.entries[0])
+
+
+def test_a_damaged_entry_is_named_and_made_anew(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    entry = made.path / "entries" / f"{made.entries[0].record.id}.safetensors"
+    whole = {name: tensor.clone() for name, tensor in load_file(entry).items()}
+    entry.write_bytes(entry.read_bytes()[:-10])
+    with pytest.raises(BadFile, match="missing or damaged"):
+        made.load(made.entries[0])
+    cache(pipe, folder, tmp_path / "cache", size=64)
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(entry).items())
+
+
+def test_a_manifest_whose_image_changed_is_stale(pipe, folder, tmp_path):
+    write_manifest(scan_folder(folder), folder / "m.jsonl")
+    Image.new("RGB", (64, 64)).save(folder / "00.png")
+    with pytest.raises(StaleCache, match=r"00\.png is not the image that the manifest names"):
+        cache(pipe, folder / "m.jsonl", tmp_path / "cache", size=64)
+
+
+def test_a_folder_that_is_no_cache(tmp_path):
+    with pytest.raises(BadFile, match="is not a cache"):
+        open_cache(tmp_path)
+
+
+def test_latents_are_stored_in_the_type_of_the_vae(pipe, folder, tmp_path):
+    pipe.vae.to(torch.bfloat16)
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    entry = load_file(made.path / "entries" / f"{made.entries[0].record.id}.safetensors")
+    assert entry["mean"].dtype == torch.bfloat16
+    assert made.load(made.entries[0]).posterior.mean.dtype == torch.float32

@@ -1,0 +1,99 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from tiny import write_images
+from urae.data import read_manifest, read_records, scan_folder, write_manifest
+from urae.errors import BadFile
+
+
+def test_a_folder_is_read_with_its_captions(tmp_path):
+    folder = write_images(tmp_path / "images", [(64, 64), (80, 48)])
+    first, second = scan_folder(folder)
+    assert first.captions == {"original": "a", "detailed": "a b"}
+    assert (first.file, first.size, first.source) == ("00.png", (64, 64), "folder")
+    assert second.size == (80, 48)
+    assert len({first.id, second.id}) == 2
+
+
+def test_a_text_file_is_the_original_caption_and_folders_may_be_deep(tmp_path):
+    folder = write_images(tmp_path / "images" / "deep", [(64, 64)])
+    (folder / "00.json").unlink()
+    (folder / "00.txt").write_text("a cat\n")
+    (record,) = scan_folder(tmp_path / "images")
+    assert (record.file, record.captions) == ("deep/00.png", {"original": "a cat"})
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    folder = write_images(tmp_path, [(64, 64), (80, 48)])
+    records = scan_folder(folder)
+    write_manifest(records, tmp_path / "train.jsonl")
+    assert read_manifest(tmp_path / "train.jsonl") == records
+    assert read_records(tmp_path / "train.jsonl") == (records, tmp_path)
+
+
+def test_the_id_follows_the_content_not_the_name(tmp_path):
+    folder = write_images(tmp_path, [(64, 64)])
+    (before,) = scan_folder(folder)
+    (folder / "00.png").rename(folder / "99.png")
+    (folder / "00.json").rename(folder / "99.json")
+    assert replace(scan_folder(folder)[0], file="00.png") == before
+
+
+def test_a_photograph_on_its_side_has_the_size_that_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((48, 80, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.txt").write_text("a")
+    assert scan_folder(tmp_path)[0].size == (48, 80)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda f: (f / "00.json").unlink(), ValueError, "1 images in .* have no caption.*00.png"),
+        (lambda f: (f / "00.json").write_text("{}"), ValueError, '"prompt" nor "generated_prompt"'),
+        (lambda f: (f / "00.json").write_text("{"), BadFile, "00.json is not JSON"),
+        (lambda f: (f / "00.png").write_bytes(b"no image"), BadFile, "00.png cannot be read"),
+        (lambda f: (f / "01.png").write_bytes((f / "00.png").read_bytes()), ValueError, "00.png = 01.png"),
+    ],
+)
+def test_nothing_is_left_out_silently(tmp_path, spoil, error, message):
+    folder = write_images(tmp_path, [(64, 64), (64, 64)])
+    spoil(folder)
+    with pytest.raises(error, match=message):
+        scan_folder(folder)
+
+
+def test_long_lists_of_files_are_cut_and_counted(tmp_path):
+    folder = write_images(tmp_path, [(64, 64)] * 11)
+    for sidecar in folder.glob("*.json"):
+        sidecar.unlink()
+    with pytest.raises(ValueError, match=r"11 images .* 07.png and 3 more"):
+        scan_folder(folder)
+
+
+def test_sources_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match="no data at .*nowhere: expected a folder"):
+        read_records(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no images"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "x"}'])
+def test_a_bad_line_is_named(tmp_path, line):
+    write_manifest(scan_folder(write_images(tmp_path, [(64, 64)])), tmp_path / "m.jsonl")
+    with (tmp_path / "m.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(BadFile, match=r"m.jsonl, line 2 is not a record"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_a_manifest_keeps_captions_of_any_language(tmp_path):
+    folder = write_images(tmp_path, [(64, 64)])
+    (folder / "00.json").write_text(json.dumps({"prompt": "一隻貓"}))
+    write_manifest(scan_folder(folder), tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl")[0].captions == {"original": "一隻貓"}
