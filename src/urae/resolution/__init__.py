@@ -1,1 +1,35 @@
-"""TODO"""
+"""Running a model at a size it was not trained for: the policy, token counts, sizes and buckets."""
+
+from urae.resolution.buckets import buckets, nearest_bucket
+from urae.resolution.policy import ResolutionPolicy
+from urae.resolution.schedule import dynamic_shift, near_noise_share, shifted_sigmas, warn_dynamic_shift
+from urae.resolution.tokens import (
+    PIXELS_PER_TOKEN,
+    Size,
+    Snapped,
+    check_size,
+    native_size,
+    num_image_tokens,
+    size_scale,
+    snap,
+    text_tokens,
+)
+
+__all__ = [
+    "PIXELS_PER_TOKEN",
+    "ResolutionPolicy",
+    "Size",
+    "Snapped",
+    "buckets",
+    "check_size",
+    "dynamic_shift",
+    "native_size",
+    "near_noise_share",
+    "nearest_bucket",
+    "num_image_tokens",
+    "shifted_sigmas",
+    "size_scale",
+    "snap",
+    "text_tokens",
+    "warn_dynamic_shift",
+]
