@@ -1,0 +1,92 @@
+"""Guidance distillation: the guidance scale becomes an input, as in FLUX.1-dev.
+
+The teacher is the base with explicit classifier-free guidance, v(empty) + g (v(caption) - v(empty)); the
+student starts as the base and learns to give that velocity in one call, for g uniform in [1, 5]. At g = 1
+the target is the conditional velocity itself. Text encoders stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import FluxPipeline
+from safetensors.torch import load_file
+from torch import nn
+
+from urae.mini.model import build_pipeline
+from urae.mini.train.base import (
+    Latents,
+    Tokens,
+    encode_tokens,
+    noised,
+    optimizers_for,
+    trained_weights,
+    velocity,
+)
+from urae.mini.train.progress import Progress, cosine, write_atomically
+from urae.mini.train.vae import load_vae
+
+
+def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 12_000, device: str = "cpu") -> None:
+    """Write `distil.safetensors`: the student's transformer, raw and averaged."""
+    pipe = load_base(out)
+    latents = Latents(pipe, num_scenes, out)
+    pipe.to(device)
+    teacher = copy.copy(pipe)
+    teacher.transformer = copy.deepcopy(pipe.transformer).requires_grad_(False)
+    weights = dict(pipe.transformer.named_parameters())
+    optimizers = optimizers_for(weights, peak=3e-4)
+    average = {k: v.detach().clone() for k, v in weights.items()}
+    progress = Progress(out / "distil.jsonl")
+    for step in range(1, steps + 1):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
+            optimizer.zero_grad()
+        clean, tokens = latents.batch(-step % 10_000_000, batch)
+        noisy, sigma, _ = noised(clean.to(device), step + 20_000_000)
+        guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
+        target = guided_velocity(teacher, noisy, sigma, tokens, latents.empty, guidance)
+        with torch.no_grad():
+            text = encode_tokens(pipe, tokens)
+        error = velocity(pipe, noisy, sigma, text, guidance) - target
+        loss = error.pow(2).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        for k, v in weights.items():
+            average[k].lerp_(v.detach(), max(0.005, 1 / (step + 1)))
+        relative = (error.detach().norm() / target.norm()).item()
+        progress.note(step, loss=loss.item(), relative_error=relative)
+        if step % 50 == 0 or step == steps:
+            write_atomically({k: v.clone() for k, v in average.items()}, out / "distil.safetensors")
+
+
+@torch.no_grad()
+def guided_velocity(
+    teacher: FluxPipeline,
+    noisy: torch.Tensor,
+    sigma: torch.Tensor,
+    tokens: Tokens,
+    empty: Tokens,
+    guidance: torch.Tensor,
+) -> torch.Tensor:
+    """Explicit classifier-free guidance, both halves in one call; (B, 64, 64)."""
+    both = tuple(torch.cat([t, e.expand_as(t)]) for t, e in zip(tokens, empty, strict=True))
+    text = encode_tokens(teacher, both)  # type: ignore[arg-type]
+    one = torch.ones_like(sigma).repeat(2)
+    with_caption, without = velocity(teacher, noisy.repeat(2, 1, 1), sigma.repeat(2), text, one).chunk(2)
+    return without + guidance[:, None, None] * (with_caption - without)
+
+
+def load_base(out: Path) -> FluxPipeline:
+    """The averaged base of `train_base`."""
+    pipe = build_pipeline(load_vae(out))
+    tensors = load_file(out / "base.safetensors")
+    with torch.no_grad():
+        for k, v in trained_weights(pipe).items():
+            v.copy_(tensors[f"ema.{k}"])
+    return pipe
