@@ -1,0 +1,117 @@
+"""What share of synthetic data to train on, in words, with how sure that is.
+
+Estimates have errors, so the answer is computed for many draws of them too: the advice is firm only if the
+draws agree. The gap and the bias come from one comparison of the teacher with the truth and err together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from urae.theory.estimate import Estimate, Estimates
+from urae.theory.problem import Array
+from urae.theory.share import BestShare, best_share
+
+__all__ = ["Advice", "advise"]
+
+NUM_DRAWS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """A share of synthetic data, and why."""
+
+    best: BestShare
+    """The answer to the estimates as they stand."""
+    likely: tuple[float, float]
+    """The central 90% of the answers to draws of the estimates."""
+    gain: float
+    """kappa: how much of the label noise ends up in the model."""
+    reasons: tuple[str, ...]
+    """Sentences for a reader, the verdict first."""
+
+
+def advise(estimates: Estimates, *, gain: float = 1.0, seed: int = 0) -> Advice:
+    """The best share of synthetic data at convergence, for estimates of the three quantities.
+
+    gain: kappa = sum 1 / lambda in parameters. For errors of the predictions it is the trained parameters per
+    sample, at most 1, and 1 means that the model fits every label exactly (the paper's infinite width);
+    `noise_gain` measures it. Estimates below 0 count as 0, and the reasons say so.
+    """
+    if not gain > 0:
+        raise ValueError(f"gain is {gain}: expected a number above 0, 1 for a model that fits every label")
+    noise, gap, bias = (max(each.value, 0.0) for each in _three(estimates))
+    best = _best(noise, gap, bias, gain=gain)
+    drawn = [_best(*values, gain=gain).share for values in _draws(estimates, seed).tolist()]
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    likely = (float(low), float(high))
+    return Advice(best=best, likely=likely, gain=gain, reasons=_reasons(estimates, best, likely, noise))
+
+
+def _best(noise: float, gap: float, bias: float, *, gain: float) -> BestShare:
+    # One eigenvalue: at convergence only the sum of 1 / lambda matters.
+    return best_share(noise, gap, bias, eigenvalues=(1 / gain,), learning_rate=gain)
+
+
+def _three(estimates: Estimates) -> tuple[Estimate, Estimate, Estimate]:
+    return estimates.noise, estimates.teacher_gap, estimates.teacher_bias
+
+
+def _draws(estimates: Estimates, seed: int) -> Array:
+    """(NUM_DRAWS, 3): noise on its own, gap and bias moved together, none below 0."""
+    normal = np.random.default_rng(seed).standard_normal((NUM_DRAWS, 2))[:, [0, 1, 1]]
+    values = np.array([each.value for each in _three(estimates)])
+    errors = np.array([each.standard_error for each in _three(estimates)])
+    return np.maximum(values + errors * normal, 0.0)
+
+
+def _reasons(
+    estimates: Estimates, best: BestShare, likely: tuple[float, float], noise: float
+) -> tuple[str, ...]:
+    reasons = [_verdict(best), *_inputs(estimates), _turning_points(best, noise)]
+    if 0 < best.share < 1:
+        reasons.append(
+            f"10% more label noise moves the best share by {best.sensitivity.noise / 10:+.2f}, a teacher 10% "
+            f"further off by {(best.sensitivity.teacher_gap + best.sensitivity.teacher_bias) / 10:+.2f}."
+        )
+    reasons.append(
+        f"Shares from {best.good[0]:.0%} to {best.good[1]:.0%} come within 10% of the least error; "
+        f"the estimates' own errors put the best share between {likely[0]:.0%} and {likely[1]:.0%} (90%)."
+    )
+    return tuple(reasons)
+
+
+def _verdict(best: BestShare) -> str:
+    only = {1.0: "only synthetic images", 0.0: "only real images"}
+    what = only.get(best.share, f"{best.share:.0%} synthetic images")
+    return (
+        f"Train on {what}: expected error {best.error:.4g}, against {best.error_real:.4g} with real images "
+        f"only and {best.error_synthetic:.4g} with synthetic ones only."
+    )
+
+
+def _inputs(estimates: Estimates) -> list[str]:
+    names = ("Label noise of real images", "The teacher's gap", "The teacher's squared bias")
+    sentences = [_sentence(name, each) for name, each in zip(names, _three(estimates), strict=True)]
+    return sentences[:2] if estimates.teacher_bias == estimates.teacher_gap else sentences
+
+
+def _sentence(name: str, value: Estimate) -> str:
+    spread = f" ± {value.standard_error:.2g}" if value.standard_error else ""
+    floor = " It came out negative and counts as 0." if value.value < 0 else ""
+    return f"{name}: {value.value:.4g}{spread}, from {value.basis}.{floor}"
+
+
+def _turning_points(best: BestShare, noise: float) -> str:
+    first, last = best.noise_factors
+    if math.isinf(last):
+        return "Without label noise in real images, synthetic ones have nothing to mend."
+    if math.isclose(first, last):
+        return f"The answer turns from real to synthetic where label noise reaches {first * noise:.4g}."
+    return (
+        f"Synthetic images help once label noise exceeds {first * noise:.4g}, and real ones stop helping "
+        f"once it exceeds {last * noise:.4g}."
+    )
