@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import T5TokenizerFast
 
 from conftest import tiny_pipeline
-from urae.resolution import ResolutionPolicy, native_size, text_tokens
+from urae.resolution import ResolutionPolicy, active_policy, native_size, text_tokens, without_policy
 
 SCALED = ResolutionPolicy(rope_scale=10.0, proportional=True, native_tokens=23)
 CLIPPED = ResolutionPolicy(rope_scale=10.0, rope_clip=True, scale=2.0, proportional=True, native_tokens=23)
@@ -358,6 +358,33 @@ def test_inner_plain_policy_switches_the_outer_off(transformer):
     plain = run(transformer)
     with SCALED.on(transformer), ResolutionPolicy(exact_ids=False).on(transformer):
         assert torch.equal(run(transformer), plain)
+
+
+def test_without_policy_is_stock_behaviour_inside_a_policy(pipe, embeds):
+    plain = draw(pipe, embeds)
+    with LINEAR.on(pipe), CLIPPED.on(pipe):
+        under_policy = draw(pipe, embeds)
+        with without_policy(pipe):
+            assert active_policy(pipe) is None
+            assert torch.equal(draw(pipe, embeds), plain)
+        assert torch.equal(draw(pipe, embeds), under_policy)
+    with without_policy(pipe):
+        assert torch.equal(draw(pipe, embeds), plain)
+
+
+def test_active_policy_is_the_innermost(pipe):
+    assert active_policy(pipe) is None
+    with SCALED.on(pipe):
+        with LINEAR.on(pipe.transformer):
+            assert active_policy(pipe) is LINEAR
+        assert active_policy(pipe) is SCALED
+    assert active_policy(pipe) is None
+
+
+def test_for_size_inside_a_policy_is_as_outside(tokenized):
+    outside = ResolutionPolicy.for_size(tokenized, (128, 128))
+    with LINEAR.on(tokenized):
+        assert ResolutionPolicy.for_size(tokenized, (128, 128)) == outside
 
 
 def test_weights_and_their_names_stay(transformer):

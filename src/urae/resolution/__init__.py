@@ -1,10 +1,11 @@
 """Running a model at a size it was not trained for: the policy, token counts, sizes and buckets."""
 
 from urae.resolution.buckets import buckets, nearest_bucket
-from urae.resolution.policy import ResolutionPolicy
+from urae.resolution.policy import ResolutionPolicy, active_policy, without_policy
 from urae.resolution.schedule import dynamic_shift, near_noise_share, shifted_sigmas, warn_dynamic_shift
 from urae.resolution.tokens import (
     PIXELS_PER_TOKEN,
+    Pipeline,
     Size,
     Snapped,
     check_size,
@@ -17,9 +18,11 @@ from urae.resolution.tokens import (
 
 __all__ = [
     "PIXELS_PER_TOKEN",
+    "Pipeline",
     "ResolutionPolicy",
     "Size",
     "Snapped",
+    "active_policy",
     "buckets",
     "check_size",
     "dynamic_shift",
@@ -32,4 +35,5 @@ __all__ = [
     "snap",
     "text_tokens",
     "warn_dynamic_shift",
+    "without_policy",
 ]

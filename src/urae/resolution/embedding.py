@@ -24,7 +24,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from urae.resolution.policy import ResolutionPolicy
 
-__all__ = ["PolicyEmbedding", "embedding_replaced", "exact_grid_ids"]
+__all__ = ["PolicyEmbedding", "embedding_replaced", "embedding_stock", "exact_grid_ids"]
 
 
 @contextmanager
@@ -34,18 +34,19 @@ def embedding_replaced(transformer: nn.Module, policy: ResolutionPolicy) -> Iter
     An inner policy replaces an outer one: both start from the stock module.
     """
     transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
-    before: Any = getattr(transformer, "pos_embed", None)
-    stock = before.stock if isinstance(before, PolicyEmbedding) else before
-    if not (hasattr(stock, "theta") and hasattr(stock, "axes_dim")):
-        raise ValueError(
-            f"{type(transformer).__name__} has no rotary `pos_embed` with `theta` and `axes_dim`: "
-            "a resolution policy needs a FLUX.1 transformer, or a pipeline that holds one"
-        )
-    transformer.pos_embed = PolicyEmbedding(stock, policy, num_shards=_num_sequence_shards(transformer))
-    try:
+    stock = _stock_embedding(transformer)
+    with _embedding(
+        transformer, PolicyEmbedding(stock, policy, num_shards=_num_sequence_shards(transformer))
+    ):
         yield
-    finally:
-        transformer.pos_embed = before
+
+
+@contextmanager
+def embedding_stock(transformer: nn.Module) -> Iterator[None]:
+    """Let the stock module make the position tables, inside a policy as well."""
+    transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
+    with _embedding(transformer, _stock_embedding(transformer)):
+        yield
 
 
 class PolicyEmbedding(nn.Module):
@@ -121,6 +122,27 @@ def exact_grid_ids(ids: Tensor) -> Tensor:
     grid = torch.stack([ids[:, 0], row.float(), (index - start).float()], dim=1)
     is_rounded_grid = (grid.bfloat16().float() == ids).all()
     return torch.where(is_rounded_grid, grid, ids)
+
+
+@contextmanager
+def _embedding(transformer: nn.Module, embedding: nn.Module) -> Iterator[None]:
+    before: Any = transformer.pos_embed
+    transformer.pos_embed = embedding
+    try:
+        yield
+    finally:
+        transformer.pos_embed = before
+
+
+def _stock_embedding(transformer: nn.Module) -> Any:
+    embedding: Any = getattr(transformer, "pos_embed", None)
+    stock = embedding.stock if isinstance(embedding, PolicyEmbedding) else embedding
+    if hasattr(stock, "theta") and hasattr(stock, "axes_dim"):
+        return stock
+    raise ValueError(
+        f"{type(transformer).__name__} has no rotary `pos_embed` with `theta` and `axes_dim`: "
+        "a resolution policy needs a FLUX.1 transformer, or a pipeline that holds one"
+    )
 
 
 def _num_sequence_shards(transformer: nn.Module) -> int:

@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import nn
 
-from urae.resolution.embedding import embedding_replaced
-from urae.resolution.schedule import shift_replaced
+from urae.resolution.embedding import PolicyEmbedding, embedding_replaced, embedding_stock
+from urae.resolution.schedule import shift_replaced, shift_stock, stock_shift
 from urae.resolution.tokens import PIXELS_PER_TOKEN, Pipeline, native_size, size_scale, text_tokens
 
-__all__ = ["ResolutionPolicy"]
+__all__ = ["ResolutionPolicy", "active_policy", "without_policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class ResolutionPolicy:
         """
         grid = native_size(pipe) // PIXELS_PER_TOKEN
         scale = size_scale(pipe, size)
-        native = cls(native_tokens=text_tokens(pipe) + grid * grid, shift=float(pipe.scheduler.config.shift))
+        native = cls(native_tokens=text_tokens(pipe) + grid * grid, shift=stock_shift(pipe))
         if scale <= 1:
             return native
         return cls(**{**asdict(native), **_positions(grid, scale), "scale": scale, "proportional": True})
@@ -115,6 +115,19 @@ class ResolutionPolicy:
                 f"a resolution policy in JSON is an object of settings, not {text.strip()[:40]!r}"
             )
         return cls.from_dict(settings)
+
+
+def active_policy(pipe: Pipeline) -> ResolutionPolicy | None:
+    """The policy that `pipe` runs under at this moment."""
+    embedding = pipe.transformer.pos_embed
+    return embedding.policy if isinstance(embedding, PolicyEmbedding) else None
+
+
+@contextmanager
+def without_policy(pipe: Pipeline) -> Iterator[None]:
+    """Run `pipe` as it was before any policy, inside one as well; the policy is back on exit."""
+    with shift_stock(pipe), embedding_stock(pipe.transformer):
+        yield
 
 
 def _positions(grid: int, scale: float) -> dict[str, Any]:

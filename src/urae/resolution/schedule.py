@@ -20,7 +20,15 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from urae.resolution.tokens import Pipeline, check_size, num_image_tokens
 
-__all__ = ["dynamic_shift", "near_noise_share", "shift_replaced", "shifted_sigmas", "warn_dynamic_shift"]
+__all__ = [
+    "dynamic_shift",
+    "near_noise_share",
+    "shift_replaced",
+    "shift_stock",
+    "shifted_sigmas",
+    "stock_shift",
+    "warn_dynamic_shift",
+]
 
 MAX_DYNAMIC_SHIFT = 10.0
 """Above this value of exp(mu) a pipeline's dynamic shift is warned about."""
@@ -29,12 +37,20 @@ MAX_DYNAMIC_SHIFT = 10.0
 @contextmanager
 def shift_replaced(pipe: Pipeline, shift: float) -> Iterator[None]:
     """Run `pipe` with a static `shift`; the scheduler object before is back on exit, with its state."""
-    before = pipe.scheduler
-    pipe.scheduler = _with_static_shift(before, shift)
-    try:
+    with _scheduler(pipe, _with_static_shift(_stock_scheduler(pipe), shift)):
         yield
-    finally:
-        pipe.scheduler = before
+
+
+@contextmanager
+def shift_stock(pipe: Pipeline) -> Iterator[None]:
+    """Run `pipe` with the scheduler that it came with, inside `shift_replaced` as well."""
+    with _scheduler(pipe, _stock_scheduler(pipe)):
+        yield
+
+
+def stock_shift(pipe: Pipeline) -> float:
+    """The static shift in the checkpoint's scheduler: 3.0 for FLUX.1-dev, 1.0 for schnell."""
+    return float(_stock_scheduler(pipe).config.shift)
 
 
 def dynamic_shift(pipe: Pipeline, size: int | Sequence[int]) -> float:
@@ -81,6 +97,20 @@ def warn_dynamic_shift(pipe: Pipeline, size: int | Sequence[int], *, steps: int 
         )
 
 
+@contextmanager
+def _scheduler(pipe: Pipeline, scheduler: Any) -> Iterator[None]:
+    before = pipe.scheduler
+    pipe.scheduler = scheduler
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
+
+
+def _stock_scheduler(pipe: Pipeline) -> Any:
+    return getattr(pipe.scheduler, "stock", pipe.scheduler)
+
+
 def _with_static_shift(scheduler: Any, shift: float) -> Any:
     settings = inspect.signature(type(scheduler).__init__).parameters
     if "shift" not in settings or "use_dynamic_shifting" not in settings:
@@ -88,4 +118,6 @@ def _with_static_shift(scheduler: Any, shift: float) -> Any:
             f"{type(scheduler).__name__} has no static timestep shift: give the pipeline a "
             "FlowMatchEulerDiscreteScheduler before a resolution policy"
         )
-    return type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
+    static = type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
+    static.stock = scheduler
+    return static
