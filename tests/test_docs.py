@@ -1,0 +1,55 @@
+"""Every Python and shell block of the README and the docs runs, on the miniature, in the order of its page.
+
+The blocks of one page share a namespace and an empty working folder, as a reader who follows the page would.
+A block marked `text` is not code. What cannot run inside the tests is listed here, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+RUN_ELSEWHERE = {
+    "make quickstart": "minutes long: tests/quickstart (slow) runs it",
+    "make test": "is this",
+    "make check": ".ci/run runs it",
+    "make test-slow": "minutes long",
+    "make docs": "tests/contracts checks that its output is up to date",
+    "make bench": "minutes long",
+}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text())
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for language, code in blocks(page):
+        if language == "python":
+            exec(compile(code, str(page), "exec"), namespace)
+        else:
+            run_shell(code)
+
+
+def run_shell(code: str) -> None:
+    # A command's comment is for the reader; what stands in RUN_ELSEWHERE is checked by whoever runs it.
+    lines = [line for line in code.splitlines() if line.split("#")[0].strip() not in RUN_ELSEWHERE]
+    script = "\n".join(["set -euo pipefail", *lines])
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert result.returncode == 0, f"{script}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
+
+
+def test_pages_have_code():
+    assert sum(len(blocks(page)) for page in PAGES) > 10
