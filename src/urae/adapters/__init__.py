@@ -1,1 +1,26 @@
-"""TODO"""
+"""What is trained: specs, the decomposition, attaching by peft, adapter files and their conversions."""
+
+from urae.adapters.adapter import Adapter
+from urae.adapters.attach import Attached, attach
+from urae.adapters.base import Base, base_of
+from urae.adapters.decomposition import Triplets, decompose, decompose_cached
+from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
+
+__all__ = [
+    "PAPER_TARGETS",
+    "SPECS",
+    "Adapter",
+    "Attached",
+    "Base",
+    "Full",
+    "Lora",
+    "Major",
+    "Mica",
+    "Minor",
+    "Spec",
+    "Triplets",
+    "attach",
+    "base_of",
+    "decompose",
+    "decompose_cached",
+]
