@@ -87,8 +87,8 @@ def _scheduler() -> FlowMatchEulerDiscreteScheduler:
 def _transformer() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(
         in_channels=64,
-        num_layers=3,
-        num_single_layers=6,
+        num_layers=2,
+        num_single_layers=4,
         attention_head_dim=64,
         num_attention_heads=3,
         joint_attention_dim=TEXT_WIDTH,

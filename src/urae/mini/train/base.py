@@ -24,9 +24,12 @@ from urae.mini.world import scene
 Tokens = tuple[torch.Tensor, torch.Tensor]
 """T5 token ids (B, 32) and CLIP token ids (B, 77)."""
 
+PAIRS = 0.2
+"""Share of scenes with two objects: below the world's third, since single objects come first."""
+
 
 def train_base(
-    out: Path, *, steps: int, batch: int = 48, num_scenes: int = 12_000, device: str = "cpu"
+    out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, device: str = "cpu"
 ) -> None:
     """Write `base.safetensors`: raw and averaged weights of the transformer and both text encoders."""
     pipe = build_pipeline(load_vae(out))
@@ -124,7 +127,7 @@ class Latents:
             write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
         latents = load_file(cache)
         self.mean, self.std = latents["mean"], latents["std"]
-        scenes = [scene(i) for i in range(num)]
+        scenes = [scene(i, pairs=PAIRS) for i in range(num)]
         self.short = tokenize(pipe, [s.caption() for s in scenes])
         self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in scenes])
         self.empty = tokenize(pipe, [""])
@@ -147,7 +150,9 @@ class Latents:
 
 @torch.no_grad()
 def _encode(vae: AutoencoderKL, seeds: range) -> dict[str, torch.Tensor]:
-    posterior = vae.encode(torch.stack([scene_pixels(i, NATIVE_SIZE) for i in seeds])).latent_dist
+    posterior = vae.encode(
+        torch.stack([scene_pixels(i, NATIVE_SIZE, pairs=PAIRS) for i in seeds])
+    ).latent_dist
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
     return {"mean": (posterior.mean - shift) * scale, "std": posterior.std * scale}
 
@@ -159,14 +164,14 @@ def trained_weights(pipe: FluxPipeline) -> dict[str, nn.Parameter]:
 
 
 def optimizers_for(weights: dict[str, nn.Parameter], *, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon at twice the `peak` learning rate for the matrices inside the blocks, AdamW for the rest."""
+    """Muon at four times the `peak` learning rate for the matrices inside the blocks, AdamW for the rest."""
     inner = {
         k: p for k, p in weights.items() if "transformer_blocks" in k and p.ndim == 2 and ".norm" not in k
     }
     outer = [p for k, p in weights.items() if k not in inner]
-    muon = Muon(list(inner.values()), lr=2 * peak)
+    muon = Muon(list(inner.values()), lr=4 * peak)
     adamw = torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
-    muon.param_groups[0]["peak"], adamw.param_groups[0]["peak"] = 2 * peak, peak
+    muon.param_groups[0]["peak"], adamw.param_groups[0]["peak"] = 4 * peak, peak
     return [muon, adamw]
 
 

@@ -29,7 +29,7 @@ from urae.mini.train.progress import Progress, cosine, write_atomically
 from urae.mini.train.vae import load_vae
 
 
-def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 12_000, device: str = "cpu") -> None:
+def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, device: str = "cpu") -> None:
     """Write `distil.safetensors`: the student's transformer, raw and averaged."""
     pipe = load_base(out)
     latents = Latents(pipe, num_scenes, out)

@@ -107,6 +107,7 @@ def load_vae(out: Path) -> AutoencoderKL:
     return vae.eval()
 
 
-def scene_pixels(seed: int, size: int) -> torch.Tensor:
+def scene_pixels(seed: int, size: int, *, pairs: float = 1 / 3) -> torch.Tensor:
     """Scene `seed` as (3, size, size) in [-1, 1]."""
-    return torch.from_numpy(np.asarray(render(scene(seed), size)).copy()).permute(2, 0, 1).float() / 127.5 - 1
+    pixels = np.array(render(scene(seed, pairs=pairs), size))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
