@@ -1,0 +1,138 @@
+"""`urae generate`: prompts in, PNGs out, and a line that says where each is and what it was made with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+
+from urae import generation
+from urae.adapters import Adapter
+from urae.data import Progress
+from urae.errors import BadFile
+from urae.generation import DEFAULT_GUIDANCE, METHODS, MemoryPlan, plan_memory, policy_for, save_png
+from urae.generation.memory import Offload
+from urae.resolution import ResolutionPolicy, Size, check_size
+
+__all__ = ["generate"]
+
+console = Console(highlight=False, soft_wrap=True)
+
+Prompts = Annotated[list[str], typer.Argument(help="What to draw; each prompt is drawn with each seed.")]
+Seeds = Annotated[list[int], typer.Option("--seed", help="Repeat for several.")]
+
+
+def generate(
+    prompts: Prompts,
+    model: Annotated[
+        str, typer.Option(help="mini, a diffusers folder, a .safetensors file (with --base) or a hub id.")
+    ] = "mini",
+    base: Annotated[str, typer.Option(help="Folder or hub id with the other parts of a single file.")] = "",
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")] = "256x256",
+    adapter: Annotated[Path | None, typer.Option(help="Adapter file of any layout.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Adapter that was fused before this one's training.")
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "direct",
+    policy: Annotated[
+        str, typer.Option(help="auto, none (stock behaviour), reference, or a JSON file.")
+    ] = "auto",
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 28,
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = DEFAULT_GUIDANCE,
+    seed: Seeds = [0],  # noqa: B006
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
+    tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("images"),
+) -> None:
+    """Make pictures, with or without an adapter.
+
+    Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
+    """
+    pixels = _size(size)
+    chosen = _policy(policy)
+    pipe = generation.open_pipeline(model, base=base, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    loaded = _adapter(adapter, pipe, start)
+    plan = _plan(pipe, pixels, offload, tiles)
+    in_effect = policy_for(pipe, pixels, adapter=loaded, policy=chosen)
+    console.print(f"policy: {in_effect.to_json() if in_effect else 'none'}")
+    console.print(f"memory: {plan}")
+    files: list[Path] = []
+    with Progress("generating", total=len(prompts) * len(seed) * steps) as progress:
+        generation.generate(
+            pipe,
+            prompts,
+            size=pixels,
+            method=method,
+            adapter=loaded,
+            policy=chosen,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            memory=plan,
+            on_step=progress.advance,
+            on_image=lambda image: files.append(_save(image, out, prompts, adapter)),
+        )
+    for file in files:
+        console.print(f"wrote {file}")
+
+
+def _save(image: Image.Image, out: Path, prompts: list[str], adapter: Path | None) -> Path:
+    """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
+    if adapter:
+        image.info["adapter_file"] = adapter.name
+    return save_png(image, out / _file_name(image.info, prompts))
+
+
+def _file_name(info: dict[Any, Any], prompts: list[str]) -> str:
+    """Such as 1-a-flat-tiger-256x256-seed0.png; the number is the prompt's place on the command line."""
+    words = re.sub(r"\W+", "-", info["prompt"].lower()).strip("-")[:40].strip("-")
+    place = prompts.index(info["prompt"]) + 1
+    return "-".join(filter(None, [str(place), words, info["size"], f"seed{info['seed']}"])) + ".png"
+
+
+def _size(text: str) -> Size:
+    sides = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not sides:
+        raise ValueError(f"size is {text!r}: expected WIDTHxHEIGHT in pixels, such as 256x256")
+    return check_size((int(sides[1]), int(sides[2])))
+
+
+def _policy(text: str) -> ResolutionPolicy | Literal["auto", "none"]:
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    if text == "reference":
+        return ResolutionPolicy.reference()
+    if not text.endswith(".json"):
+        raise ValueError(f"policy is {text!r}: expected auto, none, reference or the name of a JSON file")
+    try:
+        return ResolutionPolicy.from_json(Path(text).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadFile(f"{text} is no resolution policy: {error}") from error
+
+
+def _adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None:
+    if path:
+        return Adapter.load(path, base=pipe, start=start)
+    if start:
+        raise ValueError(f"start {start} has no effect without an adapter: give one with --adapter")
+    return None
+
+
+def _plan(pipe: Any, size: Size, offload: str, tiles: str) -> MemoryPlan:
+    if tiles not in ("auto", "on", "off"):
+        raise ValueError(f"tiles is {tiles!r}: expected auto, on or off")
+    plan = plan_memory(pipe, size)
+    if offload != "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        plan = MemoryPlan(device=device, offload=offload, tile_vae=plan.tile_vae)  # type: ignore[arg-type]
+    return plan if tiles == "auto" else replace(plan, tile_vae=tiles == "on", reason="as asked")

@@ -1,0 +1,127 @@
+"""What an image was made from, in its PNG: enough to make the same image again.
+
+Each entry is a PNG text chunk of its own, so that any viewer shows it. Images carry the same entries in
+`image.info` before they are saved.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from urae.errors import BadFile
+from urae.resolution import ResolutionPolicy, Size
+
+__all__ = ["Provenance", "read_png_metadata", "save_png", "versions"]
+
+KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
+"""The text chunks that every image of ours has; `adapter_hash`, `adapter_file`, `model`, `memory` and `versions`
+may be there too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Everything that decides an image's pixels, by name."""
+
+    prompt: str
+    seed: int
+    size: Size
+    """(width, height) in pixels."""
+    steps: int
+    guidance: float | None
+    """None for a model that takes no guidance scale."""
+    method: str
+    policy: ResolutionPolicy | None
+    """None for stock behaviour."""
+    adapter_hash: str
+    """Empty without an adapter."""
+    adapter_file: str
+    """The file's name; empty if the adapter never was in a file."""
+    model: str
+    memory: str
+    """The memory plan in words: tiling changes pixels where tiles meet."""
+    versions: Mapping[str, str]
+
+    def to_info(self) -> dict[str, str]:
+        """As texts for `image.info` and PNG chunks; what is empty is left out."""
+        width, height = self.size
+        texts = {
+            "prompt": self.prompt,
+            "seed": str(self.seed),
+            "size": f"{width}x{height}",
+            "steps": str(self.steps),
+            "guidance": "none" if self.guidance is None else str(self.guidance),
+            "method": self.method,
+            "policy": self.policy.to_json() if self.policy else "none",
+            "adapter_hash": self.adapter_hash,
+            "adapter_file": self.adapter_file,
+            "model": self.model,
+            "memory": self.memory,
+            "versions": json.dumps(dict(self.versions)),
+        }
+        return {key: text for key, text in texts.items() if text or key in KEYS}
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, str]) -> Provenance:
+        """The inverse of `to_info`; other entries are ignored. KeyError if one of `KEYS` is missing."""
+        width, height = info["size"].split("x")
+        return cls(
+            prompt=info["prompt"],
+            seed=int(info["seed"]),
+            size=(int(width), int(height)),
+            steps=int(info["steps"]),
+            guidance=None if info["guidance"] == "none" else float(info["guidance"]),
+            method=info["method"],
+            policy=None if info["policy"] == "none" else ResolutionPolicy.from_json(info["policy"]),
+            adapter_hash=info.get("adapter_hash", ""),
+            adapter_file=info.get("adapter_file", ""),
+            model=info.get("model", ""),
+            memory=info.get("memory", ""),
+            versions=json.loads(info.get("versions", "{}")),
+        )
+
+
+def save_png(image: Image.Image, path: str | Path) -> Path:
+    """Write `image` with the texts of `image.info` as PNG text chunks; the file is whole or not there."""
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path is {path}: expected a name that ends in .png")
+    chunks = PngImagePlugin.PngInfo()
+    for key, text in _texts(image).items():
+        chunks.add_text(key, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(temporary, format="png", pnginfo=chunks)
+    os.replace(temporary, path)
+    return path
+
+
+def read_png_metadata(path: str | Path) -> Provenance:
+    """What `save_png` wrote about an image that `generate` made.
+
+    Raises `BadFile` if it is no PNG or holds no such metadata, FileNotFoundError if it is not there.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+            return Provenance.from_info(_texts(image))
+    except UnidentifiedImageError as error:
+        raise BadFile(f"{path} is no PNG image") from error
+    except KeyError as error:
+        raise BadFile(f"{path} was not made by urae: it holds no {error.args[0]!r}") from error
+
+
+def _texts(image: Image.Image) -> dict[str, str]:
+    # Pillow keeps other things there too, such as an ICC profile in bytes.
+    return {str(key): text for key, text in image.info.items() if isinstance(text, str)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the pixels."""
+    return {name: importlib.metadata.version(name) for name in ("urae", "diffusers", "torch")}

@@ -1,0 +1,38 @@
+"""One image to make, in the words that every generation method understands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from urae.resolution import Size, check_size
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A prompt and everything else that decides the pixels, apart from model, adapter and policy.
+
+    Raises ValueError for a value out of range.
+    """
+
+    prompt: str
+    size: Size
+    """(width, height) in pixels, multiples of 16."""
+    seed: int
+    """Of the image's own generator, on the CPU: neither the device nor other images change its noise."""
+    steps: int
+    guidance: float
+    """Guidance scale that a guidance-distilled model takes as an input."""
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt is {self.prompt!r}: expected a string")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed is {self.seed!r}: expected a whole number")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: expected 1 or more")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance is {self.guidance}: expected a number of 0 or more, such as 3.5")
