@@ -5,6 +5,7 @@ from urae.data.dataset import Dataset, hold_out
 from urae.data.manifest import read_manifest, read_records, scan_folder, write_manifest
 from urae.data.progress import Progress, tracked
 from urae.data.record import CAPTION_KINDS, Record
+from urae.data.sources import cached
 
 __all__ = [
     "CAPTION_KINDS",
@@ -15,6 +16,7 @@ __all__ = [
     "Record",
     "Sample",
     "cache",
+    "cached",
     "hold_out",
     "open_cache",
     "read_manifest",

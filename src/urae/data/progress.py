@@ -23,10 +23,10 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress(AbstractContextManager):
     """Counts to `total` on standard error. `done` items may be behind us already."""
 
-    def __init__(self, description: str, *, total: int, done: int = 0) -> None:
+    def __init__(self, description: str, *, total: int, done: int = 0, show: bool = True) -> None:
         self.description, self.total, self.done = description, total, done
         self.first, self.started, self.last_line = done, time.monotonic(), time.monotonic()
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not show)
         columns = (
             BarColumn(),
             MofNCompleteColumn(),

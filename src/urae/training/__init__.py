@@ -1,1 +1,18 @@
-"""TODO"""
+"""Training: the recipe, the objective, the loop, checkpoints that a run goes on from to the bit."""
+
+from urae.training.metrics import read_metrics
+from urae.training.recipe import Recipe
+from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
+from urae.training.train import train
+
+__all__ = [
+    "Recipe",
+    "from_dict",
+    "load_recipe",
+    "override",
+    "read_metrics",
+    "save_recipe",
+    "to_dict",
+    "train",
+    "valid_keys",
+]

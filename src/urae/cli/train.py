@@ -1,0 +1,66 @@
+"""`urae train`: a recipe by name or from a file, with changes by key, trained to an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from accelerate import PartialState
+from rich.console import Console
+
+from urae import training
+from urae.generation import open_pipeline
+from urae.recipes import RECIPES
+from urae.training import Recipe
+
+__all__ = ["train"]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help=f"{', '.join(RECIPES)}, or a YAML file.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes as key=value, such as steps=50 adapter.rank=8.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="mini, a diffusers folder or a hub id; by default the recipe's own.")
+    ] = "",
+) -> None:
+    """Train an adapter. Stopped at any moment, the same command goes on where it was.
+
+    Example: urae train mini_2x out=out/mini_2x steps=50 adapter.rank=8
+
+    Several GPUs: torchrun --nproc-per-node 8 --no-python urae train flux_2k
+    """
+    chosen = training.override(_recipe(recipe), _parsed(changes or []))
+    chosen = replace(chosen, model=model) if model else chosen
+    dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
+    training.train(open_pipeline(chosen.model, dtype=dtype), chosen)
+    if PartialState().is_main_process:
+        console.print(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
+        console.print(f"next: {_next(chosen)}")
+
+
+def _recipe(name: str) -> Recipe:
+    if name in RECIPES:
+        return RECIPES[name]()
+    if Path(name).suffix in (".yaml", ".yml"):
+        return training.load_recipe(name)
+    raise ValueError(f"there is no recipe {name!r}: expected a YAML file or one of {', '.join(RECIPES)}")
+
+
+def _parsed(changes: list[str]) -> dict[str, str]:
+    pairs = [change.partition("=") for change in changes]
+    for change, (key, equals, _) in zip(changes, pairs, strict=True):
+        if not (key and equals):
+            raise ValueError(f"{change!r} is no change to a recipe: expected key=value, such as steps=50")
+    return {key: value for key, _, value in pairs}
+
+
+def _next(recipe: Recipe) -> str:
+    adapter, size = Path(recipe.out) / "adapter.safetensors", f"{recipe.size}x{recipe.size}"
+    prompt = recipe.sample_prompts[0] if recipe.sample_prompts else "your prompt"
+    return f'urae generate "{prompt}" --model {recipe.model} --adapter {adapter} --size {size}'

@@ -1,0 +1,39 @@
+"""Data sets that are rendered rather than collected: scenes of the miniature's world, named in place of a
+folder.
+
+`mini:clean:384` is 384 truthfully captioned scenes, as a strong teacher gives them; `mini:real:384` the same
+scenes as the web gives them, some blurred, compressed, watermarked or wrongly captioned.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from urae.mini import Damage, write_dataset
+
+__all__ = ["is_scenes", "render_scenes"]
+
+DAMAGES = {"clean": None, "real": Damage()}
+
+
+def is_scenes(source: str) -> bool:
+    """Whether a source names scenes rather than a folder or file."""
+    return source.startswith("mini:")
+
+
+def render_scenes(source: str, folder: Path, *, size: int) -> Path:
+    """Render the scenes that `source` names at `size` px into `folder`, unless they are there. Returns
+    `folder`."""
+    match = re.fullmatch(r"mini:(\w+):([1-9]\d*)", source)
+    if match is None or match[1] not in DAMAGES:
+        raise ValueError(
+            f"{source} names no scenes: expected mini:clean:384 or mini:real:384, or another number"
+        )
+    if not folder.is_dir():
+        unfinished = folder.with_name(f".unfinished-{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_dataset(unfinished, int(match[2]), size, damage=DAMAGES[match[1]])
+        unfinished.replace(folder)
+    return folder

@@ -1,0 +1,144 @@
+"""The paper's settings by name.
+
+Each function returns a `Recipe` and takes changes by keyword: `flux_2k(data="my/images", seed=1)`. Keys of
+nested settings are dotted, `flux_2k(**{"adapter.rank": 8})`, as on the command line. Defaults are the
+paper's: 2,000 steps of batch 8, Prodigy at lr 1, guidance 1 in training, the original caption with
+probability 0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from urae.adapters import Lora, Minor
+from urae.training import Recipe, override
+
+__all__ = ["RECIPES", "flux_2k", "flux_4k", "mini_2x", "mini_4x", "schnell_2k"]
+
+PHOTOGRAPHS = (
+    "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting",
+    "portrait of an old fisherman with a white beard, every pore visible, natural light",
+    "a street market in the rain at night, neon signs with legible text, reflections",
+    "macro photograph of a dragonfly on a blade of grass, morning dew",
+)
+"""What the sample images of the large models show."""
+
+SCENES = (
+    "a glossy umbrella on a wood background",
+    "a flat tiger on a sky background",
+    "a flat castle left of a glossy rocket on a grass background",
+    "a glossy apple on a brick background",
+)
+"""What the sample images of the miniature show."""
+
+
+def flux_2k(**changes: Any) -> Recipe:
+    """FLUX.1-dev at 2048 px: a LoRA on 3,000 images of a strong teacher (paper, Sec. 4.1)."""
+    recipe = Recipe(
+        model="black-forest-labs/FLUX.1-dev",
+        size=2048,
+        adapter=Lora(rank=16),
+        data="data/2k",
+        out="out/flux_2k",
+        num_validation=8,
+        validate_every=200,
+        sample_every=500,
+        sample_prompts=PHOTOGRAPHS,
+    )
+    return override(recipe, changes)
+
+
+def flux_4k(**changes: Any) -> Recipe:
+    """FLUX.1-dev at 4096 px: the minor components on real images of at least 4K, on top of the 2K adapter
+    (paper, Sec. 4.1)."""
+    recipe = Recipe(
+        model="black-forest-labs/FLUX.1-dev",
+        size=4096,
+        adapter=Minor(rank=16),
+        start="out/flux_2k/adapter.safetensors",
+        data="data/4k",
+        out="out/flux_4k",
+        num_validation=8,
+        validate_every=200,
+        sample_every=500,
+        sample_prompts=PHOTOGRAPHS[:2],
+    )
+    return override(recipe, changes)
+
+
+def schnell_2k(**changes: Any) -> Recipe:
+    """FLUX.1-schnell at 2048 px. It takes no guidance, and samples in four steps."""
+    recipe = Recipe(
+        model="black-forest-labs/FLUX.1-schnell",
+        size=2048,
+        adapter=Lora(rank=16),
+        data="data/2k",
+        out="out/schnell_2k",
+        num_validation=8,
+        validate_every=200,
+        sample_every=500,
+        sample_prompts=PHOTOGRAPHS,
+        sample_steps=4,
+    )
+    return override(recipe, changes)
+
+
+def mini_2x(**changes: Any) -> Recipe:
+    """The miniature at 256 px, twice its native size: a LoRA on clean scenes, in under a minute on two
+    cores."""
+    recipe = Recipe(
+        model="mini",
+        size=256,
+        adapter=Lora(rank=16),
+        data="mini:clean:384",
+        out="out/mini_2x",
+        steps=200,
+        batch_size=4,
+        optimizer="adamw",
+        lr=1e-3,
+        base_dtype="fp32",
+        gradient_checkpointing=False,
+        checkpoint_every=50,
+        num_validation=4,
+        validate_every=50,
+        sample_every=100,
+        sample_prompts=SCENES[:2],
+        sample_steps=12,
+    )
+    return override(recipe, changes)
+
+
+def mini_4x(**changes: Any) -> Recipe:
+    """The miniature at 512 px, four times its native size: the minor components, on top of the 2x adapter."""
+    recipe = Recipe(
+        model="mini",
+        size=512,
+        adapter=Minor(rank=16),
+        start="out/mini_2x/adapter.safetensors",
+        data="mini:clean:160",
+        out="out/mini_4x",
+        steps=150,
+        batch_size=2,
+        optimizer="adamw",
+        lr=1e-3,
+        base_dtype="fp32",
+        gradient_checkpointing=False,
+        checkpoint_every=50,
+        num_validation=4,
+        validate_every=50,
+        sample_every=150,
+        sample_prompts=SCENES[:1],
+        sample_steps=12,
+    )
+    return override(recipe, changes)
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "flux_2k": flux_2k,
+    "flux_4k": flux_4k,
+    "mini_2x": mini_2x,
+    "mini_4x": mini_4x,
+    "schnell_2k": schnell_2k,
+}
+"""Every recipe by name."""

@@ -1,0 +1,177 @@
+"""The loop: one optimizer step after another, and what is written down between them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from urae.adapters import Attached
+from urae.data import Dataset, Progress, Sample
+from urae.errors import TrainingDiverged
+from urae.training.checkpoint import Checkpoint, save_checkpoint
+from urae.training.metrics import Metrics
+from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
+from urae.training.recipe import Recipe
+from urae.training.samples import Sampler
+from urae.training.step import Gradient, Objective
+from urae.training.validation import validation_row
+
+__all__ = ["Loop", "Setting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a loop works with and does not change."""
+
+    recipe: Recipe
+    accelerator: Accelerator
+    attached: Attached
+    objective: Objective
+    data: Dataset
+    held_out: Dataset
+    sampler: Sampler | None
+    """None where no samples are drawn, and beside the main process."""
+    metrics: Metrics | None
+    """None beside the main process."""
+    identity: dict[str, Any]
+    """What a checkpoint must share with a run that goes on from it."""
+
+
+class Loop:
+    """A run in progress: the trained parameters, the optimizer's state, and the number of steps done."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.recipe, self.accelerator = setting, setting.recipe, setting.accelerator
+        self.parameters = setting.attached.parameters()
+        self.optimizer = make_optimizer(self.parameters, self.recipe)
+        self.average = [p.detach().clone() for p in self.parameters] if self.recipe.ema else []
+        self.step = 0
+
+    def run(self) -> None:
+        """Train from the current step to the last."""
+        total, main = self.recipe.steps, self.accelerator.is_main_process
+        with Progress("training", total=total, done=self.step, show=main) as progress:
+            if self.step == 0 and self.recipe.validate_every:
+                self._log({"step": 0, **self._validate()})
+            for samples in self._shares():
+                row = self._advance(samples)
+                self._log(row | self._validate() if self._due(self.recipe.validate_every) else row)
+                progress.advance(f"loss {row['loss']:.4f}, {row['seconds']:.2f} s/step")
+                if self._due(self.recipe.sample_every):
+                    self._draw()
+                if self._due(self.recipe.checkpoint_every) or self.step == total:
+                    self._save()
+
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """Let the parameters hold the result, which is their moving average where the recipe keeps one."""
+        before = [parameter.detach().clone() for parameter in self.parameters] if self.average else []
+        _copy_(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            _copy_(self.parameters, before)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same run."""
+        self.setting.attached.load_state_dict(checkpoint.tensors["adapter"])
+        load_optimizer(self.optimizer, checkpoint.tensors["optimizer"], checkpoint.state["optimizer"])
+        for index, average in enumerate(self.average):
+            average.copy_(checkpoint.tensors["average"][str(index)])
+        self.step = checkpoint.step
+
+    # --- one step -------------------------------------------------------------------------------------------
+
+    def _shares(self) -> Iterator[list[Sample]]:
+        """This process's images of each remaining step."""
+        data, process, num = self.setting.data, self.accelerator.process_index, self.accelerator.num_processes
+        batches = islice(
+            data.batches(self.recipe.batch_size, seed=self.recipe.seed), self.step, self.recipe.steps
+        )
+        loader = DataLoader(
+            data,
+            batch_sampler=(batch[process::num] for batch in batches),
+            collate_fn=list,
+            num_workers=self.recipe.num_workers,
+            generator=torch.Generator(),  # it draws a number that nothing here uses
+        )
+        return iter(loader)
+
+    def _advance(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """One optimizer step; returns its row of metrics."""
+        started = time.perf_counter()
+        gradient = self.setting.objective.backward(samples, self.parameters, step=self.step)
+        if not (math.isfinite(gradient.losses["loss"]) and math.isfinite(gradient.norm)):
+            self._diverged(gradient, samples)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for average, parameter in zip(self.average, self.parameters, strict=False):
+            average.lerp_(parameter.detach(), 1 - self.recipe.ema)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        sizes = {"gradient_norm": gradient.norm, "step_size": step_size(self.optimizer), "seconds": seconds}
+        return {"step": self.step, **gradient.losses, **sizes}
+
+    def _diverged(self, gradient: Gradient, samples: Sequence[Sample]) -> NoReturn:
+        kept = ""
+        if self.step:
+            self._save()
+            kept = f"; the state after step {self.step} is in {Path(self.recipe.out) / 'checkpoints'}"
+        what = "loss" if gradient.spoilt else "gradient"
+        records = gradient.spoilt or [sample.id for sample in samples]
+        raise TrainingDiverged(
+            f"the {what} is NaN or infinite in step {self.step + 1}, at the records {', '.join(records)}: "
+            f"look at these images, lower lr (now {self.recipe.lr:g}) or clip_norm, or use base_dtype=fp32{kept}"
+        )
+
+    # --- between steps --------------------------------------------------------------------------------------
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if self.setting.metrics:
+            self.setting.metrics.write(row)
+        self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
+
+    def _validate(self) -> dict[str, float]:
+        with self.result():
+            return validation_row(self.setting.objective.student, self.setting.held_out, self.accelerator)
+
+    def _draw(self) -> None:
+        if self.setting.sampler:
+            with self.result():
+                self.setting.sampler.draw(self.step)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        if self.setting.metrics:
+            checkpoint = self._checkpoint(self.setting.metrics.length())
+            folder = Path(self.recipe.out) / "checkpoints"
+            save_checkpoint(checkpoint, folder, keep=self.recipe.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self, metrics_length: int) -> Checkpoint:
+        tensors, rest = optimizer_state(self.optimizer)
+        groups = {"adapter": self.setting.attached.state_dict(), "optimizer": tensors}
+        if self.average:
+            groups["average"] = {str(index): tensor for index, tensor in enumerate(self.average)}
+        state = {"identity": self.setting.identity, "metrics": metrics_length, "optimizer": rest}
+        return Checkpoint(step=self.step, tensors=groups, state=state)
+
+
+def _copy_(targets: Sequence[nn.Parameter], sources: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=False):
+            target.copy_(source)

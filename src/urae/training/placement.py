@@ -1,0 +1,43 @@
+"""Where modules are, and how they keep activations, for the duration of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+__all__ = ["gradient_checkpointing", "placed"]
+
+
+@contextmanager
+def placed(module: Any, device: torch.device) -> Iterator[None]:
+    """Have a model on this device; it is back where it was on exit. None is no model."""
+    before = module.device if module is not None else device
+    if before == device:
+        yield
+        return
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(before)
+
+
+@contextmanager
+def gradient_checkpointing(transformer: Any, enabled: bool) -> Iterator[None]:
+    """Recompute activations in the backward pass, or keep them, as `enabled` says."""
+    before = transformer.is_gradient_checkpointing
+    _set_checkpointing(transformer, enabled)
+    try:
+        yield
+    finally:
+        _set_checkpointing(transformer, before)
+
+
+def _set_checkpointing(transformer: Any, enabled: bool) -> None:
+    if enabled:
+        transformer.enable_gradient_checkpointing()
+    else:
+        transformer.disable_gradient_checkpointing()

@@ -1,0 +1,178 @@
+"""A recipe: everything that decides what a training run does, in one frozen object.
+
+Recipes are made by the functions in `urae.recipes`, varied by keyword (`flux_2k(seed=1)`), by
+`dataclasses.replace`, or on the command line by dotted keys (`adapter.rank=8`), and stored as YAML beside
+their results. Every value is checked when the recipe is made; a setting that would have no effect is an
+error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from urae.adapters import Spec
+from urae.resolution import ResolutionPolicy, check_size
+from urae.training.sigma import shift_at
+
+__all__ = ["LOGGERS", "POLICIES", "Recipe"]
+
+POLICIES = ("for_size", "reference", "native")
+"""Names that `Recipe.policy` may hold instead of a policy."""
+
+LOGGERS = ("tensorboard", "wandb", "trackio")
+"""Trackers that metrics go to beside metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to train, on what, and how. The defaults are the paper's, where it states them."""
+
+    # What is trained, and at which size
+    model: str
+    """The model that the command line loads: "mini", a hub id, a folder or a file."""
+    size: int
+    """Side, px, of the square that has the images' area; images keep their shape, in buckets of this area."""
+    adapter: Spec
+    """What is trained: Lora, Minor, Major, Mica or Full."""
+    start: str = ""
+    """File of an adapter that is part of the base from the start on, such as the 2K adapter of a 4K one."""
+    policy: ResolutionPolicy | str = "for_size"
+    """How the model runs at `size`, in training and ever after: a policy, "for_size" (the corrected default),
+    "reference" (what the published 4K training does) or "native" (nothing changed: the published 2K
+    training)."""
+
+    # Data
+    data: str
+    """A folder of captioned images, a manifest (.jsonl), or a cache."""
+    caption_mix: float = 0.2
+    """Probability of the original caption, where a record has a detailed one too."""
+    num_validation: int = 0
+    """Records held out of training, for the validation loss."""
+    num_workers: int = 0
+    """Processes that read the cache ahead; 0 reads in the training process. No effect on results."""
+
+    # Objective
+    guidance: float = 1.0
+    """The guidance scale that a guidance-distilled model is shown in training (paper, Sec. 3.3: 1 turns it
+    off)."""
+    sigma_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    """Distribution of the noise level in [0, 1], before the shift."""
+    sigma_shift: float = 1.0
+    """Shift of the noise level at the native size, towards noise above 1."""
+    sigma_shift_rule: Literal["constant", "sqrt"] = "constant"
+    """How the shift grows with the size: not, or by size / native size (the bounded square-root rule)."""
+    flow_weight: float = 1.0
+    """Weight of flow matching on the images (paper, Eq. 1)."""
+    distill_weight: float = 0.0
+    """Weight of the distance to a teacher's velocity (paper, Eq. 2)."""
+    teacher: str = "base"
+    """The teacher: "base" is the model as it starts, anything else a folder or hub id of a transformer."""
+    teacher_guidance: float = 1.0
+    """The guidance scale that the teacher is shown."""
+
+    # Optimisation
+    steps: int = 2000
+    """Optimizer steps."""
+    batch_size: int = 8
+    """Images per optimizer step, over all processes and all parts of a split batch."""
+    gradient_accumulation: int = 1
+    """Parts into which each process splits its share of a batch, to save memory. No effect on the
+    objective."""
+    seed: int = 0
+    """Of all chance in training, in [0, 2**32)."""
+    optimizer: Literal["prodigy", "adamw"] = "prodigy"
+    """Prodigy finds its own step size and wants lr 1."""
+    lr: float = 1.0
+    """Learning rate, constant."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay on the trained parameters."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the optimizer's first and second moments."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay per step of a moving average of the trained parameters, which then is the result; 0 for none."""
+
+    # Memory
+    base_dtype: Literal["bf16", "fp32"] = "bf16"
+    """What the frozen model computes in. Its weights stay as they were loaded, and what is trained is
+    fp32."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: far less memory, about a third more time."""
+
+    # While it runs
+    out: str
+    """The run's directory."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints, 0 for one at the end only."""
+    keep_checkpoints: int = 2
+    """How many of the latest checkpoints stay."""
+    validate_every: int = 0
+    """Steps between validation losses, 0 for none."""
+    sample_every: int = 0
+    """Steps between sample images, 0 for none."""
+    sample_prompts: tuple[str, ...] = ()
+    """What the sample images show."""
+    sample_steps: int = 28
+    """Sampling steps of a sample image."""
+    sample_guidance: float = 3.5
+    """Guidance scale of the sample images."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl: "tensorboard", "wandb", "trackio"."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        _check_names(self)
+        _check_effects(self)
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    check_size(recipe.size)
+    at_least = {
+        1: ("steps", "batch_size", "gradient_accumulation", "keep_checkpoints", "sample_steps"),
+        0: (
+            *("num_validation", "num_workers", "flow_weight", "distill_weight", "weight_decay", "clip_norm"),
+            *("guidance", "teacher_guidance", "sample_guidance"),
+            *("checkpoint_every", "validate_every", "sample_every"),
+        ),
+    }
+    for least, names in at_least.items():
+        for name in names:
+            _expect(recipe, name, getattr(recipe, name) >= least, f"{least} or more")
+    for name in ("lr", "sigma_shift"):
+        _expect(recipe, name, getattr(recipe, name) > 0, "a number above 0")
+    _expect(recipe, "caption_mix", 0 <= recipe.caption_mix <= 1, "a probability in [0, 1]")
+    _expect(recipe, "ema", 0 <= recipe.ema < 1, "a decay in [0, 1), such as 0.999, or 0 for none")
+    _expect(recipe, "seed", 0 <= recipe.seed < 2**32, "a whole number in [0, 2**32)")
+    _expect(recipe, "betas", all(0 <= beta < 1 for beta in recipe.betas), "two decay rates in [0, 1)")
+    divides = recipe.batch_size % recipe.gradient_accumulation == 0
+    _expect(recipe, "gradient_accumulation", divides, f"a divisor of batch_size ({recipe.batch_size})")
+    shift_at(1.0, shift=recipe.sigma_shift, rule=recipe.sigma_shift_rule, distribution=recipe.sigma_sampling)
+
+
+def _check_names(recipe: Recipe) -> None:
+    for name in ("data", "out", "model"):
+        _expect(recipe, name, getattr(recipe, name) != "", "not empty")
+    known = not isinstance(recipe.policy, str) or recipe.policy in POLICIES
+    _expect(recipe, "policy", known, f"a ResolutionPolicy or one of {', '.join(POLICIES)}")
+    _expect(recipe, "loggers", set(recipe.loggers) <= set(LOGGERS), f"names out of {', '.join(LOGGERS)}")
+
+
+def _check_effects(recipe: Recipe) -> None:
+    if recipe.flow_weight == recipe.distill_weight == 0:
+        raise ValueError("flow_weight and distill_weight are both 0, which trains nothing: set one above 0")
+    if recipe.distill_weight == 0 and (recipe.teacher != "base" or recipe.teacher_guidance != 1):
+        raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
+    if (recipe.validate_every == 0) != (recipe.num_validation == 0):
+        raise ValueError(
+            f"validate_every={recipe.validate_every} and num_validation={recipe.num_validation} need each other: "
+            "set both above 0, or neither"
+        )
+    if recipe.sample_every and not recipe.sample_prompts:
+        raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")
+
+
+def _expect(recipe: Recipe, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {getattr(recipe, name)!r}: expected {expected}")

@@ -1,0 +1,59 @@
+"""When a run may go on from a checkpoint: only if it is the same run.
+
+Everything on which the trained bits depend is compared, by content rather than by path: the recipe without
+the keys that only say how the run is watched or split, the cached data, the base's weights, the adapter it
+starts from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from urae.training.checkpoint import Checkpoint
+from urae.training.recipe import Recipe
+from urae.training.settings import to_dict
+
+__all__ = ["check_same_run", "run_identity"]
+
+NO_EFFECT = (
+    *("model", "data", "start", "out"),  # compared by content, or no part of the run
+    *("steps", "num_workers", "checkpoint_every", "keep_checkpoints", "loggers"),
+    *("validate_every", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"),
+)
+"""Keys that leave each step's result as it is. `steps` is one: a run may be made longer."""
+
+
+def run_identity(recipe: Recipe, *, data: str, base: str, start: str) -> dict[str, Any]:
+    """What the trained bits depend on, in types that JSON has. data, base and start are hashes of the cache,
+    of the weights, and of the adapter that the run starts from."""
+    settings = {name: value for name, value in to_dict(recipe).items() if name not in NO_EFFECT}
+    return {**settings, "data": data, "base": base, "start": start}
+
+
+def check_same_run(checkpoint: Checkpoint, identity: dict[str, Any], recipe: Recipe) -> None:
+    """Raise `ValueError`, naming what differs, unless the checkpoint is this run's and not beyond its end."""
+    there, here = _flat(checkpoint.state["identity"]), _flat(identity)
+    differing = [
+        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    if checkpoint.step > recipe.steps:
+        differing.append(f"it has done {checkpoint.step} steps and {recipe.steps} are asked for")
+    if differing:
+        raise ValueError(
+            f"{recipe.out} holds a checkpoint of another run: {'; '.join(differing)}. Choose another out, or "
+            f"delete {Path(recipe.out) / 'checkpoints'} to start anew"
+        )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            {f"{key}.{inner}": part for inner, part in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
+    return flat

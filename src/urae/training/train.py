@@ -1,0 +1,278 @@
+"""`train`: from a stock pipeline and a recipe to an adapter, and a directory that says how it came about.
+
+    recipe.yaml            the recipe, its policy resolved; `urae train that/recipe.yaml` repeats the run
+    metrics.jsonl          a line a step
+    samples/               images while it trains, each beside the base's
+    checkpoints/           step-000200/, ...; the run goes on from the latest
+    adapter.safetensors    the result
+
+The pipeline is as it was before when `train` returns or raises: weights to the bit, scheduler, devices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
+
+from urae.adapters import Adapter, Attached, attach
+from urae.backbones import backbone_of
+from urae.data import Cache, Dataset, cached, hold_out, open_cache
+from urae.resolution import ResolutionPolicy, native_size, size_scale
+from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
+from urae.training.loop import Loop, Setting
+from urae.training.metrics import Metrics, check_loggers, start_trackers
+from urae.training.placement import gradient_checkpointing, placed
+from urae.training.prediction import Predictor, predictor
+from urae.training.recipe import Recipe
+from urae.training.resume import check_same_run, run_identity
+from urae.training.samples import Sampler, lean_pipeline
+from urae.training.settings import save_recipe, to_dict
+from urae.training.sigma import shift_at
+from urae.training.step import Objective
+from urae.training.teacher import Teacher, base_teacher, load_teacher, other_teacher
+
+__all__ = ["train"]
+
+
+def train(pipe: Any, recipe: Recipe) -> Adapter:
+    """Train the recipe's adapter on a stock pipeline, and write everything into the recipe's directory `out`.
+
+    Data that is not cached yet is cached first. If `out` holds a checkpoint of the same run, the run goes on
+    from it, to the same bits as if it had never stopped; a checkpoint of another run is a `ValueError` that
+    says what differs. Under `accelerate launch` the processes share each batch. Raises `TrainingDiverged`
+    when the loss becomes NaN or infinite, `MissingExtra` for a logger that is not installed, `StaleCache` for
+    a foreign cache.
+    """
+    check_loggers(recipe.loggers)
+    accelerator = _accelerator(recipe)
+    policy = _policy(pipe, recipe)
+    recipe = replace(recipe, policy=policy)
+    _check_fit(pipe, recipe, accelerator)
+    data = _cached(pipe, recipe, accelerator)
+    train_on, held_out = hold_out(data.entries, recipe.num_validation)
+    lean = lean_pipeline(pipe)
+    with ExitStack() as stack:
+        attached = stack.enter_context(_attached(pipe, recipe, accelerator))
+        stack.enter_context(policy.on(lean))
+        stack.enter_context(gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing))
+        identity = _identity(pipe, recipe, attached, data)
+        checkpoint = _checkpoint(recipe, identity)
+        loop = Loop(
+            Setting(
+                recipe=recipe,
+                accelerator=accelerator,
+                attached=attached,
+                objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached)),
+                data=Dataset(data, train_on),
+                held_out=Dataset(data, held_out),
+                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator)),
+                metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
+                identity=identity,
+            )
+        )
+        if checkpoint:
+            loop.load(checkpoint)
+        loop.run()
+        with loop.result():
+            adapter = attached.export(
+                policy=policy, recipe=_stored(recipe), data=_provenance(recipe, data, len(held_out))
+            )
+    return _saved(adapter, recipe, accelerator)
+
+
+# --- before the loop ----------------------------------------------------------------------------------------
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    folders = ProjectConfiguration(project_dir=recipe.out, logging_dir=str(Path(recipe.out) / "tensorboard"))
+    return Accelerator(log_with=list(recipe.loggers) or None, project_config=folders)
+
+
+def _policy(pipe: Any, recipe: Recipe) -> ResolutionPolicy:
+    if isinstance(recipe.policy, ResolutionPolicy):
+        return recipe.policy
+    makers = {
+        "for_size": lambda: ResolutionPolicy.for_size(pipe, recipe.size),
+        "reference": ResolutionPolicy.reference,
+        "native": lambda: ResolutionPolicy.for_size(pipe, native_size(pipe)),
+    }
+    return makers[recipe.policy]()
+
+
+def _check_fit(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> None:
+    parts = accelerator.num_processes * recipe.gradient_accumulation
+    if recipe.batch_size % parts:
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}: expected a multiple of processes x gradient_accumulation = {parts}"
+        )
+    if recipe.base_dtype == "fp32" and pipe.transformer.dtype != torch.float32:
+        raise ValueError(
+            f"base_dtype is fp32 but the transformer was loaded as {pipe.transformer.dtype}: "
+            "load it with torch_dtype=torch.float32, or set base_dtype=bf16"
+        )
+
+
+def _cached(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> Cache:
+    """The data as a cache. One process makes it, all open it."""
+    made = ""
+    if accelerator.is_main_process:
+        with _encoders_placed(pipe, accelerator.device):
+            made = str(cached(pipe, recipe.data, size=recipe.size, scenes=Path(recipe.out) / "data").path)
+    return open_cache(broadcast_object_list([made])[0])
+
+
+@contextmanager
+def _encoders_placed(pipe: Any, device: torch.device) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, module in pipe.components.items():
+            if name == "vae" or name.startswith("text_encoder"):
+                stack.enter_context(placed(module, device))
+        yield
+
+
+@contextmanager
+def _attached(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> Iterator[Attached]:
+    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
+    with placed(pipe.transformer, accelerator.device), torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)  # a Lora starts from random numbers
+        attached = attach(
+            pipe.transformer, recipe.adapter, start=start, cache=Path(recipe.out) / "decomposition"
+        )
+        try:
+            yield attached
+        finally:
+            attached.detach()
+
+
+@contextmanager
+def _objective(
+    pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator, attached: Attached
+) -> Iterator[Objective]:
+    def predict(transformer: Any, guidance: float) -> Predictor:
+        return predictor(backbone_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
+
+    with ExitStack() as stack:
+        teacher: Teacher | None = None
+        if recipe.distill_weight and recipe.teacher == "base":
+            teacher = base_teacher(predict(pipe.transformer, recipe.teacher_guidance), attached.parameters())
+        elif recipe.distill_weight:
+            other = load_teacher(pipe, recipe.teacher).to(accelerator.device)
+            stack.enter_context(policy.on(other))
+            teacher = other_teacher(predict(other, recipe.teacher_guidance))
+        yield Objective(
+            recipe=recipe,
+            accelerator=accelerator,
+            student=predict(pipe.transformer, recipe.guidance),
+            teacher=teacher,
+            shift=_sigma_shift(pipe, recipe),
+        )
+
+
+def _sigma_shift(pipe: Any, recipe: Recipe) -> float:
+    return shift_at(
+        size_scale(pipe, recipe.size),
+        shift=recipe.sigma_shift,
+        rule=recipe.sigma_shift_rule,
+        distribution=recipe.sigma_sampling,
+    )
+
+
+@contextmanager
+def _sampler(pipe: Any, lean: Any, recipe: Recipe, accelerator: Accelerator) -> Iterator[Sampler | None]:
+    """The sampler, with the base's images drawn, in the main process of a run that wants samples."""
+    if not (recipe.sample_every and accelerator.is_main_process):
+        yield None
+        return
+    with _encoders_placed(pipe, accelerator.device):
+        embeddings = backbone_of(pipe).encode_prompts(pipe, recipe.sample_prompts)
+    with placed(pipe.vae, accelerator.device):
+        sampler = Sampler(lean, recipe, embeddings=embeddings)
+        sampler.draw_base()
+        yield sampler
+
+
+# --- going on -----------------------------------------------------------------------------------------------
+
+
+def _identity(pipe: Any, recipe: Recipe, attached: Attached, data: Cache) -> dict[str, Any]:
+    return run_identity(
+        recipe,
+        data=data.digest,
+        base=f"{attached.base.config} {attached.base.weights} {pipe.transformer.dtype}",
+        start=attached.start.hash if attached.start else "",
+    )
+
+
+def _checkpoint(recipe: Recipe, identity: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from; a `ValueError` if there is one and it is another run's."""
+    latest = latest_checkpoint(Path(recipe.out) / "checkpoints")
+    if latest is None:
+        return None
+    checkpoint = load_checkpoint(latest)
+    check_same_run(checkpoint, identity, recipe)
+    return checkpoint
+
+
+@contextmanager
+def _metrics(
+    recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint | None
+) -> Iterator[Metrics | None]:
+    """The run's directory and its records, open from where the checkpoint was; None beside the main
+    process."""
+    step, length = (checkpoint.step, checkpoint.state["metrics"]) if checkpoint else (0, 0)
+    start_trackers(accelerator, recipe, step=step)
+    metrics = None
+    if accelerator.is_main_process:
+        out = Path(recipe.out)
+        remove_leftovers(out / "checkpoints")
+        save_recipe(recipe, out / "recipe.yaml")
+        metrics = Metrics(out / "metrics.jsonl", length=length)
+    try:
+        yield metrics
+    finally:
+        if metrics:
+            metrics.close()
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+# --- the result ---------------------------------------------------------------------------------------------
+
+
+def _stored(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as the adapter keeps it. Where the run wrote its files is no part of the result."""
+    values = {name: value for name, value in to_dict(recipe).items() if name != "out"}
+    return values | {name: _public(values[name]) for name in ("data", "model", "start", "teacher")}
+
+
+def _public(name: str) -> str:
+    # An adapter travels, and the folders of the machine that made it are nobody's business.
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _provenance(recipe: Recipe, data: Cache, num_held_out: int) -> dict[str, Any]:
+    sources = Counter(entry.record.source for entry in data.entries)
+    return {
+        "source": _public(recipe.data),
+        "digest": data.digest,
+        "records": len(data.entries),
+        "held_out": num_held_out,
+        "sources": dict(sorted(sources.items())),
+    }
+
+
+def _saved(adapter: Adapter, recipe: Recipe, accelerator: Accelerator) -> Adapter:
+    # Without the time of day, the same run writes the same bytes.
+    adapter = replace(adapter, created="")
+    if accelerator.is_main_process:
+        adapter.save(Path(recipe.out) / "adapter.safetensors")
+    accelerator.wait_for_everyone()
+    return adapter
