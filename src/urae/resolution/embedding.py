@@ -106,7 +106,7 @@ def interpolated(ids: Tensor, scale: float) -> Tensor:
 def exact_grid_ids(ids: Tensor) -> Tensor:
     """Undo the rounding of image positions to bf16: (tokens, 3) text ids, zeros, then a grid -> fp32.
 
-    bf16 holds no odd number above 256, so from 4112 px on neighbours share a position. The grid comes back
+    bf16 holds no odd number above 256, so from 4128 px on neighbours share a position. The grid comes back
     from its row structure: column 0 is exact and starts each row. Ids that are no rounded grid (offset,
     scaled, several grids) are returned as they are, in fp32. Tensor operations only: nothing waits for the
     device, and a compiled graph does not break.

@@ -1,8 +1,8 @@
 """The timestep shift: static while a policy is on, and a warning where the stock dynamic one goes astray.
 
 FLUX.1 ships with a shift exp(mu) in which mu is linear in the number of image tokens. It was fitted between
-256 and 1024 px; followed further it reaches 25 at 2048 px and 104,000 at 4096 px, where all steps but the
-last are spent on pure noise. In today's diffusers neither `scheduler.config.shift` nor `time_shift` can be
+256 and 1024 px; followed further it reaches 25 at 2048 px and 104,000 at 4096 px, where every
+step runs at next to pure noise. In today's diffusers neither `scheduler.config.shift` nor `time_shift` can be
 set on a live scheduler, so the static one is built anew from its config.
 """
 

@@ -1,0 +1,142 @@
+"""`urae generate`: options reach the function, and the same command gives the same pixels."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from urae.adapters import Lora, attach
+from urae.cli.generate import generate as command
+from urae.errors import BadFile
+from urae.generation import generate, open_pipeline, read_png_metadata
+from urae.resolution import ResolutionPolicy
+
+TIGER = "a flat tiger, on a wood background!"
+
+
+@pytest.fixture(scope="module")
+def folder(untrained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny-flux"
+    untrained.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    app = typer.Typer()
+    app.command()(command)
+
+    def run(*arguments):
+        settings = ["--model", str(folder), "--size", "64x48", "--steps", "1", "--out", str(tmp_path)]
+        result = CliRunner().invoke(app, [TIGER, *settings, *map(str, arguments)])
+        if result.exception:
+            raise result.exception
+        return result.stdout
+
+    return run
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_it_says_where_each_file_is_and_what_was_chosen(run, tmp_path):
+    said = run("--seed", 3, "--seed", 4)
+    names = [f"1-a-flat-tiger-on-a-wood-background-64x48-seed{seed}.png" for seed in (3, 4)]
+    assert [line for line in said.splitlines() if line.startswith("wrote")] == [
+        f"wrote {tmp_path / name}" for name in names
+    ]
+    assert "policy: none\n" in said
+    assert "memory: as it is on cpu" in said or torch.cuda.is_available()
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_it_is_the_function(run, folder, tmp_path):
+    run("--seed", 3, "--guidance", 2.0)
+    expected = generate(open_pipeline(folder), TIGER, size=(64, 48), steps=1, seed=3, guidance=2.0)
+    (file,) = tmp_path.iterdir()
+    assert np.array_equal(pixels(file), np.asarray(expected))
+
+
+@pytest.mark.parametrize("policy", ["auto", "none", "reference", "own"])
+def test_policies_by_name_and_file(run, folder, tmp_path, tmp_path_factory, policy):
+    own = ResolutionPolicy(shift=6.0)
+    file = tmp_path_factory.mktemp("policy") / "own.json"
+    file.write_text(own.to_json())
+    expected = {
+        "auto": ResolutionPolicy.for_size(open_pipeline(folder), (256, 128)),
+        "none": None,
+        "reference": ResolutionPolicy.reference(),
+        "own": own,
+    }[policy]
+    said = run("--size", "256x128", "--policy", file if policy == "own" else policy)
+    (png,) = tmp_path.iterdir()
+    assert read_png_metadata(png).policy == expected
+    assert f"policy: {expected.to_json() if expected else 'none'}\n" in said
+
+
+def test_an_adapter_file_is_applied_and_named(run, folder, tmp_path, tmp_path_factory):
+    pipe = open_pipeline(folder)
+    attached = attach(pipe.transformer, Lora(rank=2))
+    for parameter in attached.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+    adapter = attached.export(policy=ResolutionPolicy(shift=6.0))
+    attached.detach()
+    path = adapter.save(tmp_path_factory.mktemp("adapter") / "tuned.safetensors")
+    run("--adapter", path)
+    (png,) = tmp_path.iterdir()
+    made = read_png_metadata(png)
+    assert (made.adapter_file, made.adapter_hash) == ("tuned.safetensors", adapter.hash)
+    assert made.policy == adapter.policy
+    assert np.array_equal(
+        pixels(png), np.asarray(generate(pipe, TIGER, size=(64, 48), steps=1, adapter=adapter))
+    )
+
+
+def test_memory_by_hand(run, tmp_path):
+    said = run("--offload", "unchanged", "--tiles", "on")
+    assert "VAE in tiles: as asked" in said
+    (png,) = tmp_path.iterdir()
+    assert "VAE in tiles" in read_png_metadata(png).memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "64"], "size is '64': expected WIDTHxHEIGHT"),
+        (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
+        (["--policy", "mine"], "policy is 'mine': expected auto, none, reference or the name of a JSON file"),
+        (["--start", "a.safetensors"], "start a.safetensors has no effect without an adapter"),
+        (["--tiles", "some"], "tiles is 'some': expected auto, on or off"),
+        (["--offload", "half"], "offload is 'half'"),
+        (["--method", "magic"], "method is 'magic': expected one of direct"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(run, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{", '{"ntk": 10}', '{"shift": 0}'])
+def test_a_bad_policy_file_is_refused_by_name(run, tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("policy") / "own.json"
+    file.write_text(text)
+    with pytest.raises(BadFile, match=r"own\.json is no resolution policy: "):
+        run("--policy", file)
+
+
+def test_the_same_command_twice_gives_the_same_file(folder, tmp_path):
+    urae = Path(sys.executable).with_name("urae")
+    files = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        options = ["--model", folder, "--size", "256x128", "--steps", "2", "--seed", "7", "--out", out]
+        subprocess.run([urae, "generate", TIGER, *options], check=True, capture_output=True)
+        files += out.iterdir()
+    assert files[0].read_bytes() == files[1].read_bytes()
