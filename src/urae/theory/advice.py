@@ -78,9 +78,13 @@ def _reasons(
             f"further off by {(best.sensitivity.teacher_gap + best.sensitivity.teacher_bias) / 10:+.2f}."
         )
     reasons.append(
-        f"Shares from {best.good[0]:.0%} to {best.good[1]:.0%} come within 10% of the least error; "
-        f"the estimates' own errors put the best share between {likely[0]:.0%} and {likely[1]:.0%} (90%)."
+        f"Shares from {best.good[0]:.0%} to {best.good[1]:.0%} come within 10% of the least error."
     )
+    if any(each.standard_error for each in _three(estimates)):
+        reasons.append(
+            "The estimates' own errors put the best share between "
+            f"{likely[0]:.0%} and {likely[1]:.0%} (90% of draws)."
+        )
     return tuple(reasons)
 
 

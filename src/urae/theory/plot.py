@@ -91,6 +91,7 @@ def bound_figure(
     )
     left.set_xscale("symlog", linthresh=1)
     left.set_xlim(left=0)
+    left.xaxis.set_major_formatter("{x:g}")
     left.set_xlabel("steps, T")
     left.set_title(f"share p = {share:g}", loc="left")
     simulated = np.linspace(0, 1, len(by_share.mean))
@@ -107,14 +108,9 @@ def advice_figure(advice: Advice) -> Figure:
     figure, (axes,) = _panels(1)
     best = advice.best
     axes.axvspan(*best.good, color=ORANGE, alpha=0.25, lw=0, label="error within 10% of the least")
-    axes.axvspan(
-        *advice.likely,
-        facecolor="none",
-        edgecolor=GRAY,
-        hatch="///",
-        lw=0,
-        label="90% range of the best share",
-    )
+    if advice.likely[0] < advice.likely[1]:
+        label = "90% range of the best share"
+        axes.axvspan(*advice.likely, facecolor="none", edgecolor=GRAY, hatch="///", lw=0, label=label)
     axes.plot(SHARES, best.curve.at(SHARES), color=BLUE, lw=2, label="expected error")
     axes.plot(
         best.share,
@@ -127,7 +123,8 @@ def advice_figure(advice: Advice) -> Figure:
         clip_on=False,
     )
     axes.set_xlabel("share of synthetic data, p")
-    axes.set_title("Expected squared error at convergence", loc="left")
+    axes.set_ylabel("expected squared error")
+    axes.set_title("At convergence", loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -179,9 +176,9 @@ def _panels(num: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(6.4 if num == 1 else 9.6, 4.2), layout="constrained")
     row = figure.subplots(1, num, squeeze=False)[0]
     for axes in row:
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#dddddd", lw=0.6)
-        axes.set_axisbelow(True)
     row[0].set_ylabel(r"E $\|W_T - W^*\|^2$")
     return figure, row
 
@@ -189,7 +186,7 @@ def _panels(num: int) -> tuple[Figure, Sequence[Axes]]:
 def _sequential(position: float) -> tuple[float, ...]:
     from matplotlib import colormaps
 
-    return colormaps["cividis"](0.9 * position)
+    return colormaps["cividis"](0.78 * position)
 
 
 def _section(section: Section) -> str:

@@ -150,7 +150,8 @@ def best_share(
     mean square of f(u; W_ref) - f(u; W*). teacher_bias: ||W_ref - W*||^2. eigenvalues: of M = Phi^T Phi, one
     for each parameter, so 0 for directions that the data do not see. initial: ||W_0 - W*||^2. alignment:
     cosine between W_0 - W* and W_ref - W*, in [-1, 1]. The start and the teacher are taken to be
-    spread evenly over the eigenvectors, and delta^2 over the samples as in the theorem; with a `Problem` at hand, `error_curve(problem).best()` assumes neither.
+    spread evenly over the eigenvectors, and delta^2 over the samples, as the theorem does; with a `Problem` at
+    hand, `error_curve(problem).best()` assumes neither.
 
     At convergence (steps = inf) of full rank, with kappa = sum 1 / lambda:
 

@@ -31,11 +31,16 @@ class Case:
     deviations: Array
     """(simulated mean - exact) / standard error wherever anything is random, flat."""
     printed_ratio: float
-    """The largest exact error over the printed bound: above 1 where the bound fails."""
+    """The largest exact error over the printed bound: where it is above 1 the bound fails."""
     unit_rate_ratio: float
     """The same in units in which eta is 1, where the factor eta^2 does no harm."""
     valid_ratio: float
     """The largest exact error over the valid bound."""
+
+    @staticmethod
+    def fails(ratio: float) -> bool:
+        """Whether a ratio is above 1 by more than rounding."""
+        return ratio > 1 + ROUNDING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +53,7 @@ class WidthCase:
     """Relative difference between the mean errors of network and linear model, trained on labels from the
     same random numbers: the average over the networks."""
     deviations: Array
-    """(a network's mean error - the exact one of its linearisation) / standard error, one for each network."""
+    """(a network's mean error - the exact one of its linearisation) / standard error, by network."""
 
 
 def survey(*, num_problems: int = 100, repeats: int = 1000, seed: int = 0) -> Iterator[Case]:
