@@ -11,7 +11,6 @@ from diffusers import DPMSolverMultistepScheduler, FluxImg2ImgPipeline, FluxTran
 from PIL import Image
 from transformers import T5TokenizerFast
 
-from conftest import tiny_pipeline
 from urae.resolution import ResolutionPolicy, active_policy, native_size, text_tokens, without_policy
 
 SCALED = ResolutionPolicy(rope_scale=10.0, proportional=True, native_tokens=23)
@@ -534,9 +533,8 @@ def test_json_that_is_no_object_is_refused():
         ResolutionPolicy.from_json("[1]")
 
 
-def test_nothing_is_warned_about(pipe, embeds):
+def test_a_policy_runs_without_warnings(pipe, embeds):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with CLIPPED.on(pipe):
             draw(pipe, embeds)
-    assert tiny_pipeline().scheduler.config == pipe.scheduler.config
