@@ -4,6 +4,7 @@ from urae.adapters.adapter import Adapter
 from urae.adapters.attach import Attached, attach
 from urae.adapters.base import Base, base_of
 from urae.adapters.decomposition import Triplets, decompose, decompose_cached
+from urae.adapters.merge import Truncation, merge, truncate
 from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "Minor",
     "Spec",
     "Triplets",
+    "Truncation",
     "attach",
     "base_of",
     "decompose",
     "decompose_cached",
+    "merge",
+    "truncate",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -97,13 +97,17 @@ class Adapter:
             adapter.check(base, allow_other_base=allow_other_base)
         return adapter
 
-    def save(self, path: str | Path, *, layout: str = "diffusers", dtype: torch.dtype = torch.float32) -> Path:
+    def save(
+        self, path: str | Path, *, layout: str = "diffusers", dtype: torch.dtype = torch.float32
+    ) -> Path:
         """Write a safetensors file that stock loaders read, with one metadata key "urae" for what they do not.
 
         A full adapter is written as weight differences, which stock `load_lora_weights` cannot read.
         """
         if self.is_full and layout != "diffusers":
-            raise ValueError(f"a full adapter has no low-rank form, so it cannot be written in the layout {layout!r}")
+            raise ValueError(
+                f"a full adapter has no low-rank form, so it cannot be written in the layout {layout!r}"
+            )
         tensors = self.state_dict() if self.is_full else to_layout(self.factors, layout)
         stored = {key: tensor.to(dtype) for key, tensor in tensors.items()}
         write_file(Path(path), stored, self.metadata())
@@ -173,7 +177,9 @@ class Adapter:
         tensors = self.state_dict()
         described = {key: value for key, value in self.metadata().items() if key != "created"}
         text = json.dumps([sorted(tensors), described], sort_keys=True)
-        return hashlib.sha256(f"{text}{tensor_hash(*(tensors[key] for key in sorted(tensors)))}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{text}{tensor_hash(*(tensors[key] for key in sorted(tensors)))}".encode()
+        ).hexdigest()
 
     @classmethod
     def _published(cls, parsed: Parsed, *, base: Any, start: Adapter | None, cache: Path | None) -> Adapter:
@@ -189,7 +195,11 @@ class Adapter:
 
     @classmethod
     def _described(cls, parsed: Parsed, described: Mapping[str, Any], path: Path) -> Adapter:
-        weights = {"factors": parsed.factors, "differences": parsed.differences, "layout": parsed.layout}
+        weights: dict[str, Any] = {
+            "factors": parsed.factors,
+            "differences": parsed.differences,
+            "layout": parsed.layout,
+        }
         if not described:
             return cls(**weights)
         try:
@@ -197,11 +207,10 @@ class Adapter:
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"{path.name} has metadata that urae does not understand ({error})") from error
 
-    @contextmanager
-    def _weights_on(self, transformer: nn.Module) -> Iterator[None]:
-        applied = differences_applied if self.is_full else injected
-        with applied(transformer, self.differences if self.is_full else self.factors):  # type: ignore[operator]
-            yield
+    def _weights_on(self, transformer: nn.Module) -> AbstractContextManager[None]:
+        if self.is_full:
+            return differences_applied(transformer, self.differences)
+        return injected(transformer, self.factors)
 
 
 def _from_metadata(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from torch.nn.utils import parametrize
 from urae.adapters.adapter import Adapter
 from urae.adapters.base import Base, base_of
 from urae.adapters.decomposition import Kind, decompose_cached
-from urae.adapters.full import train_changes
 from urae.adapters.factors import Factors, Pair, difference, stacked
+from urae.adapters.full import train_changes
 from urae.adapters.injection import inject
 from urae.adapters.specs import Full, Lora, Major, Mica, Minor, Spec
 from urae.adapters.targets import linear_layers, select, transformer_of
@@ -83,7 +83,10 @@ class Attached:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that defines the state, for a checkpoint: the trainable parameters, and frozen factors
         (``A0``, ``B0``), since a decomposition on another machine may differ in its last bits. Not copies."""
-        return {name: tensor.detach() for name, tensor in (*self.named_parameters().items(), *self._frozen().items())}
+        return {
+            name: tensor.detach()
+            for name, tensor in (*self.named_parameters().items(), *self._frozen().items())
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copy a `state_dict` into the parameters. Names and shapes must agree, or nothing is changed."""
@@ -160,7 +163,7 @@ class _AttachedFactors(Attached):
             _take_difference(self._factor(layer, "A"), rows=True)
             _take_difference(self._factor(layer, "B"), rows=False)
 
-    def _factor(self, layer: LoraLayer, factor: str) -> nn.Linear:
+    def _factor(self, layer: LoraLayer, factor: str) -> Any:
         return (layer.lora_A if factor == "A" else layer.lora_B)[self._own.name]
 
     def _frozen(self) -> dict[str, Tensor]:
@@ -200,7 +203,9 @@ class _AttachedChanges(Attached):
         return {}
 
     def _weights(self) -> dict[str, Any]:
-        differences = {name: change.detach().cpu().clone() for name, change in self._changes.trainable.items()}
+        differences = {
+            name: change.detach().cpu().clone() for name, change in self._changes.trainable.items()
+        }
         return {"differences": differences, "layout": "full"}
 
 
@@ -212,15 +217,17 @@ def _initial_factors(transformer: nn.Module, spec: Any, start: Adapter | None, c
     for name in names:
         _check_rank(name, layers[name], spec.rank)
     console = Console(stderr=True)
-    shown = track(names, "decomposing weights", console=console, transient=True, disable=not console.is_terminal)
+    shown = track(
+        names, "decomposing weights", console=console, transient=True, disable=not console.is_terminal
+    )
     return {name: _decomposed(name, layers[name], spec, start, cache) for name in shown}
 
 
-def _gaussian(layer: nn.Module, rank: int) -> Pair:
+def _gaussian(layer: Any, rank: int) -> Pair:
     return torch.randn(rank, layer.in_features) / rank, torch.zeros(layer.out_features, rank)
 
 
-def _decomposed(name: str, layer: nn.Module, spec: Any, start: Adapter | None, cache: Path | None) -> Pair:
+def _decomposed(name: str, layer: Any, spec: Any, start: Adapter | None, cache: Path | None) -> Pair:
     weight = dequantize_module_weight(layer).detach()
     if start is not None and name in start.factors:
         A, B = (factor.to(weight.device) for factor in start.factors[name])
@@ -240,6 +247,8 @@ def _decomposed(name: str, layer: nn.Module, spec: Any, start: Adapter | None, c
 class _Difference(nn.Module):
     """Half of `difference` as a parametrization: A -> [A; A - A0], or B -> [B - B0, B0]."""
 
+    start: Tensor
+
     def __init__(self, start: Tensor, *, rows: bool) -> None:
         super().__init__()
         self.register_buffer("start", start)
@@ -258,7 +267,7 @@ def _take_difference(factor: nn.Linear, *, rows: bool) -> None:
     parametrize.register_parametrization(factor, "weight", _Difference(start, rows=rows), unsafe=True)
 
 
-def _parameter(factor: nn.Linear) -> nn.Parameter:
+def _parameter(factor: Any) -> nn.Parameter:
     if parametrize.is_parametrized(factor):
         return factor.parametrizations["weight"].original
     return factor.weight
@@ -277,11 +286,13 @@ def _check_start(transformer: nn.Module, start: Adapter | None) -> None:
     if start is None:
         return
     if start.is_full:
-        raise ValueError("start is a full adapter, whose weights cannot lie under another one: save it as a model")
+        raise ValueError(
+            "start is a full adapter, whose weights cannot lie under another one: save it as a model"
+        )
     start.check(transformer)
 
 
-def _check_rank(name: str, layer: nn.Module, rank: int) -> None:
+def _check_rank(name: str, layer: Any, rank: int) -> None:
     largest = min(layer.out_features, layer.in_features)
     if rank > largest:
         raise ValueError(f"rank {rank} is impossible for {name}, which has {largest} singular values")

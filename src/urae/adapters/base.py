@@ -72,9 +72,13 @@ def check_base(expected: Base, transformer: nn.Module) -> None:
     found = base_of(transformer)
     remedy = "load the model it was trained on, or pass allow_other_base=True"
     if (found.model, found.config) != (expected.model, expected.config):
-        raise WrongBase(f"the adapter was made for {expected} but this is {found}, of another configuration; {remedy}")
+        raise WrongBase(
+            f"the adapter was made for {expected} but this is {found}, of another configuration; {remedy}"
+        )
     if expected.weights and found.weights and expected.weights != found.weights:
-        raise WrongBase(f"the adapter was made for {expected} but the weights of this model are {found}; {remedy}")
+        raise WrongBase(
+            f"the adapter was made for {expected} but the weights of this model are {found}; {remedy}"
+        )
 
 
 def _origin(transformer: nn.Module) -> tuple[str, str]:
@@ -114,7 +118,7 @@ def _fingerprint(transformer: nn.Module) -> str:
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES].to("cpu", torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(sample.contiguous().view(torch.uint8).numpy())
+        digest.update(sample.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -103,7 +103,9 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Parsed:
     `metadata` are the file's own: diffusers keeps peft's alpha there.
     """
     if all(key.endswith(".diff") for key in tensors):
-        changes = {key.removeprefix("transformer.").removesuffix(".diff"): tensors[key].float() for key in tensors}
+        changes = {
+            key.removeprefix("transformer.").removesuffix(".diff"): tensors[key].float() for key in tensors
+        }
         return Parsed(layout="full", factors={}, differences=changes)
     if any(PROCESSOR.fullmatch(key) for key in tensors):
         return Parsed(layout="processor", factors=_pairs(tensors, _processor_key), differences={})
@@ -157,11 +159,15 @@ def _pair(module: str, parts: Mapping[str, Tensor]) -> Pair:
 
 def _lora_key(key: str) -> tuple[str, str]:
     if key.startswith(("lora_te", "text_encoder")):
-        raise BadFile(f"the file also adapts a text encoder ({key!r}); urae reads adapters of the transformer only")
+        raise BadFile(
+            f"the file also adapts a text encoder ({key!r}); urae reads adapters of the transformer only"
+        )
     for suffix, role in ROLES.items():
         if key.endswith(suffix):
             return _module_name(key.removesuffix(suffix)), role
-    raise BadFile(f"key {key!r} is no part of a LoRA that urae reads: expected lora_A/lora_B or lora_down/lora_up")
+    raise BadFile(
+        f"key {key!r} is no part of a LoRA that urae reads: expected lora_A/lora_B or lora_down/lora_up"
+    )
 
 
 def _module_name(key: str) -> str:
@@ -199,8 +205,10 @@ def _scaled_by_peft(pairs: dict[str, Pair], metadata: Mapping[str, str]) -> dict
     if "lora_adapter_metadata" not in metadata:
         return pairs
     try:
-        config = {key.removeprefix("transformer."): value for key, value in
-                  json.loads(metadata["lora_adapter_metadata"]).items()}
+        config = {
+            key.removeprefix("transformer."): value
+            for key, value in json.loads(metadata["lora_adapter_metadata"]).items()
+        }
     except (json.JSONDecodeError, AttributeError) as error:
         raise BadFile("the file has damaged lora_adapter_metadata: fetch or save it again") from error
     if config.get("use_dora"):
@@ -227,7 +235,9 @@ def _bfl_parts(key: str) -> tuple[str, ...]:
     if match is None:
         return ()
     modules, block = (
-        (DOUBLE_MODULES, "transformer_blocks") if match[1] == "double" else (SINGLE_MODULES, "single_transformer_blocks")
+        (DOUBLE_MODULES, "transformer_blocks")
+        if match[1] == "double"
+        else (SINGLE_MODULES, "single_transformer_blocks")
     )
     return tuple(f"{block}.{match[2]}.{part}" for part in modules.get(match[3], ()))
 
@@ -257,7 +267,9 @@ def _bfl_name(module: str) -> tuple[str, tuple[str, ...]]:
             if match[3] in parts:
                 prefix = module.removesuffix(match[3])
                 return f"{block}.{match[2]}.{name}", tuple(f"{prefix}{part}" for part in parts)
-    raise ValueError(f"{module!r} is no module of FLUX.1: its adapter can only be written in the layout diffusers")
+    raise ValueError(
+        f"{module!r} is no module of FLUX.1: its adapter can only be written in the layout diffusers"
+    )
 
 
 # Fusing and splitting
@@ -276,11 +288,15 @@ def _fuse(parts: Sequence[str], factors: Mapping[str, Pair]) -> Pair:
     rows = [_rows(part, factors, present) for part in parts]
     first = present[0][0]
     if all(A.shape == first.shape and torch.equal(A, first) for A, _ in present):
-        blocks = [factors[part][1] if part in factors else first.new_zeros(row, first.shape[0])
-                  for part, row in zip(parts, rows, strict=True)]
+        blocks = [
+            factors[part][1] if part in factors else first.new_zeros(row, first.shape[0])
+            for part, row in zip(parts, rows, strict=True)
+        ]
         return first, torch.cat(blocks)
-    blocks = [factors[part][1] if part in factors else first.new_zeros(row, 0)
-              for part, row in zip(parts, rows, strict=True)]
+    blocks = [
+        factors[part][1] if part in factors else first.new_zeros(row, 0)
+        for part, row in zip(parts, rows, strict=True)
+    ]
     return torch.cat([A for A, _ in present]), torch.block_diag(*blocks)
 
 
@@ -303,7 +319,9 @@ def _split(key: str, fused: Pair) -> Iterator[tuple[str, Pair]]:
     hidden = A.shape[1]
     widths = [hidden] * 3 + ([B.shape[0] - 3 * hidden] if len(parts) == 4 else [])
     if sum(widths) != B.shape[0] or min(widths) < 1:
-        raise BadFile(f"{key!r} has {B.shape[0]} rows, which do not split into {len(parts)} parts of width {hidden}")
+        raise BadFile(
+            f"{key!r} has {B.shape[0]} rows, which do not split into {len(parts)} parts of width {hidden}"
+        )
     for part, rows in zip(parts, B.split(widths), strict=True):
         used = rows.any(dim=0)
         if used.any():

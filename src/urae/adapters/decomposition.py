@@ -67,7 +67,9 @@ def decompose(weight: Tensor, *, rank: int, kind: Kind) -> Triplets:
         )
     W = weight.detach().double()
     if not W.isfinite().all():
-        raise ValueError("the weight holds NaN or infinite values and cannot be decomposed; reload the base model")
+        raise ValueError(
+            "the weight holds NaN or infinite values and cannot be decomposed; reload the base model"
+        )
     if W.shape[0] < W.shape[1]:
         flipped = _of_tall(W.mT.contiguous(), rank, kind)
         return Triplets(U=flipped.V, S=flipped.S, V=flipped.U)
@@ -98,7 +100,7 @@ def tensor_hash(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,7 +29,9 @@ FORMAT = 1
 def write_file(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
     """Write tensors and our metadata to a temporary name beside `path`, then rename."""
     stored = {key: tensors[key].contiguous() for key in sorted(tensors)}
-    text = json.dumps({"format": FORMAT, **described, "sha256": tensor_hash(*stored.values())}, sort_keys=True)
+    text = json.dumps(
+        {"format": FORMAT, **described, "sha256": tensor_hash(*stored.values())}, sort_keys=True
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -49,13 +50,17 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, 
     if not path.is_file():
         raise ValueError(f"{path} does not exist: expected the path of a .safetensors file")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path.name} is not a .safetensors file: other formats can run code and are not read")
+        raise ValueError(
+            f"{path.name} is not a .safetensors file: other formats can run code and are not read"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise BadFile(f"{path.name} is truncated or no safetensors file ({error}): fetch or save it again") from error
+        raise BadFile(
+            f"{path.name} is truncated or no safetensors file ({error}): fetch or save it again"
+        ) from error
     _check_values(path, tensors)
     return tensors, _our_metadata(path, metadata, tensors), metadata
 
@@ -65,7 +70,9 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise BadFile(f"{path.name} holds no tensors")
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.float().isfinite().all():
-            raise BadFile(f"{path.name} holds NaN or infinite values in {key!r}: the training that wrote it diverged")
+            raise BadFile(
+                f"{path.name} holds NaN or infinite values in {key!r}: the training that wrote it diverged"
+            )
 
 
 def _our_metadata(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:

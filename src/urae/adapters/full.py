@@ -79,7 +79,9 @@ def check_differences(transformer: nn.Module, differences: Mapping[str, Tensor])
     parameters = dict(transformer.named_parameters()) if differences else {}
     for name, difference in differences.items():
         if name not in parameters:
-            raise WrongBase(f"the adapter changes {name!r}, which this {type(transformer).__name__} does not have")
+            raise WrongBase(
+                f"the adapter changes {name!r}, which this {type(transformer).__name__} does not have"
+            )
         if parameters[name].shape != difference.shape:
             raise WrongBase(
                 f"the adapter expects {name!r} to be {tuple(difference.shape)}, but in this model it is "
@@ -104,4 +106,6 @@ def _place(transformer: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _check_trainable(parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
         if not parameter.is_floating_point() or type(parameter) is not nn.Parameter:
-            raise ValueError(f"{name} is quantised and cannot be trained in full: use Lora or Minor on this base")
+            raise ValueError(
+                f"{name} is quantised and cannot be trained in full: use Lora or Minor on this base"
+            )

@@ -8,6 +8,7 @@ Factors stay fp32 on any base: peft then casts the input to fp32 and the sum bac
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,9 +63,11 @@ def inject(transformer: nn.Module, factors: Factors, *, init: bool | str = False
     before = _Before.of(transformer, factors)
     name = _free_name(transformer)
     # On the meta device: peft's own initial values would cost time and random numbers, and are replaced below.
-    inject_adapter_in_model(_config(factors, init), transformer, name, low_cpu_mem_usage=True)
-    transformer._hf_peft_config_loaded = True
-    layers = {module: transformer.get_submodule(module) for module in factors}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")  # several are meant
+        inject_adapter_in_model(_config(factors, init), transformer, name, low_cpu_mem_usage=True)
+    transformer.__dict__["_hf_peft_config_loaded"] = True
+    layers: dict[str, Any] = {module: transformer.get_submodule(module) for module in factors}
     for module, (A, B) in factors.items():
         device = before.modules[module].weight.device
         layers[module].lora_A[name].weight = _frozen(A, device)
@@ -89,7 +92,9 @@ def check_fits(transformer: nn.Module, factors: Factors) -> None:
     layers = linear_layers(transformer)
     for name, (A, B) in factors.items():
         if name not in layers:
-            raise WrongBase(f"the adapter changes {name!r}, which this {type(transformer).__name__} does not have")
+            raise WrongBase(
+                f"the adapter changes {name!r}, which this {type(transformer).__name__} does not have"
+            )
         shape = (layers[name].out_features, layers[name].in_features)
         if shape != (B.shape[0], A.shape[1]):
             raise WrongBase(
@@ -104,7 +109,9 @@ def _check_receptive(transformer: nn.Module) -> None:
         if getattr(module, "fused_projections", False):
             raise ValueError(f"{name} has fused projections: call transformer.unfuse_qkv_projections() first")
         if isinstance(module, LoraLayer) and module.merged:
-            raise ValueError(f"{name} carries a fused LoRA: call pipe.unload_lora_weights() after pipe.fuse_lora()")
+            raise ValueError(
+                f"{name} carries a fused LoRA: call pipe.unload_lora_weights() after pipe.fuse_lora()"
+            )
         if isinstance(module, LoraLayer) and module.disable_adapters:
             raise ValueError(f"{name} has its adapters disabled: call transformer.enable_lora() first")
 
@@ -138,7 +145,7 @@ def _frozen(tensor: Tensor, device: torch.device) -> nn.Parameter:
 class _Before:
     """The state of a transformer before an injection."""
 
-    modules: dict[str, nn.Module]
+    modules: dict[str, Any]
     flags: list[tuple[nn.Parameter, bool]]
     active: list[tuple[LoraLayer, str | list[str]]]
     attributes: dict[str, Any]

@@ -29,7 +29,9 @@ def completed(trained: Factors, *, base: Any, start: Factors, cache: Path | None
     """
     ranks = {A.shape[0] for A, _ in trained.values()}
     if len(ranks) > 1:
-        raise BadFile(f"the file mixes minor components of ranks {sorted(ranks)}; they are cut out with one rank")
+        raise BadFile(
+            f"the file mixes minor components of ranks {sorted(ranks)}; they are cut out with one rank"
+        )
     if base is None:
         raise ValueError(
             "this is the published 4K layout, which only makes sense on its base: "

@@ -29,7 +29,9 @@ class Spec:
 
     def __post_init__(self) -> None:
         if isinstance(self.targets, str) or not all(isinstance(target, str) for target in self.targets):
-            raise ValueError(f"targets is {self.targets!r}: expected a list of patterns such as ['attn.to_q']")
+            raise ValueError(
+                f"targets is {self.targets!r}: expected a list of patterns such as ['attn.to_q']"
+            )
         if not self.targets:
             raise ValueError("targets is empty: name at least one pattern such as 'attn.to_q'")
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -72,7 +74,9 @@ class _Scaled(_LowRank):
         super().__post_init__()
         numeric = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
         if self.alpha != "rank" and not (numeric and self.alpha > 0):
-            raise ValueError(f"alpha is {self.alpha!r}: expected a number above 0, or 'rank' for alpha = rank")
+            raise ValueError(
+                f"alpha is {self.alpha!r}: expected a number above 0, or 'rank' for alpha = rank"
+            )
 
     @property
     def scaling(self) -> float:

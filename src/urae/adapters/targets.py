@@ -23,9 +23,9 @@ def transformer_of(target: Any) -> nn.Module:
     return getattr(transformer, "_orig_mod", transformer)
 
 
-def linear_layers(transformer: nn.Module) -> dict[str, nn.Module]:
+def linear_layers(transformer: nn.Module) -> dict[str, Any]:
     """Linear layers by name; a layer inside a peft wrapper appears once, as the wrapper, under its own name."""
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Any] = {}
     wrapped: tuple[str, ...] = ()
     for name, module in transformer.named_modules():
         if name.startswith(wrapped) and wrapped:

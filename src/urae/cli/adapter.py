@@ -1,0 +1,177 @@
+"""`urae adapter`: look into adapter files, convert them between layouts, merge them."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import diffusers
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from urae.adapters import Adapter
+from urae.adapters.factors import product_norm
+from urae.adapters.merge import merge as merge_adapters
+from urae.adapters.merge import truncate
+from urae.resolution import ResolutionPolicy
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Show, convert and merge adapter files.")
+console = Console()
+
+Input = Annotated[
+    Path, typer.Argument(help="A .safetensors file of any LoRA layout, or a published URAE adapter.")
+]
+BaseModel = Annotated[
+    str,
+    typer.Option(
+        "--base", help="Base model: a hub id or a diffusers folder. Only the published 4K file needs it."
+    ),
+]
+Start = Annotated[
+    str, typer.Option(help="Adapter that was fused into the base first (for the published 4K file).")
+]
+Rank = Annotated[int, typer.Option(min=1, help="Truncate to this rank by SVD, and print the error.")]
+
+
+@app.command(epilog="Example: urae adapter show adapter.safetensors")
+def show(path: Input, base: BaseModel = "", start: Start = "") -> None:
+    """Print what a file is: layout, kind, rank, targets, policy, recipe, base, size, norms."""
+    adapter = _load(path, base, start)
+    table = Table(title=path.name, show_header=False, title_justify="left")
+    for name, value in _facts(adapter, path):
+        table.add_row(name, value)
+    console.print(table)
+
+
+@app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to kohya")
+def convert(
+    path: Input,
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    to: Annotated[str, typer.Option(help="diffusers, kohya (also ComfyUI) or bfl.")] = "diffusers",
+    rank: Rank | None = None,
+    base: BaseModel = "",
+    start: Start = "",
+) -> None:
+    """Rewrite a file in another key layout, exactly; with --rank, as the best approximation of that rank."""
+    adapter = _truncated(_load(path, base, start), rank)
+    adapter.save(out, layout=to)
+    console.print(f"{to} layout: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="Example: urae adapter merge 2k.safetensors style.safetensors -w 1 -w 0.6 --out both.safetensors"
+)
+def merge(
+    paths: Annotated[list[Path], typer.Argument(help="Two or more adapter files.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", "-w", help="One per file; 1 by default.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Where policies differ: a file whose policy to keep, 'none', or JSON.")
+    ] = "own",
+    rank: Rank | None = None,
+    allow_other_base: Annotated[bool, typer.Option(help="Merge adapters of different bases.")] = False,
+) -> None:
+    """Write the weighted sum of several adapters as one."""
+    adapters = [Adapter.load(path) for path in paths]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        merged = merge_adapters(
+            adapters, weights=weight or (), policy=_policy(policy), allow_other_base=allow_other_base
+        )
+    for warning in caught if rank is None else ():
+        console.print(f"[yellow]note:[/] {warning.message}", highlight=False, soft_wrap=True)
+    _truncated(merged, rank).save(out)
+    console.print(f"merged {len(adapters)} adapters: {out}", highlight=False, soft_wrap=True)
+
+
+def _load(path: Path, base: str, start: str) -> Adapter:
+    return Adapter.load(path, base=_transformer(base) if base else None, start=start or None)
+
+
+def _transformer(name: str) -> nn.Module:
+    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer")
+
+
+def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
+    if rank is None:
+        return adapter
+    result = truncate(adapter, rank=rank)
+    worst, error = result.worst
+    console.print(
+        f"truncated to rank {rank}: relative error {result.error:.3g} (worst {error:.3g} in {worst})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return result.adapter
+
+
+def _policy(named: str) -> Any:
+    if named == "own":
+        return "own"
+    if named == "none":
+        return None
+    return ResolutionPolicy.from_json(named) if named.startswith("{") else Adapter.load(named).policy
+
+
+def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
+    described = adapter.metadata()
+    return [
+        ("layout", adapter.layout),
+        (
+            "kind",
+            adapter.spec.kind if adapter.spec else "full" if adapter.is_full else "LoRA of unknown origin",
+        ),
+        ("rank", _ranks(adapter)),
+        ("targets", _targets(adapter)),
+        ("policy", _settings(described["policy"])),
+        ("recipe", _settings(described["recipe"])),
+        ("data", _settings(described["data"])),
+        ("base", str(adapter.base) if adapter.base else "not recorded"),
+        ("start", adapter.start[:12] or "none"),
+        ("size on disk", f"{path.stat().st_size / 2**20:.1f} MiB"),
+        ("created", adapter.created or "not recorded"),
+        ("hash", adapter.hash[:12]),
+        *[(f"norm of {group}", f"{norm:.4g}") for group, norm in _norms(adapter).items()],
+    ]
+
+
+def _ranks(adapter: Adapter) -> str:
+    ranks = sorted({A.shape[0] for A, _ in adapter.factors.values()})
+    trained = f" (trained: {adapter.spec.to_dict()['rank']})" if ranks and adapter.spec else ""
+    return f"{', '.join(map(str, ranks))}{trained}" if ranks else "full"
+
+
+def _targets(adapter: Adapter) -> str:
+    names = list(adapter.factors) or list(adapter.differences)
+    tails: dict[str, int] = defaultdict(int)
+    for name in names:
+        tails[".".join(part for part in name.split(".")[2:]) or name] += 1
+    return ", ".join(f"{tail} x{count}" for tail, count in tails.items())
+
+
+def _settings(values: Any) -> str:
+    if not values:
+        return "not recorded"
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()
+    )
+
+
+def _norms(adapter: Adapter) -> dict[str, float]:
+    """Frobenius norm of the whole update per kind of block."""
+    groups: dict[str, float] = defaultdict(float)
+    for name, pair in adapter.factors.items():
+        groups[name.split(".")[0]] = math.hypot(groups[name.split(".")[0]], product_norm(pair))
+    for name, difference in adapter.differences.items():
+        groups[name.split(".")[0]] = math.hypot(groups[name.split(".")[0]], float(difference.norm()))
+    return dict(groups)
