@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from urae import mini
 from urae.errors import BadFile
 from urae.generation import generate, model_name, open_pipeline
 
@@ -37,6 +38,16 @@ def test_a_folder(folder, untrained):
     assert generate(pipe, "a tiger", size=(64, 64), steps=1).info["model"] == "tiny-flux"
 
 
+@pytest.mark.skipif(
+    not (mini.WEIGHTS / "model_index.json").is_file(), reason="the miniature is not trained yet"
+)
+def test_the_miniature():
+    pipe = open_pipeline("mini")
+    assert model_name(pipe) == "mini"
+    assert pipe.transformer.dtype == torch.float32
+    assert generate(pipe, "a tiger", size=(64, 64), steps=1).info["model"] == "mini"
+
+
 def test_a_single_file_with_its_base(folder, single_file, untrained):
     pipe = open_pipeline(single_file, base=folder)
     assert torch.equal(weight(pipe), 1.5 * weight(untrained))
@@ -50,6 +61,16 @@ def test_dtypes(folder, single_file):
     assert open_pipeline(single_file, base=folder, dtype="bfloat16").transformer.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="dtype is 'fp8': expected one of auto, bfloat16, float16, float32"):
         open_pipeline(folder, dtype="fp8")
+
+
+@pytest.mark.skipif(
+    not (mini.WEIGHTS / "model_index.json").is_file(), reason="the miniature is not trained yet"
+)
+def test_the_miniature():
+    pipe = open_pipeline("mini")
+    assert model_name(pipe) == "mini"
+    assert pipe.transformer.dtype == torch.float32
+    assert generate(pipe, "a tiger", size=(64, 64), steps=1).info["model"] == "mini"
 
 
 def test_a_single_file_without_base_is_refused(single_file):

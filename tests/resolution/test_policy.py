@@ -493,13 +493,15 @@ def test_a_model_without_rotary_embedding_is_refused():
         pass
 
 
-def test_a_scheduler_without_static_shift_is_refused(pipe):
-    pipe.scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+def test_a_scheduler_without_static_shift_is_refused(tokenized):
+    tokenized.scheduler = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
     with (
         pytest.raises(ValueError, match="DPMSolverMultistepScheduler has no static timestep shift"),
-        SCALED.on(pipe),
+        SCALED.on(tokenized),
     ):
         pass
+    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler has no static timestep shift"):
+        ResolutionPolicy.for_size(tokenized, (64, 64))
 
 
 def test_a_pipeline_without_tokenizer_is_refused(pipe):

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from diffusers import FlowMatchHeunDiscreteScheduler
 
 from urae.resolution import (
     ResolutionPolicy,
@@ -58,6 +59,14 @@ def test_a_large_dynamic_shift_is_warned_about_with_the_number(pipe):
         warn_dynamic_shift(pipe, (2048, 2048))
     with pytest.warns(UserWarning, match=r"shift is 103,777\.0 at 4096x4096: 100% of 20 steps"):
         warn_dynamic_shift(pipe, (4096, 4096), steps=20)
+
+
+def test_schedulers_that_know_no_dynamic_shift_are_not_warned_about(pipe):
+    pipe.scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_dynamic_shift(pipe, (4096, 4096))
+    assert dynamic_shift(pipe, (4096, 4096)) == 3.0
 
 
 def test_small_or_static_shifts_are_not_warned_about(pipe):

@@ -93,7 +93,7 @@ class PolicyEmbedding(nn.Module):
 def proportional_factor(tokens: int, native_tokens: int) -> float:
     """Factor on cos and on sin that scales the logits by sqrt(log_native(tokens)).
 
-    Queries and keys both carry it, so it is the fourth root (paper, Sec. 3.3, proportional attention).
+    Queries and keys both carry it, so it is the fourth root (FLUX.1-dev* in the paper's Table 1).
     """
     return math.log(tokens, native_tokens) ** 0.25
 

@@ -1,9 +1,9 @@
 """The timestep shift: static while a policy is on, and a warning where the stock dynamic one goes astray.
 
 FLUX.1 ships with a shift exp(mu) in which mu is linear in the number of image tokens. It was fitted between
-256 and 1024 px; followed further it reaches 25 at 2048 px and 104,000 at 4096 px, where every
-step runs at next to pure noise. In today's diffusers neither `scheduler.config.shift` nor `time_shift` can be
-set on a live scheduler, so the static one is built anew from its config.
+256 and 1024 px; followed further it reaches 25 at 2048 px and 104,000 at 4096 px, where every step
+runs at next to pure noise. In today's diffusers neither `scheduler.config.shift` nor `time_shift` can be set
+on a live scheduler, so the static one is built anew from its config.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def shift_stock(pipe: Pipeline) -> Iterator[None]:
 
 def stock_shift(pipe: Pipeline) -> float:
     """The static shift in the checkpoint's scheduler: 3.0 for FLUX.1-dev, 1.0 for schnell."""
-    return float(_stock_scheduler(pipe).config.shift)
+    scheduler = _stock_scheduler(pipe)
+    _check_can_be_static(scheduler)
+    return float(scheduler.config.shift)
 
 
 def dynamic_shift(pipe: Pipeline, size: int | Sequence[int]) -> float:
@@ -59,14 +61,15 @@ def dynamic_shift(pipe: Pipeline, size: int | Sequence[int]) -> float:
     For a scheduler with dynamic shifting it is exp(mu): 3.16 for FLUX.1-dev at 1024 px, 25.3 at 2048 px.
     """
     config = pipe.scheduler.config
-    if not config.use_dynamic_shifting:
+    if not config.get("use_dynamic_shifting"):
         return float(config.shift)
+    # The same defaults as in the pipeline, for schedulers that lack a setting.
     mu = calculate_shift(
         num_image_tokens(size),
-        config.base_image_seq_len,
-        config.max_image_seq_len,
-        config.base_shift,
-        config.max_shift,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.15),
     )
     return math.exp(mu) if config.time_shift_type == "exponential" else mu
 
@@ -86,8 +89,10 @@ def near_noise_share(shift: float, *, steps: int, above: float = 0.99) -> float:
 
 def warn_dynamic_shift(pipe: Pipeline, size: int | Sequence[int], *, steps: int = 28) -> None:
     """Warn, with the number, if `pipe` is about to run a dynamic shift above exp(mu) = 10 at `size`."""
+    if not pipe.scheduler.config.get("use_dynamic_shifting"):
+        return
     shift = dynamic_shift(pipe, size)
-    if pipe.scheduler.config.use_dynamic_shifting and shift > MAX_DYNAMIC_SHIFT:
+    if shift > MAX_DYNAMIC_SHIFT:
         width, height = check_size(size)
         share = near_noise_share(shift, steps=steps)
         warnings.warn(
@@ -112,12 +117,16 @@ def _stock_scheduler(pipe: Pipeline) -> Any:
 
 
 def _with_static_shift(scheduler: Any, shift: float) -> Any:
+    _check_can_be_static(scheduler)
+    static = type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
+    static.stock = scheduler
+    return static
+
+
+def _check_can_be_static(scheduler: Any) -> None:
     settings = inspect.signature(type(scheduler).__init__).parameters
     if "shift" not in settings or "use_dynamic_shifting" not in settings:
         raise ValueError(
             f"{type(scheduler).__name__} has no static timestep shift: give the pipeline a "
             "FlowMatchEulerDiscreteScheduler before a resolution policy"
         )
-    static = type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
-    static.stock = scheduler
-    return static
