@@ -63,16 +63,6 @@ def test_dtypes(folder, single_file):
         open_pipeline(folder, dtype="fp8")
 
 
-@pytest.mark.skipif(
-    not (mini.WEIGHTS / "model_index.json").is_file(), reason="the miniature is not trained yet"
-)
-def test_the_miniature():
-    pipe = open_pipeline("mini")
-    assert model_name(pipe) == "mini"
-    assert pipe.transformer.dtype == torch.float32
-    assert generate(pipe, "a tiger", size=(64, 64), steps=1).info["model"] == "mini"
-
-
 def test_a_single_file_without_base_is_refused(single_file):
     with pytest.raises(ValueError, match="holds a transformer alone: name the model that it was made from"):
         open_pipeline(single_file)
