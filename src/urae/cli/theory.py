@@ -13,15 +13,14 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
-from diffusers import DiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 
-from urae import mini
 from urae.backbones import backbone_of
 from urae.data import Progress, Record, read_records, tracked
 from urae.data.image import load_pixels
 from urae.errors import BadFile
+from urae.generation import open_pipeline
 from urae.resolution import check_size, native_size
 from urae.theory import (
     Advice,
@@ -136,7 +135,7 @@ def advise_command(
         Path, typer.Option(help="Held-out true images: a manifest or a folder.", show_default=False)
     ] = Path(),
     teacher: Annotated[str, typer.Option(help="Source of the manifest's synthetic records.")] = "synthetic",
-    model: Annotated[str, typer.Option(help='"mini", or a folder or repository of a pipeline.')] = "mini",
+    model: Annotated[str, typer.Option(help="mini, or a folder or hub id of a pipeline.")] = "mini",
     size: Annotated[
         int,
         typer.Option(help="Side to look at, pixels; left out, the model's native one.", show_default=False),
@@ -273,7 +272,7 @@ def _read_estimates(path: Path) -> Estimates:
 
 def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size: int, seed: int) -> Estimates:
     """Estimates from latents, which differ between images just as velocity targets do at equal noise."""
-    pipe = mini.pipeline() if model == "mini" else DiffusionPipeline.from_pretrained(model)
+    pipe = open_pipeline(model)
     size = size or native_size(pipe)
     files = _by_kind(manifest, truth, teacher, size)
     captions = _sample(files, seed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from urae.theory.estimate import Estimate, Estimates
 from urae.theory.problem import Array
-from urae.theory.share import BestShare, best_share
+from urae.theory.share import BestShare, ErrorCurve
 
 __all__ = ["Advice", "advise"]
 
@@ -44,16 +44,16 @@ def advise(estimates: Estimates, *, gain: float = 1.0, seed: int = 0) -> Advice:
     if not gain > 0:
         raise ValueError(f"gain is {gain}: expected a number above 0, 1 for a model that fits every label")
     noise, gap, bias = (max(each.value, 0.0) for each in _three(estimates))
-    best = _best(noise, gap, bias, gain=gain)
-    drawn = [_best(*values, gain=gain).share for values in _draws(estimates, seed).tolist()]
+    best = _curve(noise, gap, bias, gain=gain).best()
+    drawn = [_curve(*values, gain=gain).minimum() for values in _draws(estimates, seed).tolist()]
     low, high = np.quantile(drawn, [0.05, 0.95])
     likely = (float(low), float(high))
     return Advice(best=best, likely=likely, gain=gain, reasons=_reasons(estimates, best, likely, noise))
 
 
-def _best(noise: float, gap: float, bias: float, *, gain: float) -> BestShare:
-    # One eigenvalue: at convergence only the sum of 1 / lambda matters.
-    return best_share(noise, gap, bias, eigenvalues=(1 / gain,), learning_rate=gain)
+def _curve(noise: float, gap: float, bias: float, *, gain: float) -> ErrorCurve:
+    # At convergence nothing is left of the starting point, and of the spectrum only kappa matters.
+    return ErrorCurve(start=0.0, noise=gain * noise, gap=gain * gap, bias=bias, pull=0.0)
 
 
 def _three(estimates: Estimates) -> tuple[Estimate, Estimate, Estimate]:

@@ -85,22 +85,24 @@ def _noise(real: Groups, truth: Groups, of_synthetic: Estimate | None, of_truth:
     if repeats is not None:
         return repeats.minus(of_synthetic)
     raise ValueError(
-        f"the noise of {len(real)} real captions cannot be told: none repeats and none has a held-out truth; "
-        "give two real images of some captions, or the truth of some"
+        f"the noise of {len(real)} real captions cannot be told: none has a held-out truth and fewer than two "
+        "repeat; give the truth of some, or two real images of some"
     )
 
 
 def repeat_variance(groups: Groups, name: str = "") -> Estimate | None:
-    """Variance between samples of one caption, pooled over the captions with two or more; None if none has.
+    """Variance between samples of one caption, pooled over captions; None if fewer than two repeat.
 
     groups: (k, ...) by caption. Unbiased: each caption loses one degree of freedom to its own mean.
     """
-    many = [np.asarray(samples, dtype=float) for samples in groups.values() if len(np.asarray(samples)) > 1]
-    if not many:
+    repeated = [
+        np.asarray(samples, dtype=float) for samples in groups.values() if len(np.asarray(samples)) > 1
+    ]
+    if len(repeated) < 2:
         return None
-    freedom = np.array([len(samples) - 1 for samples in many], dtype=float)
-    variances = np.array([samples.var(axis=0, ddof=1).mean() for samples in many])
-    return _weighted(variances, freedom, basis=f"{name} images of {len(many)} repeated captions".strip())
+    freedom = np.array([len(samples) - 1 for samples in repeated], dtype=float)
+    variances = np.array([samples.var(axis=0, ddof=1).mean() for samples in repeated])
+    return _weighted(variances, freedom, basis=f"{name} images of {len(repeated)} repeated captions".strip())
 
 
 def mean_squared_gap(predictions: ArrayLike, truth: ArrayLike, *, basis: str = "pairs") -> Estimate:
@@ -140,7 +142,7 @@ def _paired(name: str, groups: Groups, truth: Groups) -> Estimate | None:
 
 def _distance(samples: ArrayLike, truths: ArrayLike) -> float:
     left, right = np.asarray(samples, dtype=float), np.asarray(truths, dtype=float)
-    return float(np.mean([mean_squared_gap(left, np.broadcast_to(one, left.shape)).value for one in right]))
+    return float(np.mean((left[:, None] - right) ** 2))
 
 
 def _weighted(values: Array, weights: Array, *, basis: str) -> Estimate:

@@ -42,9 +42,15 @@ class ErrorCurve:
         p = np.asarray(shares, dtype=float)
         return self.start + 2 * p * self.pull + p**2 * self.bias + (1 - p) * (p * self.gap + self.noise)
 
+    def minimum(self) -> float:
+        """The share in [0, 1] of the least error, p = 0 where both ends are equally good."""
+        if self._curvature > 0:
+            return min(max(-self._slope / (2 * self._curvature), 0.0), 1.0)
+        return 1.0 if self._slope + self._curvature < 0 else 0.0
+
     def best(self, *, tolerance: float = 0.1) -> BestShare:
         """The minimum over p in [0, 1]. tolerance: how much above the least error still counts as good."""
-        share = self._minimum()
+        share = self.minimum()
         error = float(self.at(share))
         return BestShare(
             share=share,
@@ -64,11 +70,6 @@ class ErrorCurve:
     @property
     def _slope(self) -> float:
         return 2 * self.pull + self.gap - self.noise
-
-    def _minimum(self) -> float:
-        if self._curvature > 0:
-            return min(max(-self._slope / (2 * self._curvature), 0.0), 1.0)
-        return 1.0 if self._slope + self._curvature < 0 else 0.0
 
     def _within(self, limit: float, share: float) -> tuple[float, float]:
         """The stretch around `share` on which the error stays below the limit, to 0.001."""
