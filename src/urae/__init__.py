@@ -4,15 +4,26 @@
     adapter = urae.train(pipe, urae.recipes.mini_2x(data="pictures", out="run"))
     image = urae.generate(pipe, "a flat tiger on a wood background", size=(256, 256), adapter=adapter)
 
-Runs on stock diffusers, peft, transformers and accelerate; see README.md for the whole.
+Runs on stock diffusers, peft, transformers and accelerate; see README.md for the whole. What is exported is
+imported when it is first used.
 """
 
-from urae import mini, recipes, theory
-from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
-from urae.errors import UraeError
-from urae.generation import generate
-from urae.resolution import ResolutionPolicy
-from urae.training import Recipe, train
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING
+
+# transformers warns at import that image processors want torchvision; nothing here uses one.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+if TYPE_CHECKING:
+    from urae import mini, recipes, theory
+    from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
+    from urae.errors import UraeError
+    from urae.generation import generate
+    from urae.resolution import ResolutionPolicy
+    from urae.training import Recipe, train
 
 __all__ = [
     "Adapter",
@@ -30,3 +41,24 @@ __all__ = [
     "theory",
     "train",
 ]
+
+_HOMES = {
+    "urae.adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
+    "urae.errors": ["UraeError"],
+    "urae.generation": ["generate"],
+    "urae.resolution": ["ResolutionPolicy"],
+    "urae.training": ["Recipe", "train"],
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in ("mini", "recipes", "theory"):
+        return importlib.import_module(f"urae.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'urae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

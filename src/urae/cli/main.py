@@ -1,26 +1,62 @@
-"""The root command and what every verb shares: one clear sentence for a user's error, a traceback for ours."""
+"""The root command and what every verb shares: one clear sentence for a user's error, a traceback for ours.
+
+A verb's module is imported when it is called: diffusers and transformers take seconds to import, and
+`urae --help` needs neither.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
+import click
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from urae.cli import adapter, theory
-from urae.cli.generate import generate
-from urae.cli.quickstart import quickstart
-from urae.cli.train import train
 from urae.errors import UraeError
 
-__all__ = ["app"]
+__all__ = ["app", "verb"]
+
+VERBS = {
+    "quickstart": "Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.",
+    "train": "Train an adapter by a recipe.",
+    "generate": "Draw prompts at any size, with or without an adapter.",
+    "adapter": "Show, convert and merge adapter files.",
+    "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",
+}
+"""What `urae --help` lists: verb -> what it does."""
+
+
+def verb(name: str) -> click.Command:
+    """The command of this verb, its module imported."""
+    module = importlib.import_module(f"urae.cli.{name}")
+    if hasattr(module, "app"):
+        return typer.main.get_command(module.app)
+    single = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    single.command()(getattr(module, name))
+    return typer.main.get_command(single)
+
+
+class Listed(click.Command):
+    """A verb that is listed and not yet imported."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        assert self.name is not None
+        return verb(self.name).make_context(info_name, args, parent=parent, **extra)
 
 
 class Verbs(TyperGroup):
     """Prints what a user or the world did wrong as one sentence, and exits with 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return Listed(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
@@ -36,13 +72,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make image diffusion transformers work far above the size they were trained for.",
 )
-app.command()(quickstart)
-app.command()(train)
-app.command()(generate)
-app.add_typer(adapter.app, name="adapter")
-app.add_typer(theory.app, name="theory")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line on these arguments (default: those of the process)."""
-    app(args=list(arguments) if arguments is not None else None)
+@app.callback()
+def root() -> None:
+    """Make image diffusion transformers work far above the size they were trained for."""

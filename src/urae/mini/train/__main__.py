@@ -19,11 +19,12 @@ from pathlib import Path
 from urae.mini.train.base import train_base
 from urae.mini.train.distil import distil
 from urae.mini.train.recogniser import train_recogniser
+from urae.mini.train.ship import ship
 from urae.mini.train.vae import train_vae
 
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 1700),
-    "base": (train_base, 2000),
+    "base": (train_base, 2600),
     "distil": (distil, 300),
     "recogniser": (train_recogniser, 1500),
 }
@@ -34,12 +35,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=[*STAGES, "ship"])
     parser.add_argument("--out", type=Path, default=Path(".cache/mini"))
     parser.add_argument("--steps", type=int, help="default: as in the shipped weights")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.stage == "ship":
+        return ship(arguments.out)
     stage, steps = STAGES[arguments.stage]
     stage(arguments.out, steps=arguments.steps or steps, device=arguments.device)
 
