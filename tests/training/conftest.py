@@ -16,9 +16,10 @@ def pipe(pipe):
     return with_text_encoders(pipe)
 
 
-@pytest.fixture
-def images(tmp_path):
-    return write_images(tmp_path / "images", [(128, 128)] * 5 + [(192, 144)] * 4)
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Nine images of two shapes; what is cached of them stays for all tests."""
+    return write_images(tmp_path_factory.mktemp("data") / "images", [(128, 128)] * 5 + [(192, 144)] * 4)
 
 
 @pytest.fixture

@@ -82,12 +82,13 @@ class Flux:
         takes.
         """
         height, width = noisy.shape[-2:]
-        text = embeddings["prompt_embeds"].to(noisy.device, transformer.dtype)
+        dtype = transformer.dtype  # looked up once: it walks through all modules
+        text = embeddings["prompt_embeds"].to(noisy.device, dtype)
         tokens = transformer(
-            hidden_states=self.pack(noisy).to(transformer.dtype),
+            hidden_states=self.pack(noisy).to(dtype),
             timestep=sigma.to(noisy.device),
             guidance=self._guidance(transformer, guidance, noisy),
-            pooled_projections=embeddings["pooled_prompt_embeds"].to(noisy.device, transformer.dtype),
+            pooled_projections=embeddings["pooled_prompt_embeds"].to(noisy.device, dtype),
             encoder_hidden_states=text,
             txt_ids=torch.zeros(text.shape[1], 3, device=noisy.device),
             img_ids=self.image_ids(height, width, device=noisy.device),

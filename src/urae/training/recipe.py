@@ -154,7 +154,7 @@ def _check_ranges(recipe: Recipe) -> None:
 def _check_names(recipe: Recipe) -> None:
     for name in ("data", "out", "model"):
         _expect(recipe, name, getattr(recipe, name) != "", "not empty")
-    known = not isinstance(recipe.policy, str) or recipe.policy in POLICIES
+    known = isinstance(recipe.policy, ResolutionPolicy) or recipe.policy in POLICIES
     _expect(recipe, "policy", known, f"a ResolutionPolicy or one of {', '.join(POLICIES)}")
     _expect(recipe, "loggers", set(recipe.loggers) <= set(LOGGERS), f"names out of {', '.join(LOGGERS)}")
 

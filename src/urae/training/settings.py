@@ -116,19 +116,26 @@ def _required(field: dataclasses.Field) -> bool:
 
 def _converted(key: str, value: Any, hint: Any) -> Any:
     if hint is Spec:
-        return _spec(key, value)
+        return _spec(key, _read(value))
     if ResolutionPolicy in get_args(hint):
-        return ResolutionPolicy.from_dict(value) if isinstance(value, Mapping) else value
+        return _policy(_read(value))
     is_text = hint is str or get_origin(hint) is Literal
     return _checked(key, value if is_text else _read(value), hint)
 
 
+def _policy(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return ResolutionPolicy.from_dict({name: _read(part) for name, part in value.items()})
+
+
 def _read(value: Any) -> Any:
-    """Text as YAML, where 1e-3 is no number, and anything else as it is."""
+    """Text as YAML, in which 1e-3 is no number though everybody writes it; anything else as it is."""
     if not isinstance(value, str):
         return value
     try:
-        return float(value) if "e" in value.lower() else yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
+        return float(parsed) if isinstance(parsed, str) else parsed
     except (ValueError, yaml.YAMLError):
         return value
 

@@ -11,6 +11,7 @@ The pipeline is as it was before when `train` returns or raises: weights to the 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -60,6 +61,9 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     train_on, held_out = hold_out(data.entries, recipe.num_validation)
     lean = lean_pipeline(pipe)
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # Under bf16 the norms of a base that was loaded in fp32 take a path that torch calls slower, once.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         attached = stack.enter_context(_attached(pipe, recipe, accelerator))
         stack.enter_context(policy.on(lean))
         stack.enter_context(gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing))
@@ -232,6 +236,7 @@ def _metrics(
     metrics = None
     if accelerator.is_main_process:
         out = Path(recipe.out)
+        out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out / "checkpoints")
         save_recipe(recipe, out / "recipe.yaml")
         metrics = Metrics(out / "metrics.jsonl", length=length)

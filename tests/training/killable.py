@@ -1,0 +1,75 @@
+"""A training run in a process of its own, to be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import FluxPipeline
+
+from urae.training import Recipe, load_recipe, save_recipe, train
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training"])
+
+
+def run(pipe_folder: Path, recipe_file: Path) -> None:
+    """What the process does."""
+    torch.set_num_threads(1)
+    train(FluxPipeline.from_pretrained(pipe_folder), load_recipe(recipe_file))
+
+
+class Run:
+    """A recipe that can be started, killed and finished."""
+
+    def __init__(self, pipe_folder: Path, recipe: Recipe) -> None:
+        self.pipe_folder, self.out = pipe_folder, Path(recipe.out)
+        self.recipe_file = self.out.with_suffix(".yaml")
+        save_recipe(recipe, self.recipe_file)
+
+    def finish(self) -> None:
+        process = self._started()
+        process.join()
+        assert process.exitcode == 0
+
+    def kill_when(self, moment: Callable[[Path], bool]) -> bool:
+        """Start, and send SIGKILL as soon as `moment(out)`; whether it came before the run was done."""
+        process = self._started()
+        while process.is_alive() and not moment(self.out):
+            time.sleep(0.0002)
+        process.kill()
+        process.join()
+        return process.exitcode != 0
+
+    def _started(self) -> multiprocessing.process.BaseProcess:
+        process = CONTEXT.Process(target=run, args=(self.pipe_folder, self.recipe_file))
+        process.start()
+        return process
+
+
+def writing_a_checkpoint(out: Path) -> bool:
+    return any((out / "checkpoints").glob(".unfinished-*"))
+
+
+def after(seconds: float) -> Callable[[Path], bool]:
+    """The moment that many seconds from now."""
+    due = time.monotonic() + seconds
+    return lambda out: time.monotonic() > due
+
+
+def steps_done(num: int, rng: random.Random) -> Callable[[Path], bool]:
+    """Some moment after this many steps are in the metrics."""
+    wait = rng.uniform(0, 0.08)
+    reached: list[float] = []
+
+    def moment(out: Path) -> bool:
+        metrics = out / "metrics.jsonl"
+        if not reached and metrics.is_file() and metrics.read_bytes().count(b"\n") > num:
+            reached.append(time.monotonic() + wait)
+        return bool(reached) and time.monotonic() > reached[0]
+
+    return moment
