@@ -38,7 +38,7 @@ def merge(
     """
     if len(adapters) < 2:
         raise ValueError(f"{len(adapters)} adapter given: expected two or more to merge")
-    weights = tuple(weights) or (1.0,) * len(adapters)
+    weights = tuple(map(float, weights)) or (1.0,) * len(adapters)
     if len(weights) != len(adapters):
         raise ValueError(f"{len(weights)} weights for {len(adapters)} adapters: give one each, or none")
     if len({adapter.is_full for adapter in adapters}) > 1:

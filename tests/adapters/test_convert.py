@@ -1,0 +1,234 @@
+"""Key layouts: round trips, and proof by diffusers' own readers of the same layouts."""
+
+import json
+
+import pytest
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+from safetensors.torch import load_file, save_file
+from tiny_flux import GOLDEN, fresh_transformer, name_of, output, trained_adapter, with_transformer
+
+from urae.adapters import Adapter, Full, Lora, Minor
+from urae.adapters.convert import LAYOUTS, parse, to_layout
+from urae.adapters.targets import linear_layers
+from urae.errors import BadFile
+
+LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def flux_factors(rank=2, seed=0, shared=False):
+    """Factors for every linear layer of a FLUX.1 of full width, two blocks of each kind."""
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(num_layers=2, num_single_layers=2, guidance_embeds=True)
+    generator = torch.Generator().manual_seed(seed)
+    inputs: dict = {}
+    factors = {}
+    for name, layer in linear_layers(transformer).items():
+        A = torch.randn(rank, layer.in_features, generator=generator)
+        if shared:  # as in a file that was trained on fused projections
+            A = inputs.setdefault((name.rsplit(".", 1)[0], layer.in_features, "add" in name), A)
+        factors[name] = (A, torch.randn(layer.out_features, rank, generator=generator))
+    return factors
+
+
+FACTORS = flux_factors()
+
+
+def probe(pair):
+    """B A x for a fixed x: as good as the product, and small."""
+    A, B = pair
+    return B @ (A @ torch.randn(A.shape[1], 2, generator=torch.Generator().manual_seed(9)))
+
+
+def assert_same_products(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(probe(found[name]), probe(expected[name]), rtol=1e-5, atol=1e-3)
+
+
+@LAYOUT
+def test_round_trip_of_every_module_of_flux(layout):
+    parsed = parse(to_layout(FACTORS, layout), {})
+    assert parsed.layout == layout
+    assert parsed.factors.keys() == FACTORS.keys()
+    for name, (A, B) in FACTORS.items():
+        assert torch.equal(parsed.factors[name][0], A), name
+        assert torch.equal(parsed.factors[name][1], B), name
+
+
+@LAYOUT
+def test_round_trip_of_some_modules_with_mixed_ranks(layout):
+    single, double = "single_transformer_blocks.1.attn", "transformer_blocks.0.attn"
+    other = flux_factors(rank=3, seed=1)
+    some = {
+        f"{single}.to_k": FACTORS[f"{single}.to_k"],
+        f"{single}.to_v": other[f"{single}.to_v"],
+        f"{double}.to_q": other[f"{double}.to_q"],
+    }
+    parsed = parse(to_layout(some, layout), {}).factors
+    assert parsed.keys() == some.keys()
+    assert all(torch.equal(parsed[name][side], some[name][side]) for name in some for side in (0, 1))
+
+
+def test_fused_ranks_add_up_and_shared_inputs_stay_shared():
+    single = "lora_unet_single_blocks_0_linear1"
+    apart, shared = to_layout(FACTORS, "kohya"), to_layout(flux_factors(shared=True), "kohya")
+    assert apart[f"{single}.lora_down.weight"].shape == (8, 3072)
+    assert apart[f"{single}.lora_up.weight"].shape == (3 * 3072 + 12288, 8)
+    assert float(apart[f"{single}.alpha"]) == 8
+    assert shared["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"].shape == (2, 3072)
+
+
+def test_the_papers_targets_make_linear1_of_three_ranks():
+    names = [f"single_transformer_blocks.0.attn.{part}" for part in ("to_q", "to_k", "to_v")]
+    tensors = to_layout({name: FACTORS[name] for name in names}, "kohya")
+    up = tensors["lora_unet_single_blocks_0_linear1.lora_up.weight"]
+    assert up.shape == (3 * 3072 + 12288, 6)
+    assert not up[3 * 3072 :].any()
+
+
+def test_stock_diffusers_reads_our_kohya_file_at_full_width(tmp_path):
+    blocks = {name: pair for name, pair in FACTORS.items() if "transformer_blocks" in name}
+    save_file(to_layout(blocks, "kohya"), tmp_path / "kohya.safetensors")
+    stock = FluxPipeline.lora_state_dict(tmp_path / "kohya.safetensors")
+    pairs = {}
+    for key in stock:
+        name = key.removeprefix("transformer.").rpartition(".lora_")[0]
+        pairs[name] = (stock[f"transformer.{name}.lora_A.weight"], stock[f"transformer.{name}.lora_B.weight"])
+    assert_same_products(pairs, blocks)
+
+
+@pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4)], ids=name_of)
+def test_stock_pipeline_runs_our_kohya_file(spec, pipe, tmp_path):
+    """Double blocks only: diffusers reads `linear1` at the width of FLUX alone (see the next test)."""
+    spec = type(spec)(rank=4, targets=("re:transformer_blocks.*attn.to_(q|k|v|out.0)",))
+    adapter = trained_adapter(spec)
+    path = adapter.save(tmp_path / "kohya.safetensors", layout="kohya")
+    stock = with_transformer(pipe, fresh_transformer())
+    stock.load_lora_weights(path)
+    transformer = fresh_transformer()
+    with adapter.on(transformer):
+        torch.testing.assert_close(output(stock.transformer), output(transformer), atol=1e-5, rtol=0)
+    assert Adapter.load(path, base=transformer).metadata() == adapter.metadata()
+
+
+def test_stock_pipeline_runs_our_kohya_file_with_single_blocks_of_full_width(pipe, tmp_path):
+    torch.manual_seed(0)
+    wide = FluxTransformer2DModel(num_layers=0, num_single_layers=1, joint_attention_dim=32).eval()
+    names = [name for name in FACTORS if name.startswith("single_transformer_blocks.0.")]
+    factors = {name: (FACTORS[name][0] / 100, FACTORS[name][1] / 100) for name in names}
+    adapter = Adapter(factors=factors)
+    path = adapter.save(tmp_path / "kohya.safetensors", layout="kohya")
+    inputs = {
+        "hidden_states": torch.randn(1, 16, 64),
+        "encoder_hidden_states": torch.randn(1, 3, 32),
+        "pooled_projections": torch.randn(1, 768),
+        "timestep": torch.tensor([0.5]),
+        "img_ids": torch.zeros(16, 3),
+        "txt_ids": torch.zeros(3, 3),
+    }
+    with torch.no_grad():
+        plain = wide(**inputs).sample
+        with adapter.on(wide):
+            ours = wide(**inputs).sample
+        stock = with_transformer(pipe, wide)
+        stock.load_lora_weights(path)
+        theirs = wide(**inputs).sample
+    assert (ours - plain).abs().max() > 1e-3
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
+
+
+def test_bfl_names_are_those_of_diffusers_checkpoint_converter():
+    """Each BFL update, passed off as a checkpoint's weight, must land on the modules that we read it to."""
+    tensors = to_layout(FACTORS, "bfl")
+    modules = {key.partition(".lora_")[0] for key in tensors}
+    checkpoint = {}
+    for module in modules:
+        pair = tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"]
+        checkpoint[f"{module}.weight"] = probe(pair)
+        checkpoint[f"{module}.bias"] = torch.zeros(pair[1].shape[0])
+    for index in range(2):
+        for stream in ("img_attn", "txt_attn"):
+            for norm in ("query_norm", "key_norm"):
+                checkpoint[f"double_blocks.{index}.{stream}.norm.{norm}.scale"] = torch.zeros(1)
+                checkpoint[f"single_blocks.{index}.norm.{norm}.scale"] = torch.zeros(1)
+    converted = convert_flux_transformer_checkpoint_to_diffusers(checkpoint)
+    for name, pair in FACTORS.items():
+        torch.testing.assert_close(converted[f"{name}.weight"], probe(pair), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rename", "layout"),
+    [
+        (lambda key: key.removeprefix("transformer."), "diffusers"),
+        (lambda key: f"base_model.model.{key.removeprefix('transformer.')}", "diffusers"),
+        (lambda key: key.replace("lora_A", "lora.down").replace("lora_B", "lora.up"), "diffusers"),
+        (lambda key: key.replace(".weight", ".default.weight"), "diffusers"),
+    ],
+)
+def test_other_spellings_of_the_diffusers_layout(rename, layout):
+    tensors = load_file(GOLDEN / "urae_2k_adapter.safetensors")
+    parsed = parse({rename(key): tensor for key, tensor in tensors.items()}, {})
+    assert parsed.layout == layout
+    assert_same_products(parsed.factors, parse(tensors, {}).factors)
+
+
+def test_comfyui_and_underscored_spellings():
+    blocks = {name: pair for name, pair in FACTORS.items() if "transformer_blocks" in name}
+    comfy = {f"diffusion_model.{key}": tensor for key, tensor in to_layout(blocks, "bfl").items()}
+    assert_same_products(parse(comfy, {}).factors, blocks)
+    underscored = {}
+    for name, (A, B) in blocks.items():
+        underscored[f"lora_transformer_{name.replace('.', '_')}.lora_down.weight"] = A
+        underscored[f"lora_transformer_{name.replace('.', '_')}.lora_up.weight"] = B
+    assert_same_products(parse(underscored, {}).factors, blocks)
+
+
+def test_alpha_is_multiplied_in():
+    tensors = to_layout(FACTORS, "kohya")
+    halved = {key: tensor / 2 if key.endswith("alpha") else tensor for key, tensor in tensors.items()}
+    expected = {name: (A, B / 2) for name, (A, B) in FACTORS.items()}
+    assert_same_products(parse(halved, {}).factors, expected)
+
+
+def test_the_alpha_of_diffusers_training_scripts(pipe, tmp_path):
+    """Kept in the metadata, and applied as stock `load_lora_weights` applies it."""
+    tensors = load_file(GOLDEN / "urae_2k_adapter.safetensors")
+    modules = sorted({key.removeprefix("transformer.").rpartition(".lora_")[0] for key in tensors})
+    config = {"r": 4, "lora_alpha": 8, "target_modules": modules, "alpha_pattern": {"attn.to_k": 2}}
+    metadata = {f"transformer.{key}": value for key, value in config.items()}
+    path = tmp_path / "script.safetensors"
+    save_file(tensors, path, metadata={"lora_adapter_metadata": json.dumps(metadata)})
+    stock, transformer = with_transformer(pipe, fresh_transformer()), fresh_transformer()
+    stock.load_lora_weights(path)
+    with Adapter.load(path).on(transformer):
+        torch.testing.assert_close(output(transformer), output(stock.transformer), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"lora_unet_double_blocks_0_img_magic.lora_down.weight": (2, 8)}, "no B"),
+        ({f"lora_unet_double_blocks_0_img_magic.lora_{k}.weight": s for k, s in (("down", (2, 8)), ("up", (8, 2)))},
+         "is no module of FLUX.1"),
+        ({f"double_blocks.0.img_attn.qkv.lora_{k}.weight": s for k, s in (("A", (2, 8)), ("B", (23, 2)))},
+         "has 23 rows, which do not split into 3 parts of width 8"),
+        ({f"{m}.lora_{k}.weight": s for m in ("img_in", "x_embedder") for k, s in (("A", (2, 8)), ("B", (8, 2)))},
+         "mixes key layouts"),
+        ({f"img_in.lora_{k}.weight": s for k, s in (("A", (2, 8, 1, 1)), ("B", (8, 2, 1, 1)))}, "do not form a product"),
+    ],
+)  # fmt: skip
+def test_files_of_no_layout(tensors, message):
+    with pytest.raises(BadFile, match=message):
+        parse({key: torch.ones(shape) for key, shape in tensors.items()}, {})
+
+
+def test_what_has_no_other_layout(tmp_path):
+    with pytest.raises(ValueError, match="layout 'onnx' is unknown: valid layouts are diffusers, kohya, bfl"):
+        to_layout(FACTORS, "onnx")
+    with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is no module of FLUX.1"):
+        to_layout({"blocks.0.attn1.to_q": (torch.ones(2, 8), torch.ones(8, 2))}, "kohya")
+    with pytest.raises(ValueError, match="a full adapter has no low-rank form"):
+        trained_adapter(Full(targets=("proj_out",))).save(tmp_path / "full.safetensors", layout="kohya")
+    assert not list(tmp_path.iterdir())
