@@ -61,9 +61,9 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_bits(
     images = write_images(tmp_path / "own", [(128, 128)] * 5 + [(192, 144)] * 4)
     broken = Run(pipe_folder, replace(made, data=str(images), out=str(tmp_path / "broken")))
     rng, inside = random.Random(optimizer), 0
-    for _ in range(16):
-        in_a_write = rng.random() < 0.3
-        assert broken.kill_when(writing_a_checkpoint if in_a_write else after(rng.uniform(0.1, 2.0)))
+    for attempt in range(15):
+        in_a_write = attempt % 3 == 2
+        assert broken.kill_when(writing_a_checkpoint if in_a_write else after(rng.uniform(0.1, 2.5)))
         inside += writing_a_checkpoint(broken.out)
     assert inside >= 2
     broken.finish()

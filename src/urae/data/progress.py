@@ -54,13 +54,12 @@ class Progress(AbstractContextManager):
         due = time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total
         if due and not self.console.is_terminal:
             self.last_line = time.monotonic()
-            self.console.print(
-                f"{self.description}: {self.done}/{self.total} {note} {self._left()}", highlight=False
-            )
+            parts = (f"{self.description}: {self.done}/{self.total}", note, self._left())
+            self.say(", ".join(part for part in parts if part))
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
         seconds = (time.monotonic() - self.started) / (self.done - self.first) * (self.total - self.done)

@@ -24,16 +24,18 @@ def is_scenes(source: str) -> bool:
 
 
 def render_scenes(source: str, folder: Path, *, size: int) -> Path:
-    """Render the scenes that `source` names at `size` px into `folder`, unless they are there. Returns
-    `folder`."""
+    """Render the scenes that `source` names at `size` px into a folder of their own below `folder`, unless
+    they are there. Returns that folder."""
     match = re.fullmatch(r"mini:(\w+):([1-9]\d*)", source)
     if match is None or match[1] not in DAMAGES:
         raise ValueError(
-            f"{source} names no scenes: expected mini:clean:384 or mini:real:384, or another number"
+            f"{source} names no scenes: expected mini:clean:N or mini:real:N, such as mini:clean:384"
         )
-    if not folder.is_dir():
-        unfinished = folder.with_name(f".unfinished-{folder.name}")
+    kind, num = match[1], int(match[2])
+    rendered = folder / f"{kind}-{num}-{size}px"
+    if not rendered.is_dir():
+        unfinished = folder / f".unfinished-{rendered.name}"
         shutil.rmtree(unfinished, ignore_errors=True)
-        write_dataset(unfinished, int(match[2]), size, damage=DAMAGES[match[1]])
-        unfinished.replace(folder)
-    return folder
+        write_dataset(unfinished, num, size, damage=DAMAGES[kind])
+        unfinished.replace(rendered)
+    return rendered

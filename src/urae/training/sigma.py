@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-__all__ = ["DISTRIBUTIONS", "SHIFT_RULES", "draw_sigma", "share_above", "shift_at", "shifted"]
+__all__ = ["DISTRIBUTIONS", "NEARLY_NOISE", "SHIFT_RULES", "draw_sigma", "share_above", "shift_at", "shifted"]
 
 NEARLY_NOISE = 0.99
 """Above this sigma a sample is noise to the eye, and teaches next to nothing."""

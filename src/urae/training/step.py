@@ -7,6 +7,7 @@ process and eight, split and whole, compute the same step up to the rounding of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,9 +62,12 @@ class Objective:
             (found["loss"].sum() / self.recipe.batch_size).backward()
             spoilt += [s.id for s, loss in zip(part, found["loss"], strict=True) if not loss.isfinite()]
             for name, values in found.items():
-                totals[name] = totals.get(name, torch.zeros(())) + values.detach().sum().cpu()
+                total = values.detach().sum()
+                totals[name] = totals[name] + total if name in totals else total
         means = {name: self._sum(total).item() / self.recipe.batch_size for name, total in totals.items()}
-        return Gradient(losses=means, norm=self._norm(parameters), spoilt=tuple(gather_object(spoilt)))
+        if not math.isfinite(means["loss"]):  # in one process, and so in the sums of all
+            spoilt = gather_object(spoilt)
+        return Gradient(losses=means, norm=self._norm(parameters), spoilt=tuple(spoilt))
 
     def _parts(self, samples: Sequence[Sample]) -> list[tuple[Sequence[Sample], range]]:
         """Parts of this process's share, each with its places in the global batch."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
 from urae.backbones import backbone_of
-from urae.data import Cache, Dataset, cached, hold_out, open_cache
+from urae.data import CAPTION_KINDS, Cache, Dataset, Entry, cached, hold_out, open_cache
 from urae.resolution import ResolutionPolicy, native_size, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
@@ -36,7 +37,7 @@ from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity
 from urae.training.samples import Sampler, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
-from urae.training.sigma import shift_at
+from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 from urae.training.step import Objective
 from urae.training.teacher import Teacher, base_teacher, load_teacher, other_teacher
 
@@ -84,12 +85,26 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         )
         if checkpoint:
             loop.load(checkpoint)
+        if accelerator.is_main_process:
+            _announce(recipe, train_on, shift=_sigma_shift(pipe, recipe), done=loop.step)
         loop.run()
         with loop.result():
             adapter = attached.export(
                 policy=policy, recipe=_stored(recipe), data=_provenance(recipe, data, len(held_out))
             )
     return _saved(adapter, recipe, accelerator)
+
+
+def _announce(recipe: Recipe, entries: Sequence[Entry], *, shift: float, done: int) -> None:
+    """What will be trained on, before it is: the images, and the noise levels that they are shown at."""
+    both = sum(len(entry.record.captions) == len(CAPTION_KINDS) for entry in entries)
+    share = share_above(NEARLY_NOISE, distribution=recipe.sigma_sampling, shift=shift)
+    lines = [
+        f"{len(entries)} images at {recipe.size} px, {both} of them with two captions",
+        f"sigma {recipe.sigma_sampling} with shift {shift:g}: {share:.1%} of the draws above {NEARLY_NOISE}",
+        *([f"going on after step {done}"] if done else []),
+    ]
+    Console(stderr=True, highlight=False, soft_wrap=True).print("\n".join(lines))
 
 
 # --- before the loop ----------------------------------------------------------------------------------------
