@@ -190,12 +190,12 @@ def test_the_valid_bound_is_never_exceeded(measure, mixing):
 
 def test_the_valid_bound_holds_for_adversarial_problems():
     """Distances aligned, one sample of all the leverage and all the gap: where the other bounds fail."""
-    for start, teacher, share in product([-3.0, 0.0, 3.0], [-1.0, 1.0], SHARES):
+    for start, teacher, rate in product([-3.0, 0.0, 3.0], [-1.0, 1.0], [0.3, 2.4]):  # 2.4 diverges
         problem = by_hand(
-            [[1.0], [0.01]], start=start, teacher=teacher, noise=np.array([5.0, 0.0]), learning_rate=0.3
+            [[1.0], [0.01]], start=start, teacher=teacher, noise=np.array([5.0, 0.0]), learning_rate=rate
         )
-        exact = exact_error(problem, shares=share, steps=STEPS).total
-        assert (exact <= valid_bound(problem, shares=share, steps=STEPS).total * (1 + 1e-9)).all()
+        exact = exact_error(problem, shares=SHARES, steps=STEPS).total
+        assert (exact <= valid_bound(problem, shares=SHARES, steps=STEPS).total * (1 + 1e-9)).all()
 
 
 def test_the_valid_bound_is_attained():

@@ -123,6 +123,16 @@ def test_a_negative_estimate_counts_as_zero_and_says_so():
     assert any("counts as 0" in reason for reason in advice.reasons)
 
 
+def test_advice_that_the_data_do_not_settle_says_so():
+    assert any("too wide to rely on" in reason for reason in advise(given(0.3, 0.29, error=0.1)).reasons)
+
+
+def test_a_share_next_to_an_end_is_not_rounded_to_it():
+    advice = advise(given(0.101, 0.1), gain=0.2)
+    assert 0 < advice.best.share < 0.005
+    assert advice.reasons[0].startswith("Train on less than 1% synthetic images")
+
+
 def test_exact_numbers_claim_no_range():
     assert not any("draws" in reason for reason in advise(given(0.3, 0.1)).reasons)
     assert any("draws" in reason for reason in advise(given(0.3, 0.1, error=0.1)).reasons)

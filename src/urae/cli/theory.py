@@ -278,9 +278,9 @@ def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size:
     captions = _sample(files, seed)
     for kind, groups in files.items():
         left_out = len(groups.keys() - captions)
-        console.print(
-            f"{kind}: {len(groups)} captions, {left_out} not used (no truth, or beyond {NUM_CAPTIONS})"
-        )
+        if left_out:
+            reason = f"without a truth, or more than the {NUM_CAPTIONS} that are looked at"
+            console.print(f"{left_out} of {len(groups)} {kind} captions left out: {reason}")
     used = {
         kind: {caption: groups[caption] for caption in groups if caption in captions}
         for kind, groups in files.items()

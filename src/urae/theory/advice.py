@@ -84,17 +84,29 @@ def _reasons(
         reasons.append(
             "The estimates' own errors put the best share between "
             f"{likely[0]:.0%} and {likely[1]:.0%} (90% of draws)."
+            + (
+                " That is too wide to rely on: estimate from more images."
+                if likely[1] - likely[0] > 0.5
+                else ""
+            )
         )
     return tuple(reasons)
 
 
 def _verdict(best: BestShare) -> str:
     only = {1.0: "only synthetic images", 0.0: "only real images"}
-    what = only.get(best.share, f"{best.share:.0%} synthetic images")
-    return (
-        f"Train on {what}: expected error {best.error:.4g}, against {best.error_real:.4g} with real images "
-        f"only and {best.error_synthetic:.4g} with synthetic ones only."
-    )
+    what = only.get(best.share, f"{_percent(best.share)} synthetic images")
+    ends = {0.0: ("real", best.error_real), 1.0: ("synthetic", best.error_synthetic)}
+    others = [
+        f"{error:.4g} with {kind} ones only" for end, (kind, error) in ends.items() if end != best.share
+    ]
+    return f"Train on {what}: expected error {best.error:.4g}, against {' and '.join(others)}."
+
+
+def _percent(share: float) -> str:
+    if 0.01 <= share <= 0.99:
+        return f"{share:.0%}"
+    return "less than 1%" if share < 0.5 else "more than 99%"
 
 
 def _inputs(estimates: Estimates) -> list[str]:

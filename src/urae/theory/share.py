@@ -5,7 +5,7 @@
 Its five coefficients depend on the steps T, not on p. `best_share` gets them from three summary numbers and
 the spectrum, `error_curve` from a whole `Problem`, exactly. The parabola opens upwards where the teacher's
 bias weighs more than its disagreement with the real labels (bias > gap): then a mixture can be best. Where it
-opens downwards, mixing costs more than either kind of data alone, and one of the two is best.
+opens downwards, one kind of data alone is best.
 """
 
 from __future__ import annotations
