@@ -33,7 +33,7 @@ docs: install
 	$(BIN)/python docs/generate.py
 
 bench: install
-	$(BIN)/python -m benchmarks
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:
 	rm -rf .cache build dist src/*.egg-info urae-quickstart

@@ -25,6 +25,7 @@ from urae.adapters import Adapter
 from urae.evaluation import relative_detail, repetition
 from urae.generation import generate, save_png
 from urae.mini.recogniser import recogniser
+from urae.quickstart.overview import overview
 from urae.quickstart.report import write_report
 from urae.training import train
 
@@ -93,6 +94,7 @@ def quickstart(
     columns = _draw(pipe, adapters, out=out, num=num_prompts, steps=sample_steps)
     say("5/5  measuring, and writing the report")
     files = {size: out / f"mini-{size // 128}x" / "adapter.safetensors" for size in adapters}
+    _overview(columns, _prompts(num_prompts)).save(out / "overview.png")
     report = write_report(out, columns=columns, prompts=_prompts(num_prompts), machine=_machine(start))
     return Quickstart(report=report, adapters=files, columns=columns, seconds=time.time() - start)
 
@@ -120,6 +122,13 @@ def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps
         seconds = (time.time() - begin) / num
         columns.append(_column(name, size, images, seconds=seconds, truth=columns, out=out))
     return columns
+
+
+def _overview(columns: list[Column], prompts: list[str]) -> Image.Image:
+    """The first three prompts at the native size and every way at 512 px."""
+    shown = [c for c in columns if c.name == "native" or (c.size == 512 and c.name != "truth")]
+    rows = list(zip(*(column.images[:3] for column in shown), strict=True))
+    return overview([f"{column.name}, {column.size} px" for column in shown], rows, prompts[:3])
 
 
 def _truth(size: int, num: int, out: Path) -> Column:
