@@ -69,6 +69,7 @@ def test_the_bias_can_differ_from_the_gap(tmp_path):
         ((), "got none of them"),
         (("--noise", 1, "--gap", 1, "--estimates", "e.json"), "got --estimates, --gap, --noise"),
         (("--noise", 1), "--gap is missing"),
+        (("--noise", 1, "--gap", -1), "--gap is -1.0"),
         (("--manifest", "m.jsonl"), "--truth is missing"),
         (("--noise", 1, "--gap", 1, "--model", "mini"), "got --gap, --model, --noise"),
     ],

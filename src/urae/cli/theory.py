@@ -256,6 +256,9 @@ def _way(given: set[str]) -> str:
 
 
 def _stated(noise: float, gap: float, bias: float) -> Estimates:
+    for name, value in {"noise": noise, "gap": gap, "bias": bias}.items():
+        if value < 0:
+            raise ValueError(f"--{name} is {value}: expected a mean square, 0 or more")
     values = [
         Estimate(value=value, standard_error=0.0, basis="the command line") for value in (noise, gap, bias)
     ]

@@ -84,12 +84,9 @@ def _reasons(
         reasons.append(
             "The estimates' own errors put the best share between "
             f"{likely[0]:.0%} and {likely[1]:.0%} (90% of draws)."
-            + (
-                " That is too wide to rely on: estimate from more images."
-                if likely[1] - likely[0] > 0.5
-                else ""
-            )
         )
+    if likely[1] - likely[0] > 0.5:
+        reasons.append("That is too wide to rely on: estimate from more images.")
     return tuple(reasons)
 
 

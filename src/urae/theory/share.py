@@ -35,7 +35,7 @@ class ErrorCurve:
     bias: float
     """What the teacher's own error puts in, at p = 1."""
     pull: float
-    """Half their cross term; negative where start and teacher lie on opposite sides of the truth."""
+    """Half the cross term of start and teacher; negative where they lie on opposite sides of the truth."""
 
     def at(self, shares: ArrayLike) -> Array:
         """The error at shares p in [0, 1], any shape."""
@@ -164,7 +164,7 @@ def best_share(
     The defaults (one eigenvalue, 1) describe a model that fits every label exactly, its error measured in its
     predictions: then teacher_bias equals teacher_gap, and all depends on which of noise and gap is larger.
     """
-    _check("noise", noise, teacher_gap=teacher_gap, teacher_bias=teacher_bias, initial=initial)
+    _check(noise=noise, teacher_gap=teacher_gap, teacher_bias=teacher_bias, initial=initial)
     if not -1 <= alignment <= 1:
         raise ValueError(f"alignment is {alignment}: expected a cosine in [-1, 1]")
     spectrum = np.asarray(eigenvalues, dtype=float)
@@ -209,7 +209,7 @@ def _multiple(value: float, of: float) -> float:
     return value / of if of > 0 else math.inf
 
 
-def _check(name: str, value: float, **others: float) -> None:
-    for key, number in {name: value, **others}.items():
-        if not 0 <= number < math.inf:
-            raise ValueError(f"{key} is {number}: expected a mean square, 0 or more")
+def _check(**mean_squares: float) -> None:
+    for name, value in mean_squares.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}: expected a mean square, 0 or more")
