@@ -44,8 +44,8 @@ def test_the_quantile_of_student_agrees_with_scipy(freedom):
 def test_a_95_percent_interval_holds_the_truth_about_95_times_in_100(draw, lowest, count):
     rng = np.random.default_rng(7)
     truth = {"normal": 0.0, "exponential": 1.0}[draw]
-    samples = getattr(rng, draw)(size=(600, count))
-    results = [mean(named(sample), resamples=1500, seed=i) for i, sample in enumerate(samples)]
+    samples = getattr(rng, draw)(size=(400, count))
+    results = [mean(named(sample), resamples=1000, seed=i) for i, sample in enumerate(samples)]
     covered = np.mean([result.low <= truth <= result.high for result in results])
     assert lowest <= covered <= 0.975
 
@@ -54,10 +54,10 @@ def test_a_plain_percentile_interval_would_fall_short_of_that():
     """Eight prompts: the reason for the widened tails."""
     rng = np.random.default_rng(7)
     covered = 0
-    for i, sample in enumerate(rng.normal(size=(600, 8))):
-        low, high = np.quantile(statistics._resampled_means(sample, 1500, i), [0.025, 0.975])
+    for i, sample in enumerate(rng.normal(size=(400, 8))):
+        low, high = np.quantile(statistics._resampled_means(sample, 1000, i), [0.025, 0.975])
         covered += low <= 0 <= high
-    assert covered / 600 < 0.86
+    assert covered / 400 < 0.86
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_does_not():
@@ -138,7 +138,7 @@ def test_one_huge_prompt_is_no_real_difference():
 
 def test_null_differences_are_rarely_called_real():
     rng = np.random.default_rng(5)
-    pairs = rng.normal(size=(400, 2, 20))
+    pairs = rng.normal(size=(200, 2, 20))
     alarms = [compare(named(a), named(b), resamples=1000).real for a, b in pairs]
     assert np.mean(alarms) <= 0.05
 

@@ -2,7 +2,7 @@
 
 Pictures of one prompt are not independent, so `by_prompt` averages them first and everything below counts prompts.
 Intervals of means come from a percentile bootstrap whose tails are widened for small samples: a 95% interval from
-eight normal values holds the truth 92% of the time, and would 84% without (tests/evaluation/test_statistics.py). A difference is `real` when the sign
+eight normal values holds the truth 92% of the time, and would 84% without. A difference is `real` when the sign
 test, corrected for the number of comparisons, and the interval of the mean agree on its direction.
 """
 
