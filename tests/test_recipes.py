@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from tiny import with_text_encoders, write_images
 from urae.adapters import Lora, Minor
 from urae.cli import app
+from urae.mini.model import vocabulary
 from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k
 from urae.training import from_dict, read_metrics, save_recipe, to_dict, train
 
@@ -87,6 +88,26 @@ def test_the_defaults_are_the_papers():
     assert flux_4k().start == f"{flux_2k().out}/adapter.safetensors"
     assert mini_4x().start == f"{mini_2x().out}/adapter.safetensors"
     assert schnell_2k().model.endswith("schnell")
+
+
+def test_the_miniature_knows_the_words_of_its_samples():
+    words = {
+        word
+        for recipe in (mini_2x(), mini_4x())
+        for prompt in recipe.sample_prompts
+        for word in prompt.split()
+    }
+    assert words <= set(vocabulary())
+
+
+def test_a_missing_start_is_named_before_anything_is_done(pipe, images, tmp_path):
+    with pytest.raises(ValueError, match="first/adapter.safetensors does not exist"):
+        train(
+            pipe,
+            mini_4x(**small(images, tmp_path / "run"), start=str(tmp_path / "first" / "adapter.safetensors")),
+        )
+    assert not (tmp_path / "run").exists()
+    assert not (images / "cache").exists()
 
 
 def test_the_command_says_what_it_does_not_know(tmp_path):

@@ -9,6 +9,7 @@ probability 0.2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from urae.adapters import Lora, Minor
@@ -52,16 +53,13 @@ def flux_2k(**changes: Any) -> Recipe:
 def flux_4k(**changes: Any) -> Recipe:
     """FLUX.1-dev at 4096 px: the minor components on real images of at least 4K, on top of the 2K adapter
     (paper, Sec. 4.1)."""
-    recipe = Recipe(
-        model="black-forest-labs/FLUX.1-dev",
+    recipe = replace(
+        flux_2k(),
         size=4096,
         adapter=Minor(rank=16),
         start="out/flux_2k/adapter.safetensors",
         data="data/4k",
         out="out/flux_4k",
-        num_validation=8,
-        validate_every=200,
-        sample_every=500,
         sample_prompts=PHOTOGRAPHS[:2],
     )
     return override(recipe, changes)
@@ -69,17 +67,8 @@ def flux_4k(**changes: Any) -> Recipe:
 
 def schnell_2k(**changes: Any) -> Recipe:
     """FLUX.1-schnell at 2048 px. It takes no guidance, and samples in four steps."""
-    recipe = Recipe(
-        model="black-forest-labs/FLUX.1-schnell",
-        size=2048,
-        adapter=Lora(rank=16),
-        data="data/2k",
-        out="out/schnell_2k",
-        num_validation=8,
-        validate_every=200,
-        sample_every=500,
-        sample_prompts=PHOTOGRAPHS,
-        sample_steps=4,
+    recipe = replace(
+        flux_2k(), model="black-forest-labs/FLUX.1-schnell", out="out/schnell_2k", sample_steps=4
     )
     return override(recipe, changes)
 
@@ -111,8 +100,8 @@ def mini_2x(**changes: Any) -> Recipe:
 
 def mini_4x(**changes: Any) -> Recipe:
     """The miniature at 512 px, four times its native size: the minor components, on top of the 2x adapter."""
-    recipe = Recipe(
-        model="mini",
+    recipe = replace(
+        mini_2x(),
         size=512,
         adapter=Minor(rank=16),
         start="out/mini_2x/adapter.safetensors",
@@ -120,16 +109,8 @@ def mini_4x(**changes: Any) -> Recipe:
         out="out/mini_4x",
         steps=150,
         batch_size=2,
-        optimizer="adamw",
-        lr=1e-3,
-        base_dtype="fp32",
-        gradient_checkpointing=False,
-        checkpoint_every=50,
-        num_validation=4,
-        validate_every=50,
         sample_every=150,
         sample_prompts=SCENES[:1],
-        sample_steps=12,
     )
     return override(recipe, changes)
 

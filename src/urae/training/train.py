@@ -58,6 +58,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     policy = _policy(pipe, recipe)
     recipe = replace(recipe, policy=policy)
     _check_fit(pipe, recipe, accelerator)
+    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     data = _cached(pipe, recipe, accelerator)
     train_on, held_out = hold_out(data.entries, recipe.num_validation)
     lean = lean_pipeline(pipe)
@@ -65,7 +66,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         stack.enter_context(warnings.catch_warnings())
         # Under bf16 the norms of a base that was loaded in fp32 take a path that torch calls slower, once.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
-        attached = stack.enter_context(_attached(pipe, recipe, accelerator))
+        attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
         stack.enter_context(gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing))
         identity = _identity(pipe, recipe, attached, data)
@@ -158,10 +159,11 @@ def _encoders_placed(pipe: Any, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _attached(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> Iterator[Attached]:
-    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
-    with placed(pipe.transformer, accelerator.device), torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)  # a Lora starts from random numbers
+def _attached(
+    pipe: Any, recipe: Recipe, accelerator: Accelerator, start: Adapter | None
+) -> Iterator[Attached]:
+    with placed(pipe.transformer, accelerator.device), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)  # a Lora starts from random numbers
         attached = attach(
             pipe.transformer, recipe.adapter, start=start, cache=Path(recipe.out) / "decomposition"
         )
