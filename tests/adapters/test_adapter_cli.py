@@ -35,11 +35,18 @@ def lora(tmp_path):
 
 def test_show(run, minor):
     printed = run("show", minor).output
-    facts = {row.split("│")[1].strip(): row.split("│")[2].strip() for row in printed.splitlines() if "│" in row}
+    facts = {
+        row.split("│")[1].strip(): row.split("│")[2].strip() for row in printed.splitlines() if "│" in row
+    }
     assert facts["layout"] == "diffusers"
     assert facts["kind"] == "minor"
     assert facts["rank"] == "8 (trained: 4)"
-    assert set(facts["targets"].split(", ")) == {"attn.to_q x5", "attn.to_k x5", "attn.to_v x5", "attn.to_out.0 x2"}
+    assert set(facts["targets"].split(", ")) == {
+        "attn.to_q x5",
+        "attn.to_k x5",
+        "attn.to_v x5",
+        "attn.to_out.0 x2",
+    }
     assert "rope_scale=10" in facts["policy"]
     assert facts["recipe"] == "steps=2"
     assert facts["data"] == "name=scenes"

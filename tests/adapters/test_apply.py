@@ -130,7 +130,10 @@ def test_states_in_which_it_would_have_no_effect(adapter, other, pipe, tmp_path)
     pipe = with_transformer(pipe, fresh_transformer())
     pipe.load_lora_weights(other.save(tmp_path / "other.safetensors"))
     pipe.transformer.disable_lora()
-    with pytest.raises(ValueError, match="has its adapters disabled: call transformer.enable_lora"), adapter.on(pipe):
+    with (
+        pytest.raises(ValueError, match="has its adapters disabled: call transformer.enable_lora"),
+        adapter.on(pipe),
+    ):
         pass
     pipe.transformer.enable_lora()
     pipe.fuse_lora()
@@ -178,7 +181,10 @@ def shallower_base():
 def test_other_weights_are_refused_unless_allowed(spec, tmp_path):
     adapter, transformer = trained_adapter(spec), changed_base()
     before = snapshot(transformer)
-    with pytest.raises(WrongBase, match="but the weights of this model are") as caught, adapter.on(transformer):
+    with (
+        pytest.raises(WrongBase, match="but the weights of this model are") as caught,
+        adapter.on(transformer),
+    ):
         pass
     assert "allow_other_base=True" in str(caught.value)
     assert snapshot(transformer) == before
@@ -250,7 +256,10 @@ def test_offloaded_models(adapter, other):
         assert torch.equal(output(transformer), expected)
     assert torch.equal(output(transformer), plain)
     meta = fresh_transformer().to("meta")
-    with pytest.raises(ValueError, match="use the adapter before enable_sequential_cpu_offload"), adapter.on(meta):
+    with (
+        pytest.raises(ValueError, match="use the adapter before enable_sequential_cpu_offload"),
+        adapter.on(meta),
+    ):
         pass
 
 

@@ -27,7 +27,9 @@ def snapshot(transformer):
         "parameters": [(name, id(parameter)) for name, parameter in transformer.named_parameters()],
         "flags": [parameter.requires_grad for parameter in transformer.parameters()],
         "attributes": sorted(transformer.__dict__),
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in transformer.modules()],
+        "hooks": [
+            len(module._forward_hooks) + len(module._forward_pre_hooks) for module in transformer.modules()
+        ],
     }
 
 
@@ -281,7 +283,9 @@ def test_injection_draws_no_random_numbers():
 
 
 def test_targets_by_pattern():
-    attached = attach(fresh_transformer(), Lora(rank=2, targets=("re:single_transformer_blocks.*to_q", "x_embedder")))
+    attached = attach(
+        fresh_transformer(), Lora(rank=2, targets=("re:single_transformer_blocks.*to_q", "x_embedder"))
+    )
     names = {name.rsplit(".", 1)[0] for name in attached.named_parameters()}
     assert names == {"x_embedder", *(f"single_transformer_blocks.{index}.attn.to_q" for index in range(3))}
 
@@ -311,7 +315,10 @@ def test_full_then_another_is_refused():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (Minor(rank=33), r"rank 33 is impossible for transformer_blocks.0.attn.to_q, which has 32 singular values"),
+        (
+            Minor(rank=33),
+            r"rank 33 is impossible for transformer_blocks.0.attn.to_q, which has 32 singular values",
+        ),
         (Lora(targets=("attn.to_x",)), "target 'attn.to_x' matches no layer"),
         (Full(targets=("nothing",)), "target 'nothing' matches no layer"),
     ],
@@ -327,7 +334,9 @@ def test_impossible_specs_leave_the_transformer_alone(spec, message):
 def test_zero_minor_components_cannot_learn():
     transformer = fresh_transformer()
     transformer.transformer_blocks[0].attn.to_q.weight.data[:4] = 0
-    with pytest.raises(ValueError, match=r"4 smallest singular values of transformer_blocks.0.attn.to_q are zero"):
+    with pytest.raises(
+        ValueError, match=r"4 smallest singular values of transformer_blocks.0.attn.to_q are zero"
+    ):
         attach(transformer, Minor(rank=4))
 
 
@@ -338,5 +347,7 @@ def test_a_full_start_is_refused():
 
 
 def test_full_must_cover_its_start():
-    with pytest.raises(ValueError, match=r"start changes 'transformer_blocks.0.attn.to_q.weight'.*add it to the targets"):
+    with pytest.raises(
+        ValueError, match=r"start changes 'transformer_blocks.0.attn.to_q.weight'.*add it to the targets"
+    ):
         attach(fresh_transformer(), Full(targets=("proj_out",)), start=trained_adapter(Lora(rank=2)))

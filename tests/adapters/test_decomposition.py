@@ -78,7 +78,9 @@ def test_singular_matrices(zeros):
 
 
 def test_impossible_requests():
-    with pytest.raises(ValueError, match=r"rank 33 is impossible for a 32 x 48 weight; choose a rank from 1 to 32"):
+    with pytest.raises(
+        ValueError, match=r"rank 33 is impossible for a 32 x 48 weight; choose a rank from 1 to 32"
+    ):
         decompose(random_matrix(32, 48), rank=33, kind="smallest")
     with pytest.raises(ValueError, match="NaN or infinite"):
         decompose(torch.full((32, 32), torch.nan), rank=4, kind="smallest")

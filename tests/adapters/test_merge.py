@@ -59,7 +59,8 @@ def test_full_adapters_merge_by_sum():
     one, two = (trained_adapter(Full(targets=(target,))) for target in ("proj_out", "re:proj_out"))
     merged = merge([one, two], weights=[1.0, 2.0])
     torch.testing.assert_close(
-        merged.differences["proj_out.weight"], one.differences["proj_out.weight"] + 2 * two.differences["proj_out.weight"]
+        merged.differences["proj_out.weight"],
+        one.differences["proj_out.weight"] + 2 * two.differences["proj_out.weight"],
     )
     assert merged.differences.keys() == one.differences.keys()
 
@@ -89,7 +90,10 @@ def test_bases_that_differ_are_refused_unless_allowed(one, two):
     [
         (lambda one, two: ([one],), "1 adapter given: expected two or more"),
         (lambda one, two: ([one, two], [1.0]), "1 weights for 2 adapters"),
-        (lambda one, two: ([one, trained_adapter(Full(targets=("proj_out",)))],), "low-rank and full adapters"),
+        (
+            lambda one, two: ([one, trained_adapter(Full(targets=("proj_out",)))],),
+            "low-rank and full adapters",
+        ),
     ],
 )
 def test_what_does_not_merge(one, two, arguments, message):
@@ -104,7 +108,9 @@ def test_truncation_is_the_best_approximation_and_says_its_error(one):
     for name in one.factors:
         dense = product(one, name).double()
         U, S, Vh = torch.linalg.svd(dense)
-        torch.testing.assert_close(product(result.adapter, name).double(), (U[:, :3] * S[:3]) @ Vh[:3], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            product(result.adapter, name).double(), (U[:, :3] * S[:3]) @ Vh[:3], atol=1e-5, rtol=0
+        )
         squares += float((S[3:] ** 2).sum())
         total += float(dense.square().sum())
     assert result.error == pytest.approx(math.sqrt(squares / total), rel=1e-3)

@@ -85,7 +85,14 @@ def test_training_step(transformer, two_k, golden_meta, guidance):
 
 
 def _predict(transformer, golden):
-    names = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "guidance", "img_ids")
+    names = (
+        "hidden_states",
+        "encoder_hidden_states",
+        "pooled_projections",
+        "timestep",
+        "guidance",
+        "img_ids",
+    )
     return transformer(**{name: golden[name] for name in names}, txt_ids=torch.zeros(7, 3)).sample
 
 
@@ -102,7 +109,9 @@ def _step(transformer, golden, meta, guidance):
             pooled_projections=golden["pooled_prompt_embeds"],
             timestep=golden["timesteps"] / 1000,
             guidance=torch.full((batch,), guidance),
-            img_ids=FluxPipeline._prepare_latent_image_ids(batch, height // 2, width // 2, "cpu", torch.float32),
+            img_ids=FluxPipeline._prepare_latent_image_ids(
+                batch, height // 2, width // 2, "cpu", torch.float32
+            ),
             txt_ids=torch.zeros(7, 3),
         ).sample
     prediction = FluxPipeline._unpack_latents(packed, height * 8, width * 8, 8)

@@ -116,47 +116,50 @@ def _full(W: Tensor, rank: int, kind: Kind) -> Triplets:
 
 
 def _krylov(W: Tensor, rank: int, kind: Kind) -> Triplets | None:
-    """None where the subspace would outgrow a third of the matrix before it converges."""
-    block = rank + OVERSAMPLING
-    if 3 * block > W.shape[1] // 3:
-        return None
-    operator = _InverseGram(W) if kind == "smallest" else _Gram(W)
+    """Block Lanczos with full reorthogonalisation: M Q = Q H + X C on the last block. None where the subspace would
+    outgrow a third of the matrix before it converges."""
+    block, limit = rank + OVERSAMPLING, W.shape[1] // 3
+    operator = _InverseGram(W) if kind == "smallest" and 3 * block <= limit else _Gram(W)
     generator = torch.Generator().manual_seed(0)
-    X = torch.randn(W.shape[1], block, generator=generator, dtype=W.dtype).to(W.device)
-    Q = W.new_empty(W.shape[1], 0)
+    X = torch.linalg.qr(torch.randn(W.shape[1], block, generator=generator, dtype=W.dtype).to(W.device)).Q
+    Q, H = X[:, :0], X.new_empty(0, 0)
     next_check = 3 * block
-    while Q.shape[1] + block <= W.shape[1] // 3:
-        X = _orthonormal(operator.step(X), Q)
+    while Q.shape[1] + block <= limit:
         Q = torch.cat([Q, X], dim=1)
-        if Q.shape[1] < next_check:
+        X, projected, C = _orthogonal(operator.apply(X), Q)
+        H = _bordered(H, projected)
+        if Q.shape[1] < min(next_check, limit - block):
             continue
-        triplets, outside = _ritz(W, Q, rank, kind)
-        if operator.error_bound(triplets, outside) <= TOLERANCE:
-            return triplets
-        next_check = math.ceil(1.25 * Q.shape[1])
+        values, vectors = torch.linalg.eigh(H)
+        residual = C @ vectors[-block:, -rank:]
+        if (residual.norm(dim=0) / (values[-rank:] - values[-rank - 1])).norm() <= TOLERANCE:
+            triplets = _ritz(W, Q @ vectors[:, -rank:])
+            if operator.error_bound(triplets, values[-rank - 1]) <= TOLERANCE:
+                return triplets
+        next_check = math.ceil(1.15 * Q.shape[1])
     return None
 
 
 class _Gram:
-    """X -> W^T W X, which favours the largest triplets."""
+    """M = W^T W, whose largest eigenvalues are the largest s^2."""
 
     def __init__(self, W: Tensor) -> None:
         self.W = W
 
-    def step(self, X: Tensor) -> Tensor:
+    def apply(self, X: Tensor) -> Tensor:
         return self.W.mT @ (self.W @ X)
 
-    def error_bound(self, triplets: Triplets, outside: Tensor) -> Tensor:
-        """A residual g of ``W^T W v = s^2 v`` turns v by at most |g| / (s^2 - outside^2) towards other singular
-        vectors (Davis-Kahan), which W multiplies by at most `outside`."""
-        S = triplets.S
-        turned = _residual(self.W, triplets).norm(dim=0) * S * outside / (S**2 - outside**2)
-        return _relative(turned, triplets, self.W)
+    def error_bound(self, triplets: Triplets, value: Tensor) -> Tensor:
+        """Bound on the relative error of the product, given the next eigenvalue. A residual g of ``M v = s^2 v``
+        turns v by at most |g| / (s^2 - s_next^2) towards other singular vectors (Davis-Kahan), which W multiplies
+        by at most s_next."""
+        turned = _residual(self.W, triplets).norm(dim=0) * triplets.S / (triplets.S**2 - value)
+        return (turned * value.sqrt()).norm() / triplets.S.norm()
 
 
 class _InverseGram:
-    """X -> (W^T W)^-1 X, which favours the smallest triplets. A vanishing pivot is raised to rounding level, as
-    inverse iteration allows."""
+    """M = (W^T W)^-1, whose largest eigenvalues are the smallest s^2, inverted. A vanishing pivot is raised to
+    rounding level, as inverse iteration allows."""
 
     def __init__(self, W: Tensor) -> None:
         self.W = W
@@ -172,44 +175,50 @@ class _InverseGram:
             self.solve = lambda X: torch.linalg.solve_triangular(R, X, upper=True)
             self.solve_adjoint = lambda X: torch.linalg.solve_triangular(R.mT, X, upper=False)
 
-    def step(self, X: Tensor) -> Tensor:
+    def apply(self, X: Tensor) -> Tensor:
         return self.solve(self.solve_adjoint(X))
 
-    def error_bound(self, triplets: Triplets, outside: Tensor) -> Tensor:
+    def error_bound(self, triplets: Triplets, value: Tensor) -> Tensor:
         """As for the largest, but each component g_j of the residual is divided by its own s_j^2: bounding them
-        all by the one next to the edge would be s_max / outside times too pessimistic."""
-        S = triplets.S
-        filtered = self.solve_adjoint(_residual(self.W, triplets)).norm(dim=0)
-        return _relative(filtered * S / (1 - (S / outside) ** 2), triplets, self.W)
+        all by the one next to the edge would be s_max / s_next times too pessimistic."""
+        share = triplets.S.square() * value  # (s / s_next)^2, below 1
+        filtered = self.solve_adjoint(_residual(self.W, triplets)).norm(dim=0) * triplets.S / (1 - share)
+        rounding = torch.finfo(self.W.dtype).eps * self.W.norm()
+        error = filtered.norm() / torch.maximum(triplets.S.norm(), rounding)
+        return torch.where((share < 1).all(), error, torch.inf)
 
 
 def _residual(W: Tensor, triplets: Triplets) -> Tensor:
     return W.mT @ triplets.U - triplets.V * triplets.S
 
 
-def _relative(turned: Tensor, triplets: Triplets, W: Tensor) -> Tensor:
-    """Error of the product relative to the product, or to rounding level where the product vanishes."""
-    return turned.norm() / torch.maximum(triplets.S.norm(), torch.finfo(W.dtype).eps * W.norm())
-
-
 def _raise_pivots_(diagonal: Tensor, floor: Tensor) -> None:
     diagonal.copy_(torch.where(diagonal.abs() < floor, floor, diagonal))
 
 
-def _orthonormal(X: Tensor, Q: Tensor) -> Tensor:
-    """A basis of the columns of X, orthogonal to Q. Twice, because once leaves rounding errors that grow."""
-    for _ in range(2):
-        X = torch.linalg.qr(X - Q @ (Q.mT @ X)).Q
-    return X
+def _orthogonal(Y: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Orthonormal X, and P, C with Y = Q P + X C. Twice, because once leaves rounding errors that grow."""
+    P = Q.mT @ Y
+    X, C = torch.linalg.qr(Y - Q @ P)
+    correction = Q.mT @ X
+    X, turned = torch.linalg.qr(X - Q @ correction)
+    return X, P + correction @ C, turned @ C
 
 
-def _ritz(W: Tensor, Q: Tensor, rank: int, kind: Kind) -> tuple[Triplets, Tensor]:
-    """The best triplets within the span of Q, and the Ritz value next to them (an estimate of s_{r+1})."""
-    Z, R = torch.linalg.qr(W @ Q)
-    U, S, Vh = torch.linalg.svd(R)
-    chosen = slice(-rank, None) if kind == "smallest" else slice(None, rank)
-    outside = S[-rank - 1] if kind == "smallest" else S[rank]
-    return Triplets(U=Z @ U[:, chosen], S=S[chosen], V=Q @ Vh[chosen].mT), outside
+def _bordered(H: Tensor, columns: Tensor) -> Tensor:
+    """H with new last columns, and the rows that make it symmetric."""
+    size, block = columns.shape
+    bordered = columns.new_empty(size, size)
+    bordered[: size - block, : size - block] = H
+    bordered[:, size - block :] = columns
+    bordered[size - block :, : size - block] = columns[: size - block].mT
+    return bordered
+
+
+def _ritz(W: Tensor, V: Tensor) -> Triplets:
+    """The triplets of W within the span of the orthonormal V; taken on W, not on its squares."""
+    U, S, Vh = torch.linalg.svd(W @ V, full_matrices=False)
+    return Triplets(U=U, S=S, V=V @ Vh.mT)
 
 
 def _write_entry(path: Path, triplets: Triplets) -> None:

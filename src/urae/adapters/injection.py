@@ -64,7 +64,9 @@ def inject(transformer: nn.Module, factors: Factors, *, init: bool | str = False
     name = _free_name(transformer)
     # On the meta device: peft's own initial values would cost time and random numbers, and are replaced below.
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")  # several are meant
+        warnings.filterwarnings(
+            "ignore", message="Already found a `peft_config` attribute"
+        )  # several are meant
         inject_adapter_in_model(_config(factors, init), transformer, name, low_cpu_mem_usage=True)
     transformer.__dict__["_hf_peft_config_loaded"] = True
     layers: dict[str, Any] = {module: transformer.get_submodule(module) for module in factors}

@@ -1,0 +1,128 @@
+"""Time of the partial decomposition against the full SVD, in one process: `python benchmarks/decomposition.py`.
+
+Matrices of FLUX's size and dtype (bf16, as its weights come): a random one, the hardest case for the largest
+triplets, and one whose singular values decay over four decades, nearer to trained weights. Each time is the best of
+`--repeats`, and the full SVD is timed once in fp32 and once in fp64. Writes benchmarks/results/decomposition.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from urae.adapters import decompose
+
+RESULTS = Path(__file__).parent / "results"
+NUM_MATRICES = 190  # to_q, to_k, to_v of 57 blocks and to_out.0 of 19 in FLUX.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=3072)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=RESULTS / "decomposition.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = [row for name in MATRICES for row in measure(name, options)]
+    write(options.out, {**conditions(options), "rows": rows})
+
+
+def random(size: int) -> Tensor:
+    return torch.randn(size, size) / size**0.5
+
+
+def decaying(size: int) -> Tensor:
+    left, right = (torch.linalg.qr(torch.randn(size, size)).Q for _ in range(2))
+    return (left * torch.logspace(0, -4, size)) @ right
+
+
+MATRICES = {"random": random, "decaying": decaying}
+
+
+def measure(name: str, options: argparse.Namespace) -> list[dict]:
+    torch.manual_seed(0)
+    weight = MATRICES[name](options.size).bfloat16().to(options.device)
+    fp32, _ = timed(lambda: torch.linalg.svd(weight.float()), repeats=1)
+    fp64, (U, S, Vh) = timed(lambda: torch.linalg.svd(weight.double()), repeats=1)
+    rows = []
+    for kind, chosen in (("smallest", slice(-options.rank, None)), ("largest", slice(None, options.rank))):
+        seconds, found = timed(
+            lambda kind=kind: decompose(weight, rank=options.rank, kind=kind), repeats=options.repeats
+        )
+        product = (U[:, chosen] * S[chosen]) @ Vh[chosen]
+        error = ((found.U * found.S) @ found.V.mT - product).norm() / product.norm()
+        row = {
+            "matrix": name,
+            "kind": kind,
+            "seconds": round(seconds, 2),
+            "svd_fp32_seconds": round(fp32, 2),
+            "svd_fp64_seconds": round(fp64, 2),
+            "times_faster_than_fp32": round(fp32 / seconds, 1),
+            "product_error": float(f"{error:.1e}"),
+            "singular_value_error": float(f"{((found.S - S[chosen]) / S[chosen]).abs().max():.1e}"),
+            "flux_minutes": round(NUM_MATRICES * seconds / 60, 1),
+        }
+        print(json.dumps(row))
+        rows.append(row)
+    return rows
+
+
+def timed(compute: Callable, *, repeats: int) -> tuple[float, tuple]:
+    """Best wall time of `repeats`, in seconds, and the last result."""
+    best, result = float("inf"), None
+    for _ in range(repeats):
+        synchronize()
+        begin = time.perf_counter()
+        result = compute()
+        synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return best, result
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def conditions(options: argparse.Namespace) -> dict:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
+    return {
+        "benchmark": "decomposition",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{device}, {os.cpu_count()} cores, {platform.system()}",
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": options.device,
+        "size": options.size,
+        "rank": options.rank,
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def write(path: Path, result: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(temporary, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
