@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
-
-import click
+from typing import Any
 
 from urae.cli.main import VERBS, verb
 
@@ -39,7 +38,7 @@ def cli_page() -> str:
     return "\n".join(parts)
 
 
-def commands(group: click.Command, prefix: str = "") -> list[tuple[str, click.Command]]:
+def commands(group: Any, prefix: str = "") -> list[tuple[str, Any]]:
     found = []
     for name, command in getattr(group, "commands", {}).items():
         path = f"{prefix}{name}"
@@ -47,7 +46,7 @@ def commands(group: click.Command, prefix: str = "") -> list[tuple[str, click.Co
     return found
 
 
-def command_text(command: click.Command, name: str) -> str:
+def command_text(command: Any, name: str) -> str:
     lines = [f"## {name}\n", inspect.cleandoc(command.help or "").replace("\f", ""), ""]
     rows = [parameter_row(p) for p in command.params if p.name != "help"]
     if rows:
@@ -55,7 +54,7 @@ def command_text(command: click.Command, name: str) -> str:
     return "\n".join(lines)
 
 
-def parameter_row(parameter: click.Parameter) -> str:
+def parameter_row(parameter: Any) -> str:
     name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
     default = "" if parameter.default in (None, ()) or parameter.required else str(parameter.default)
     meaning = (getattr(parameter, "help", "") or "").replace("|", "\\|")

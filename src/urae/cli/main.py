@@ -10,10 +10,9 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from urae.errors import UraeError
 
@@ -29,22 +28,20 @@ VERBS = {
 """What `urae --help` lists: verb -> what it does."""
 
 
-def verb(name: str) -> click.Command:
+def verb(name: str) -> Any:
     """The command of this verb, its module imported."""
     module = importlib.import_module(f"urae.cli.{name}")
     if hasattr(module, "app"):
-        return typer.main.get_command(module.app)
-    single = typer.Typer(rich_markup_mode="rich", add_completion=False)
+        return typer.main.get_group(module.app)
+    single = typer.Typer(add_completion=False)
     single.command()(getattr(module, name))
     return typer.main.get_command(single)
 
 
-class Listed(click.Command):
+class Listed(TyperCommand):
     """A verb that is listed and not yet imported."""
 
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         assert self.name is not None
         return verb(self.name).make_context(info_name, args, parent=parent, **extra)
 
@@ -52,10 +49,10 @@ class Listed(click.Command):
 class Verbs(TyperGroup):
     """Prints what a user or the world did wrong as one sentence, and exits with 2."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return Listed(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
 
     def main(self, *args: Any, **options: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +73,17 @@ def real(seed: int, size: int, damage: Damage | None = None) -> Picture:
 
 
 def write_dataset(
-    folder: str | Path, num: int, size: int, *, seed: int = 0, damage: Damage | None = None
+    folder: str | Path,
+    num: int,
+    size: int,
+    *,
+    seed: int = 0,
+    damage: Damage | None = None,
+    on_picture: Callable[[], None] = lambda: None,
 ) -> Path:
-    """`num` pictures as `000000.png` with a sidecar `000000.json` ("prompt": short caption,
-    "generated_prompt": detailed one), from seeds `seed` on; clean unless `damage` is given. Returns the
-    folder."""
+    """`num` pictures as `000000.png` with a sidecar `000000.json` ("prompt": short caption, "generated_prompt":
+    detailed one), from seeds `seed` on; clean unless `damage` is given. `on_picture` is called after each.
+    Returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(num):
@@ -84,6 +91,7 @@ def write_dataset(
         picture.image.save(folder / f"{i:06d}.png", compress_level=1)
         captions = {"prompt": picture.caption, "generated_prompt": picture.detailed}
         (folder / f"{i:06d}.json").write_text(json.dumps(captions))
+        on_picture()
     return folder
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from diffusers import FluxPipeline
 
 __all__ = ["WEIGHTS", "pipeline"]
@@ -18,6 +22,19 @@ def pipeline(dtype: torch.dtype = torch.float32) -> FluxPipeline:
 
     It draws captions of `urae.mini.scene`, such as "a flat tiger left of a glossy umbrella on a wood
     background". Without `height` and `width` a call makes the native size."""
-    pipe = FluxPipeline.from_pretrained(WEIGHTS, torch_dtype=dtype)
+    with _without_bars():
+        pipe = FluxPipeline.from_pretrained(WEIGHTS, torch_dtype=dtype)
     pipe.default_sample_size = pipe.vae.config.sample_size // pipe.vae_scale_factor
     return pipe
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    # Five progress bars for two seconds of loading say nothing.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.utils.logging.enable_progress_bar()
+        transformers.utils.logging.enable_progress_bar()

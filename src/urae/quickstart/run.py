@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from PIL import Image
 
 from urae import mini, recipes
 from urae.adapters import Adapter
+from urae.data import Progress, tracked
 from urae.evaluation import relative_detail, repetition
 from urae.generation import generate, save_png
 from urae.mini.recogniser import recogniser
@@ -74,17 +75,18 @@ def quickstart(
     """
     start, out = time.time(), Path(out)
     pipe = mini.pipeline()
+    pipe.set_progress_bar_config(disable=True)
     say("1/5  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
-    data = {
-        256: mini.write_dataset(out / "data" / "clean-256", num_images[0], 256, seed=500_000),
-        512: mini.write_dataset(out / "data" / "web-512", num_images[1], 512, seed=600_000, damage=WEB),
-    }
+    with Progress("rendering", total=sum(num_images)) as progress:
+        clean, web = out / "data" / "clean-256", out / "data" / "web-512"
+        mini.write_dataset(clean, num_images[0], 256, seed=500_000, on_picture=progress.advance)
+        mini.write_dataset(web, num_images[1], 512, seed=600_000, damage=WEB, on_picture=progress.advance)
     say("2/5  training a LoRA at 256 px")
-    two = recipes.mini_2x(data=str(data[256]), out=str(out / "mini-2x"), steps=train_steps[0])
+    two = recipes.mini_2x(data=str(clean), out=str(out / "mini-2x"), steps=train_steps[0])
     adapters = {256: train(pipe, two)}
     say("3/5  training the smallest singular components at 512 px, from the 256 px adapter on")
     four = recipes.mini_4x(
-        data=str(data[512]),
+        data=str(web),
         out=str(out / "mini-4x"),
         steps=train_steps[1],
         start=str(out / "mini-2x" / "adapter.safetensors"),
@@ -113,10 +115,10 @@ def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps
             ("policy", size, {}),
             ("adapted", size, {"adapter": adapter}),
         ]
-    for name, size, options in ways:
+    for name, size, options in tracked(ways, "drawing"):
         begin = time.time()
         images = [
-            generate(pipe, prompt, size=(size, size), seed=i, steps=steps, **options)
+            cast(Image.Image, generate(pipe, prompt, size=size, seed=i, steps=steps, **options))
             for i, prompt in enumerate(_prompts(num))
         ]
         seconds = (time.time() - begin) / num
