@@ -137,9 +137,9 @@ def test_states_in_which_it_would_have_no_effect(adapter, other, pipe, tmp_path)
         pass
     pipe.transformer.enable_lora()
     pipe.fuse_lora()
-    with pytest.raises(ValueError, match="carries a fused LoRA: call pipe.unload_lora_weights"):
-        with adapter.on(pipe, allow_other_base=True):
-            pass
+    fused = pytest.raises(ValueError, match="carries a fused LoRA: call pipe.unload_lora_weights")
+    with fused, adapter.on(pipe, allow_other_base=True):
+        pass
     transformer = fresh_transformer()
     transformer.fuse_qkv_projections()
     with (

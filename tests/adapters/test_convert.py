@@ -206,22 +206,29 @@ def test_the_alpha_of_diffusers_training_scripts(pipe, tmp_path):
         torch.testing.assert_close(output(transformer), output(stock.transformer), atol=1e-5, rtol=0)
 
 
+def factors_of(module, down=(2, 8), up=(8, 2), names=("lora_A", "lora_B")):
+    return {f"{module}.{name}.weight": shape for name, shape in zip(names, (down, up), strict=True)}
+
+
+KOHYA = ("lora_down", "lora_up")
+
+
 @pytest.mark.parametrize(
-    ("tensors", "message"),
+    ("shapes", "message"),
     [
-        ({"lora_unet_double_blocks_0_img_magic.lora_down.weight": (2, 8)}, "no B"),
-        ({f"lora_unet_double_blocks_0_img_magic.lora_{k}.weight": s for k, s in (("down", (2, 8)), ("up", (8, 2)))},
-         "is no module of FLUX.1"),
-        ({f"double_blocks.0.img_attn.qkv.lora_{k}.weight": s for k, s in (("A", (2, 8)), ("B", (23, 2)))},
-         "has 23 rows, which do not split into 3 parts of width 8"),
-        ({f"{m}.lora_{k}.weight": s for m in ("img_in", "x_embedder") for k, s in (("A", (2, 8)), ("B", (8, 2)))},
-         "mixes key layouts"),
-        ({f"img_in.lora_{k}.weight": s for k, s in (("A", (2, 8, 1, 1)), ("B", (8, 2, 1, 1)))}, "do not form a product"),
+        ({"lora_unet_img_in.lora_down.weight": (2, 8)}, "'lora_unet_img_in' has a factor A but no B"),
+        (factors_of("lora_unet_double_blocks_0_img_magic", names=KOHYA), "img_magic' is no module of FLUX.1"),
+        (
+            factors_of("double_blocks.0.img_attn.qkv", up=(23, 2)),
+            "23 rows, which do not split into 3 parts of width 8",
+        ),
+        ({**factors_of("img_in"), **factors_of("x_embedder")}, "mixes key layouts: 'img_in' beside"),
+        (factors_of("img_in", (2, 8, 1, 1), (8, 2, 1, 1)), "do not form a product B A"),
     ],
-)  # fmt: skip
-def test_files_of_no_layout(tensors, message):
+)
+def test_files_of_no_layout(shapes, message):
     with pytest.raises(BadFile, match=message):
-        parse({key: torch.ones(shape) for key, shape in tensors.items()}, {})
+        parse({key: torch.ones(shape) for key, shape in shapes.items()}, {})
 
 
 def test_what_has_no_other_layout(tmp_path):

@@ -35,42 +35,42 @@ def assert_agrees_with_full_svd(weight, rank, kind, tolerance=1e-3):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(640, 640), (896, 576), (576, 896), (48, 32), (32, 48)], ids=str)
+@pytest.mark.parametrize("shape", [(512, 512), (704, 448), (448, 704), (48, 32), (32, 48)], ids=str)
 def test_random_matrices_of_every_orientation(shape, kind):
-    assert_agrees_with_full_svd(random_matrix(*shape), 16, kind)
+    assert_agrees_with_full_svd(random_matrix(*shape), 8, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("decades", [2, 5])
 def test_decaying_spectra(decades, kind):
-    assert_agrees_with_full_svd(decaying(640, decades), 16, kind)
+    assert_agrees_with_full_svd(decaying(512, decades), 8, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_weights(kind):
-    assert_agrees_with_full_svd(random_matrix(640, 640).bfloat16(), 16, kind)
+    assert_agrees_with_full_svd(random_matrix(512, 512).bfloat16(), 8, kind)
 
 
 def test_the_iteration_itself_converges_where_it_should():
-    for weight, kind in ((random_matrix(640, 640), "smallest"), (decaying(640, 5), "largest")):
-        assert _krylov(weight.double(), 16, kind) is not None
+    for weight, kind in ((random_matrix(512, 512), "smallest"), (decaying(512, 5), "largest")):
+        assert _krylov(weight.double(), 8, kind) is not None
 
 
 def test_a_cluster_apart_from_the_rest():
-    left, right = (torch.linalg.qr(random_matrix(640, 640, seed)).Q for seed in (1, 2))
-    singular = torch.cat([torch.linspace(3, 1, 624), torch.full((16,), 0.5)])
+    left, right = (torch.linalg.qr(random_matrix(512, 512, seed)).Q for seed in (1, 2))
+    singular = torch.cat([torch.linspace(3, 1, 496), torch.full((16,), 0.5)])
     assert_agrees_with_full_svd((left * singular) @ right, 16, "smallest")
 
 
 def test_without_a_gap_the_triplets_are_still_singular_triplets():
-    found = decompose(torch.eye(640), rank=16, kind="smallest")
+    found = decompose(torch.eye(512), rank=16, kind="smallest")
     torch.testing.assert_close(found.S, torch.ones(16, dtype=torch.float64))
     torch.testing.assert_close(found.V.mT @ found.V, torch.eye(16, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("zeros", [8, 40])
 def test_singular_matrices(zeros):
-    weight = random_matrix(640, 640)
+    weight = random_matrix(512, 512)
     weight[:zeros] = 0
     _, S, _ = torch.linalg.svd(weight.double())
     found = decompose(weight, rank=16, kind="smallest")
