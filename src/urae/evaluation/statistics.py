@@ -24,6 +24,7 @@ __all__ = [
     "by_prompt",
     "compare",
     "compare_all",
+    "expanded_tail",
     "holm",
     "mean",
     "sign_test",
@@ -177,7 +178,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _bootstrap(values: np.ndarray, confidence: float, resamples: int, seed: int) -> Interval:
     """Percentile interval of the mean of `values` (n,), tails widened for small n."""
-    tail = _tail(len(values), confidence)
+    tail = expanded_tail(len(values), confidence)
     if resamples * tail < 1:
         raise ValueError(
             f"{resamples} resamples do not reach the tail of a {confidence:.0%} interval over {len(values)} prompts: "
@@ -203,7 +204,7 @@ def _resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarra
     return values[0] + np.concatenate(means)
 
 
-def _tail(count: int, confidence: float) -> float:
+def expanded_tail(count: int, confidence: float) -> float:
     """Tail of the expanded percentile interval: Phi(-sqrt(n / (n - 1)) t) (Hesterberg 2015, section 4.3)."""
     return NormalDist().cdf(-math.sqrt(count / (count - 1)) * _student(_quantile(confidence), count - 1))
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from urae.evaluation.statistics import Comparison, adjusted, compare, mean
 
-__all__ = ["UNTRAINED", "Cell", "Column", "Table", "tabulate"]
+__all__ = ["UNTRAINED", "Cell", "Column", "Table", "escape_markdown", "tabulate"]
 
 UNTRAINED = "untrained weights: plumbing check only"
 ABSENT = "–"
@@ -78,12 +78,17 @@ class Table:
         """Best in bold, second in italics."""
         header = [
             "",
-            *(f"{_markdown(column.name)} {ARROWS[column.direction]}".strip() for column in self.columns),
+            *(
+                f"{escape_markdown(column.name)} {ARROWS[column.direction]}".strip()
+                for column in self.columns
+            ),
         ]
         lines = [_pipes(header), _pipes(["---", *["---:" for _ in self.columns]])]
         for name in self.cells:
-            lines.append(_pipes([_markdown(name), *(self._shown(name, column) for column in self.columns)]))
-        return "\n\n".join(["\n".join(lines), *map(_markdown, self._notes())]) + "\n"
+            lines.append(
+                _pipes([escape_markdown(name), *(self._shown(name, column) for column in self.columns)])
+            )
+        return "\n\n".join(["\n".join(lines), *map(escape_markdown, self._notes())]) + "\n"
 
     def to_latex(self) -> str:
         """A tabular for the package booktabs; best in bold, second underlined."""
@@ -346,7 +351,8 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """One line of plain text, safe within a cell."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", _line(text))
 
 
