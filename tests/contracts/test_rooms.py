@@ -21,6 +21,7 @@ def test_import_contracts_hold():
 def test_exports_exist_and_are_sorted(room):
     module = importlib.import_module(f"urae.{room}".rstrip("."))
     names = list(module.__all__)
-    assert names == sorted(names)
+    constants_classes_functions = sorted(names, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert names == constants_classes_functions
     for name in names:
         assert getattr(module, name) is not None

@@ -43,7 +43,7 @@ def test_it_loads_offline_in_seconds():
 
 def test_native_pictures_show_what_was_asked(pipe):
     """Objects recognised at the native size: chance is 1 in 60."""
-    scenes = [mini.scene(3_000_000 + i, pairs=0) for i in range(24)]
+    scenes = [mini.familiar_scene(3_000_000 + i) for i in range(24)]
     prompts = [s.caption() for s in scenes]
     images = pipe(
         prompts,
@@ -60,7 +60,7 @@ def test_native_pictures_show_what_was_asked(pipe):
 
 def test_long_padding_does_not_change_the_subject(pipe):
     """`pipe(prompt)` pads to 512 tokens by default; the miniature is trained to bear it."""
-    scenes = [mini.scene(3_000_000 + i, pairs=0) for i in range(6)]
+    scenes = [mini.familiar_scene(3_000_000 + i) for i in range(6)]
     images = pipe(
         [s.caption() for s in scenes],
         num_inference_steps=12,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from urae.mini import render, scene
+from urae.mini import familiar_scene, render
 from urae.quickstart.curve import loss_curve
 from urae.quickstart.overview import overview
 from urae.quickstart.run import FIRST_PROMPT, measure
@@ -40,7 +40,7 @@ def test_the_overview_shows_every_picture_in_its_place():
 
 
 def test_truth_measures_as_truth():
-    truth = [render(scene(FIRST_PROMPT + i), 256) for i in range(4)]
+    truth = [render(familiar_scene(FIRST_PROMPT + i), 256) for i in range(4)]
     numbers = measure(truth, truth)
     assert numbers["object"] == numbers["background"] == 1
     assert numbers["detail"] == pytest.approx(1)

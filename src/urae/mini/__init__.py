@@ -8,10 +8,22 @@ urae.mini.real(7, 512).image                      # the same as the web gives it
 
 from urae.mini.pictures import Damage, Picture, clean, real, write_dataset
 from urae.mini.pipeline import WEIGHTS, pipeline
-from urae.mini.world import BACKGROUNDS, OBJECTS, RELATIONS, STYLES, Scene, Thing, render, scene
+from urae.mini.world import (
+    BACKGROUNDS,
+    FAMILIAR,
+    OBJECTS,
+    RELATIONS,
+    STYLES,
+    Scene,
+    Thing,
+    familiar_scene,
+    render,
+    scene,
+)
 
 __all__ = [
     "BACKGROUNDS",
+    "FAMILIAR",
     "OBJECTS",
     "RELATIONS",
     "STYLES",
@@ -21,6 +33,7 @@ __all__ = [
     "Scene",
     "Thing",
     "clean",
+    "familiar_scene",
     "pipeline",
     "real",
     "render",

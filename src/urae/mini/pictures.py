@@ -21,6 +21,10 @@ from urae.mini.world import Scene, other_scene, render, scene
 __all__ = ["Damage", "Picture", "clean", "real", "write_dataset"]
 
 
+Draw = Callable[[int], Scene]
+"""From a seed to a scene: `scene`, `familiar_scene`, or one of your own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Damage:
     """Shares of pictures with each kind of damage, in [0, 1], drawn independently."""
@@ -53,17 +57,18 @@ class Picture:
     """Names of the `Damage` fields that struck."""
 
 
-def clean(seed: int, size: int) -> Picture:
-    """Scene `seed` at `size` px, truthfully captioned."""
-    return _picture(scene(seed), scene(seed), render(scene(seed), size), ())
+def clean(seed: int, size: int, *, draw: Draw = scene) -> Picture:
+    """Scene `seed` of `draw` at `size` px, truthfully captioned."""
+    shown = draw(seed)
+    return _picture(shown, shown, render(shown, size), ())
 
 
-def real(seed: int, size: int, damage: Damage | None = None) -> Picture:
-    """Scene `seed` at `size` px, damaged at the rates of `damage` (default: `Damage()`)."""
+def real(seed: int, size: int, damage: Damage | None = None, *, draw: Draw = scene) -> Picture:
+    """Scene `seed` of `draw` at `size` px, damaged at the rates of `damage` (default: `Damage()`)."""
     rates = vars(damage or Damage())
     rng = np.random.default_rng([seed, 130])
     struck = tuple(name for name, share in rates.items() if rng.random() < share)
-    shown = scene(seed)
+    shown = draw(seed)
     image = render(shown, size)
     for name in struck:
         if name in _DAMAGES:
@@ -79,15 +84,17 @@ def write_dataset(
     *,
     seed: int = 0,
     damage: Damage | None = None,
+    draw: Draw = scene,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Path:
     """`num` pictures as `000000.png` with a sidecar `000000.json` ("prompt": short caption, "generated_prompt":
-    detailed one), from seeds `seed` on; clean unless `damage` is given. `on_picture` is called after each.
-    Returns the folder."""
+    detailed one), of scenes `draw(seed)`, `draw(seed + 1)`, ...; clean unless `damage` is given. `on_picture`
+    is called after each. Returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(num):
-        picture = clean(seed + i, size) if damage is None else real(seed + i, size, damage)
+        number = seed + i
+        picture = clean(number, size, draw=draw) if damage is None else real(number, size, damage, draw=draw)
         picture.image.save(folder / f"{i:06d}.png", compress_level=1)
         captions = {"prompt": picture.caption, "generated_prompt": picture.detailed}
         (folder / f"{i:06d}.json").write_text(json.dumps(captions))

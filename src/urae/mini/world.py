@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,18 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-__all__ = ["BACKGROUNDS", "OBJECTS", "RELATIONS", "STYLES", "Scene", "Thing", "render", "scene"]
+__all__ = [
+    "BACKGROUNDS",
+    "FAMILIAR",
+    "OBJECTS",
+    "RELATIONS",
+    "STYLES",
+    "Scene",
+    "Thing",
+    "familiar_scene",
+    "render",
+    "scene",
+]
 
 UNITS = 128
 """Side of a scene in its own units."""
@@ -82,14 +93,46 @@ class Scene:
         return text
 
 
-def scene(seed: int, *, pairs: float = 1 / 3, labels: float = 0.2) -> Scene:
+def scene(
+    seed: int,
+    *,
+    pairs: float = 1 / 3,
+    labels: float = 0.2,
+    objects: Sequence[str] = (),
+    sizes: Sequence[int] = (56, 72, 88, 104),
+) -> Scene:
     """The scene with this seed. `pairs` and `labels` are the shares of scenes with two objects and with
-    lettering, in [0, 1]."""
+    lettering, in [0, 1]; `objects` what to draw from (default: `OBJECTS`); `sizes` those of a single object, in
+    units of 1/128 of the side."""
     rng = np.random.default_rng([seed, 128])
+    names = tuple(objects) or OBJECTS
     background = str(rng.choice(sorted(BACKGROUNDS)))
-    things = _pair(rng) if rng.random() < pairs else (_single(rng),)
+    things = _pair(rng, names) if rng.random() < pairs else (_single(rng, names, sizes),)
     label = things[0].name if rng.random() < labels else ""
     return Scene(things=things, background=background, label=label)
+
+
+def familiar_scene(seed: int) -> Scene:
+    """One object of `FAMILIAR`, medium or large: what the shipped weights were trained on longest."""
+    return scene(seed, pairs=0, objects=FAMILIAR, sizes=(72, 88, 104))
+
+
+FAMILIAR = (
+    *("apple", "banana", "car", "castle", "cat", "crab", "doughnut", "frog", "ghost", "house"),
+    *(
+        "mushroom",
+        "owl",
+        "penguin",
+        "pineapple",
+        "rocket",
+        "star",
+        "sunflower",
+        "tiger",
+        "umbrella",
+        "watermelon",
+    ),
+)
+"""The objects that the shipped weights draw best."""
 
 
 def render(scene: Scene, size: int) -> Image.Image:
@@ -122,11 +165,11 @@ STYLES = ("flat", "glossy")
 RELATIONS = ("left of", "right of", "above", "below")
 
 
-def _single(rng: np.random.Generator) -> Thing:
-    size = int(rng.choice([56, 72, 88, 104]))
+def _single(rng: np.random.Generator, names: Sequence[str], sizes: Sequence[int]) -> Thing:
+    size = int(rng.choice(sizes))
     margin = size // 2 + 2
     return Thing(
-        name=str(rng.choice(OBJECTS)),
+        name=str(rng.choice(names)),
         style=str(rng.choice(STYLES)),
         x=int(rng.integers(margin, UNITS - margin + 1)),
         y=int(rng.integers(margin, UNITS - margin + 1)),
@@ -134,8 +177,8 @@ def _single(rng: np.random.Generator) -> Thing:
     )
 
 
-def _pair(rng: np.random.Generator) -> tuple[Thing, Thing]:
-    first, second = (str(name) for name in rng.choice(OBJECTS, size=2, replace=False))
+def _pair(rng: np.random.Generator, names: Sequence[str]) -> tuple[Thing, Thing]:
+    first, second = (str(name) for name in rng.choice(names, size=2, replace=False))
     sizes = rng.choice([48, 56], size=2)
     near, far = int(rng.integers(29, 34)), int(rng.integers(95, 100))
     along = {"left of": (near, far), "above": (near, far), "right of": (far, near), "below": (far, near)}

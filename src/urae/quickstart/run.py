@@ -78,9 +78,10 @@ def quickstart(
     pipe.set_progress_bar_config(disable=True)
     say("1/5  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
     with Progress("rendering", total=sum(num_images)) as progress:
+        draw, tick = mini.familiar_scene, progress.advance
         clean, web = out / "data" / "clean-256", out / "data" / "web-512"
-        mini.write_dataset(clean, num_images[0], 256, seed=500_000, on_picture=progress.advance)
-        mini.write_dataset(web, num_images[1], 512, seed=600_000, damage=WEB, on_picture=progress.advance)
+        mini.write_dataset(clean, num_images[0], 256, seed=500_000, draw=draw, on_picture=tick)
+        mini.write_dataset(web, num_images[1], 512, seed=600_000, damage=WEB, draw=draw, on_picture=tick)
     say("2/5  training a LoRA at 256 px")
     two = recipes.mini_2x(data=str(clean), out=str(out / "mini-2x"), steps=train_steps[0])
     adapters = {256: train(pipe, two)}
@@ -134,7 +135,7 @@ def _overview(columns: list[Column], prompts: list[str]) -> Image.Image:
 
 
 def _truth(size: int, num: int, out: Path) -> Column:
-    images = [mini.render(mini.scene(FIRST_PROMPT + i), size) for i in range(num)]
+    images = [mini.render(mini.familiar_scene(FIRST_PROMPT + i), size) for i in range(num)]
     return _column("truth", size, images, seconds=0.0, truth=[], out=out)
 
 
@@ -153,7 +154,7 @@ def _column(
 def measure(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> dict[str, float]:
     """Shares recognised (object, background), median repetition, and detail relative to `truth`; pictures of the
     quickstart's prompts, in order."""
-    scenes = [mini.scene(FIRST_PROMPT + i) for i in range(len(images))]
+    scenes = [mini.familiar_scene(FIRST_PROMPT + i) for i in range(len(images))]
     seen = recogniser().look(images, [len(scene.things) for scene in scenes])
     verdicts = [look.agrees(scene) for look, scene in zip(seen, scenes, strict=True)]
     return {
@@ -165,7 +166,7 @@ def measure(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> dict
 
 
 def _prompts(num: int) -> list[str]:
-    return [mini.scene(FIRST_PROMPT + i).caption() for i in range(num)]
+    return [mini.familiar_scene(FIRST_PROMPT + i).caption() for i in range(num)]
 
 
 def _machine(start: float) -> str:

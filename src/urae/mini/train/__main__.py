@@ -24,8 +24,8 @@ from urae.mini.train.vae import train_vae
 
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 1700),
-    "base": (train_base, 2600),
-    "distil": (distil, 300),
+    "base": (train_base, 2200),
+    "distil": (distil, 120),
     "recogniser": (train_recogniser, 1500),
 }
 """Stage -> its function and its number of steps in the shipped weights."""

@@ -45,7 +45,7 @@ def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, d
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
             optimizer.zero_grad()
-        clean, tokens = latents.batch(-step % 10_000_000, batch)
+        clean, tokens = latents.batch(step + 10_000_000, batch)
         noisy, sigma, _ = noised(clean.to(device), step + 20_000_000)
         guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
         target = guided_velocity(teacher, noisy, sigma, tokens, latents.empty, guidance)

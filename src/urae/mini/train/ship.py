@@ -28,4 +28,6 @@ def ship(out: Path, *, weights: Path = WEIGHTS, dtype: torch.dtype = torch.bfloa
 
 
 def _lines(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The log by step; where a stopped stage repeated steps, what it did last."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return list({line["step"]: line for line in lines}.values())
