@@ -7,10 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tiny import with_text_encoders, write_images
+from urae import mini
 from urae.adapters import Lora, Minor
 from urae.cli import app
 from urae.mini.model import vocabulary
 from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k
+from urae.resolution import ResolutionPolicy
 from urae.training import from_dict, read_metrics, save_recipe, to_dict, train
 
 
@@ -55,6 +57,15 @@ def test_a_recipe_takes_a_step(pipe, images, tmp_path, name):
     assert [row["step"] for row in rows] == [0, 1]
     assert adapter.spec == replace(RECIPES[name]().adapter, rank=2)
     assert bool(adapter.start) == bool(start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_takes_a_step_on_the_miniature(tmp_path, name):
+    changes = small(tmp_path, tmp_path / "run") | {"data": "mini:clean:9", "size": 256, "adapter.rank": 16}
+    adapter = train(mini.pipeline(), RECIPES[name](**changes, start=""))
+    assert adapter.policy == ResolutionPolicy.for_size(mini.pipeline(), 256)
+    assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [0, 1]
 
 
 def small(images: Path, out: Path) -> dict:

@@ -69,6 +69,16 @@ def test_a_policy_can_be_varied_by_part(recipe):
         override(recipe(), {"policy.shift": 1})
 
 
+def test_a_policy_in_numbers_does_not_stay_behind_when_the_size_changes(recipe):
+    made = recipe(policy=ResolutionPolicy(linear=True, scale=2.0))
+    with pytest.raises(
+        ValueError, match="size changes from 128 to 256 px, but the policy stays that of 2 times"
+    ):
+        override(made, {"size": 256})
+    assert override(made, {"size": 256, "policy": "for_size"}).size == 256
+    assert override(made, {"size": 256, "policy.scale": 4.0}).policy.scale == 4.0
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

@@ -175,6 +175,19 @@ def test_samples_stand_beside_the_bases(pipe, recipe):
     assert right.tobytes() != base.tobytes()
 
 
+def test_the_bases_images_are_drawn_again_only_where_they_would_differ(pipe, recipe):
+    made = recipe(steps=1, sample_every=1, sample_prompts=("a", "b"), sample_steps=2)
+    train(pipe, made)
+    bases = [run_of(made) / "samples" / f"base-0{index}.png" for index in range(2)]
+    before = [path.stat().st_mtime_ns for path in bases]
+    pixels = [Image.open(path).tobytes() for path in bases]
+    train(pipe, replace(made, steps=2, sample_prompts=("a", "c")))
+    after = [path.stat().st_mtime_ns for path in bases]
+    assert after[0] == before[0]
+    assert after[1] > before[1]
+    assert Image.open(bases[1]).tobytes() != pixels[1]
+
+
 def test_distilling_the_base_from_itself_costs_nothing(pipe, recipe):
     made = recipe(steps=1, flow_weight=0.0, distill_weight=1.0, teacher_guidance=1.0)
     train(pipe, made)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from urae.training.prediction import autocast
@@ -35,22 +37,25 @@ class Sampler:
     and noise after 200 steps, with the base's image at its left.
     """
 
-    def __init__(self, pipe: Any, recipe: Recipe, *, embeddings: dict[str, Tensor]) -> None:
-        self.pipe, self.recipe, self.embeddings = pipe, recipe, embeddings
+    def __init__(self, pipe: Any, recipe: Recipe, *, embeddings: dict[str, Tensor], base: str) -> None:
+        """base: what the base's images depend on beside the recipe, as text."""
+        self.pipe, self.recipe, self.embeddings, self.base = pipe, recipe, embeddings, base
         self.folder = Path(recipe.out) / "samples"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def draw_base(self) -> None:
-        """The images of the base model, those that are not there yet."""
+        """The images of the base model, those that are not there from an earlier start of this run."""
         for index in self._places:
-            if not self._base(index).is_file():
-                _save(self._image(index), self._base(index))
+            origin = self._origin(index)
+            if _origin_of(self._base(index)) != origin:
+                _save(self._image(index), self._base(index), origin=origin)
 
     def draw(self, step: int) -> list[Path]:
         """The images after this step, base at the left; returns the files."""
         files = [self.folder / f"step-{step:06d}-{index:02d}.png" for index in self._places]
         for index, file in enumerate(files):
-            _save(_side_by_side(Image.open(self._base(index)), self._image(index)), file)
+            with Image.open(self._base(index)) as base:
+                _save(_side_by_side(base, self._image(index)), file, origin=self._origin(index))
         return files
 
     @property
@@ -59,6 +64,11 @@ class Sampler:
 
     def _base(self, index: int) -> Path:
         return self.folder / f"base-{index:02d}.png"
+
+    def _origin(self, index: int) -> str:
+        recipe = self.recipe
+        settings = [recipe.size, recipe.sample_steps, recipe.sample_guidance, recipe.base_dtype]
+        return json.dumps([recipe.sample_prompts[index], *settings, self.base])
 
     def _image(self, index: int) -> Image.Image:
         recipe = self.recipe
@@ -80,7 +90,16 @@ def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     return pair
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def _origin_of(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with Image.open(path) as image:
+        return str(image.info.get("origin", ""))
+
+
+def _save(image: Image.Image, path: Path, *, origin: str) -> None:
+    note = PngInfo()
+    note.add_text("origin", origin)
     temporary = path.with_suffix(".tmp")
-    image.save(temporary, format="png")
+    image.save(temporary, format="png", pnginfo=note)
     os.replace(temporary, path)

@@ -30,7 +30,9 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     values = to_dict(recipe)
     for key, value in changes.items():
         _place(values, key, value)
-    return from_dict(values)
+    changed = from_dict(values)
+    _check_policy_follows(recipe, changed)
+    return changed
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -98,6 +100,16 @@ def _place(values: dict[str, Any], key: str, value: Any) -> None:
         raise ValueError(f"{key} cannot be set: {outer} is {values[outer]!r}, which has no parts")
     else:
         values[outer] = {**values[outer], inner: value}
+
+
+def _check_policy_follows(before: Recipe, after: Recipe) -> None:
+    # A recipe.yaml holds the policy of its size in numbers.
+    made_for = after.policy.scale if isinstance(after.policy, ResolutionPolicy) else 1
+    if after.size != before.size and made_for != 1 and after.policy == before.policy:
+        raise ValueError(
+            f"size changes from {before.size} to {after.size} px, but the policy stays that of {made_for:g} times the "
+            "native size: add policy=for_size, or the policy that you want"
+        )
 
 
 def _known(key: str, valid: tuple[str, ...], *, whole: str) -> None:

@@ -11,6 +11,7 @@ The pipeline is as it was before when `train` returns or raises: weights to the 
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
                 objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached)),
                 data=Dataset(data, train_on),
                 held_out=Dataset(data, held_out),
-                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator)),
+                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity)),
                 metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
                 identity=identity,
             )
@@ -207,7 +208,9 @@ def _sigma_shift(pipe: Any, recipe: Recipe) -> float:
 
 
 @contextmanager
-def _sampler(pipe: Any, lean: Any, recipe: Recipe, accelerator: Accelerator) -> Iterator[Sampler | None]:
+def _sampler(
+    pipe: Any, lean: Any, recipe: Recipe, accelerator: Accelerator, identity: dict[str, Any]
+) -> Iterator[Sampler | None]:
     """The sampler, with the base's images drawn, in the main process of a run that wants samples."""
     if not (recipe.sample_every and accelerator.is_main_process):
         yield None
@@ -215,7 +218,8 @@ def _sampler(pipe: Any, lean: Any, recipe: Recipe, accelerator: Accelerator) -> 
     with _encoders_placed(pipe, accelerator.device):
         embeddings = backbone_of(pipe).encode_prompts(pipe, recipe.sample_prompts)
     with placed(pipe.vae, accelerator.device):
-        sampler = Sampler(lean, recipe, embeddings=embeddings)
+        base = json.dumps([identity[name] for name in ("base", "start", "policy")])
+        sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)
         sampler.draw_base()
         yield sampler
 
