@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from urae.mini import BACKGROUNDS, OBJECTS, RELATIONS, STYLES, Scene, Thing, render, scene
+from urae.mini import (
+    BACKGROUNDS,
+    FAMILIAR,
+    OBJECTS,
+    RELATIONS,
+    STYLES,
+    Scene,
+    Thing,
+    familiar_scene,
+    render,
+    scene,
+)
 from urae.mini.model import TEXT_TOKENS, vocabulary
 
 
@@ -75,3 +86,9 @@ def test_the_object_is_drawn_where_the_scene_says():
     assert abs(columns.mean() / 2 - thing.x) < 4
     assert rows.max() / 2 <= thing.y + 20
     assert columns.min() / 2 >= thing.x - 20
+
+
+def test_familiar_scenes_hold_one_large_familiar_object():
+    scenes = [familiar_scene(i) for i in range(400)]
+    assert {t.name for s in scenes for t in s.things} == set(FAMILIAR) < set(OBJECTS)
+    assert all(len(s.things) == 1 and s.things[0].size >= 72 for s in scenes)

@@ -1,0 +1,35 @@
+"""The generated reference pages are those of the code."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["cli.md", "api.md"])
+def test_reference_is_up_to_date(name):
+    assert (DOCS / "reference" / name).read_text() == generator().pages()[name], "run `make docs`"
+
+
+def test_everything_exported_is_explained():
+    """Every public function and class has a docstring of its own."""
+    module = generator()
+    for room in module.ROOMS:
+        home = importlib.import_module(f"urae.{room}")
+        for name in home.__all__:
+            value = getattr(home, name)
+            if callable(value):
+                assert value.__doc__, f"urae.{room}.{name}"
+                assert not value.__doc__.startswith(f"{name}("), (
+                    f"urae.{room}.{name} has only a generated one"
+                )
