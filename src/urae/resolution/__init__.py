@@ -2,7 +2,13 @@
 
 from urae.resolution.buckets import buckets, nearest_bucket
 from urae.resolution.policy import ResolutionPolicy, active_policy, without_policy
-from urae.resolution.schedule import dynamic_shift, near_noise_share, shifted_sigmas, warn_dynamic_shift
+from urae.resolution.schedule import (
+    dynamic_shift,
+    near_noise_share,
+    scheduler_replaced,
+    shifted_sigmas,
+    warn_dynamic_shift,
+)
 from urae.resolution.tokens import (
     PIXELS_PER_TOKEN,
     Pipeline,
@@ -30,6 +36,7 @@ __all__ = [
     "near_noise_share",
     "nearest_bucket",
     "num_image_tokens",
+    "scheduler_replaced",
     "shifted_sigmas",
     "size_scale",
     "snap",

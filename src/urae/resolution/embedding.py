@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
+from urae.resolution.frequencies import Rope, attention_scale, frequencies, rotary_tables
+
 if TYPE_CHECKING:
     from urae.resolution.policy import ResolutionPolicy
 
-__all__ = ["PolicyEmbedding", "embedding_replaced", "embedding_stock", "exact_grid_ids"]
+__all__ = ["PolicyEmbedding", "embedding_replaced", "embedding_stock", "exact_grid_ids", "hookable"]
 
 
 @contextmanager
@@ -33,11 +35,13 @@ def embedding_replaced(transformer: nn.Module, policy: ResolutionPolicy) -> Iter
 
     An inner policy replaces an outer one: both start from the stock module.
     """
+    called = transformer
     transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
     stock = _stock_embedding(transformer)
-    with _embedding(
-        transformer, PolicyEmbedding(stock, policy, num_shards=_num_sequence_shards(transformer))
-    ):
+    embedding = PolicyEmbedding(stock, policy, num_shards=_num_sequence_shards(transformer))
+    with _embedding(transformer, embedding), ExitStack() as stack:
+        if policy.rope.startswith("dype"):
+            stack.enter_context(_sigma_told(called, embedding))
         yield
 
 
@@ -61,6 +65,8 @@ class PolicyEmbedding(nn.Module):
         self.scaled: Any = type(stock)(stock.theta * policy.rope_scale, stock.axes_dim)
         self.policy = policy
         self.num_shards = num_shards
+        self.sigma: Tensor | None = None
+        """Noise level of the call, a scalar; only where the policy's tables depend on it."""
 
     @property
     def theta(self) -> float:
@@ -73,13 +79,38 @@ class PolicyEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         ids = exact_grid_ids(ids) if self.policy.exact_ids else ids.float()
-        cos, sin = self.scaled(interpolated(ids, self.policy.scale) if self.policy.linear else ids)
-        if self.policy.rope_clip:
-            cos, sin = self._clipped(ids, cos, sin)
+        cos, sin = self._by_theta(ids) if self.policy.rope == "theta" else self._by_rule(ids)
         if self.policy.proportional:
             factor = proportional_factor(ids.shape[0] * self.num_shards, self.policy.native_tokens)
             cos, sin = cos * factor, sin * factor
         return cos, sin
+
+    def _by_theta(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self.scaled(interpolated(ids, self.policy.scale) if self.policy.linear else ids)
+        return self._clipped(ids, cos, sin) if self.policy.rope_clip else (cos, sin)
+
+    def _by_rule(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        rope, scale = self.policy.rope, self.policy.scale
+        assert self.sigma is not None or not rope.startswith("dype"), "called apart from its transformer"
+        sigma = torch.ones((), device=ids.device) if self.sigma is None else self.sigma.to(ids.device)
+        rules: list[Rope] = ["ntk", *[rope] * (len(self.axes_dim) - 1)]
+        # Axis 0 is no place in the image: at scale 1 the NTK rule leaves it as it is.
+        scales = [1.0, *[scale] * (len(self.axes_dim) - 1)]
+        omegas = [
+            frequencies(
+                rule,
+                theta=self.stock.theta,
+                dim=dim,
+                scale=its_scale,
+                native=self.policy.native_grid,
+                sigma=sigma,
+            )
+            for rule, dim, its_scale in zip(rules, self.axes_dim, scales, strict=True)
+        ]
+        factor = torch.ones(sum(self.axes_dim), device=ids.device)
+        factor[self.axes_dim[0] :] = attention_scale(rope, scale)
+        cos, sin = rotary_tables(ids, omegas)
+        return cos * factor, sin * factor
 
     def _clipped(self, ids: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """omega_i = max((theta k)^(-s), theta^(-s) / scale), s = 2i / d (I-Max)."""
@@ -132,6 +163,39 @@ def _embedding(transformer: nn.Module, embedding: nn.Module) -> Iterator[None]:
         yield
     finally:
         transformer.pos_embed = before
+
+
+def hookable(transformer: nn.Module, what: str) -> nn.Module:
+    """Return the transformer if a forward hook on it will be obeyed; `what` needs one.
+
+    torch.compile does not guard on hooks, so a module that was compiled in place would go on without them.
+    """
+    if getattr(transformer, "_compiled_call_impl", None) is not None:
+        raise ValueError(
+            f"{what} needs a hook, which a transformer compiled in place ignores: "
+            "use torch.compile(transformer) instead of transformer.compile()"
+        )
+    return transformer
+
+
+@contextmanager
+def _sigma_told(transformer: nn.Module, embedding: PolicyEmbedding) -> Iterator[None]:
+    """Tell the embedding the noise level of each call of the transformer."""
+
+    def tell(module: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
+        timestep = settings["timestep"] if "timestep" in settings else arguments[3]
+        if (timestep != timestep[0]).any():
+            raise ValueError(
+                f"rope {embedding.policy.rope!r} needs one noise level for the whole batch, whose images share "
+                "their position tables: give images of other noise levels in calls of their own"
+            )
+        embedding.sigma = timestep[0].float()
+
+    hook = hookable(transformer, "dype").register_forward_pre_hook(tell, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _stock_embedding(transformer: nn.Module) -> Any:

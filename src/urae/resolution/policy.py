@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from urae.resolution.embedding import PolicyEmbedding, embedding_replaced, embedding_stock
+from urae.resolution.frequencies import Rope
 from urae.resolution.schedule import shift_replaced, shift_stock, stock_shift
 from urae.resolution.tokens import PIXELS_PER_TOKEN, Pipeline, native_size, size_scale, text_tokens
 
@@ -36,8 +37,13 @@ class ResolutionPolicy:
     """Lower no frequency by more than `scale`: omega_i = max((theta k)^-s, theta^-s / scale) (I-Max)."""
     linear: bool = False
     """Linear position interpolation: image positions divided by `scale`."""
+    rope: Rope = "theta"
+    """Rule for the frequencies: "theta" is the three settings above; "ntk" (theta x scale^(d / (d - 2))), "yarn", and
+    "dype" and "dype_ntk" (these two by the noise level of each step) go by `scale` alone and take none of them."""
+    native_grid: int = 64
+    """Native tokens along a side, for "yarn" and "dype": 64 for FLUX.1."""
     scale: float = 1.0
-    """Size over native size, geometric mean of the two axes, 1 or more; for `rope_clip` and `linear`."""
+    """Size over native size, geometric mean of the two axes, 1 or more; for all but plain theta scaling."""
     proportional: bool = False
     """Proportional attention: logits scaled by sqrt(log_T L), L the text and image tokens of the call."""
     native_tokens: int = 4608
@@ -142,8 +148,10 @@ def _positions(grid: int, scale: float) -> dict[str, Any]:
 def _check_type(name: str, value: Any, expected: Any) -> None:
     accepted: Any = (int, float) if expected is float else (expected,)
     is_wrong_bool = isinstance(value, bool) and expected is not bool
-    if is_wrong_bool or not isinstance(value, accepted) or not math.isfinite(value):
-        kind = {bool: "true or false", int: "a whole number", float: "a finite number"}[expected]
+    is_infinite = expected is not str and isinstance(value, accepted) and not math.isfinite(value)
+    if is_wrong_bool or not isinstance(value, accepted) or is_infinite:
+        kinds = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a name"}
+        kind = kinds[expected]
         raise ValueError(f"{name} is {value!r}: expected {kind}")
 
 
@@ -152,6 +160,10 @@ def _check_ranges(policy: ResolutionPolicy) -> None:
         raise ValueError(f"rope_scale is {policy.rope_scale}: expected a factor above 0, such as 10")
     if policy.scale < 1:
         raise ValueError(f"scale is {policy.scale}: expected size / native size, 1 or more")
+    if policy.rope not in get_args(Rope):
+        raise ValueError(f"rope is {policy.rope!r}: expected one of {', '.join(get_args(Rope))}")
+    if policy.native_grid < 1:
+        raise ValueError(f"native_grid is {policy.native_grid}: expected 1 or more, such as 64 for FLUX.1")
     if policy.native_tokens < 2:
         raise ValueError(
             f"native_tokens is {policy.native_tokens}: expected 2 or more, such as 4608 for FLUX.1"
@@ -175,7 +187,29 @@ def _check_effects(policy: ResolutionPolicy) -> None:
             f"rope_clip has no effect at rope_scale {policy.rope_scale} and scale {policy.scale}: "
             "it acts only where rope_scale exceeds scale, such as 10"
         )
-    if policy.scale > 1 and not (policy.rope_clip or policy.linear):
+    if policy.rope != "theta":
+        _check_rule(policy)
+    elif policy.scale > 1 and not (policy.rope_clip or policy.linear):
         raise ValueError(
             f"scale {policy.scale} has no effect without rope_clip or linear: set one, or leave it out"
+        )
+    if policy.native_grid != 64 and policy.rope not in ("yarn", "dype"):
+        raise ValueError(
+            f"native_grid {policy.native_grid} has no effect with rope {policy.rope!r}: it is for yarn and dype"
+        )
+
+
+def _check_rule(policy: ResolutionPolicy) -> None:
+    """A rule for the frequencies leaves nothing to the settings beside it."""
+    for name in ("rope_scale", "rope_clip", "linear"):
+        if getattr(policy, name) != getattr(ResolutionPolicy, name):
+            raise ValueError(
+                f"{name} has no effect with rope {policy.rope!r}, which sets every frequency by scale: choose one"
+            )
+    if policy.scale == 1:
+        raise ValueError(f"rope {policy.rope!r} has no effect at scale 1: set scale to size / native size")
+    if policy.proportional and policy.rope in ("yarn", "dype"):
+        raise ValueError(
+            f"proportional would be stacked on the attention scaling that {policy.rope} brings along: "
+            "leave proportional out, or take ntk or dype_ntk, which scale nothing"
         )

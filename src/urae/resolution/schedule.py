@@ -23,6 +23,7 @@ from urae.resolution.tokens import Pipeline, check_size, num_image_tokens
 __all__ = [
     "dynamic_shift",
     "near_noise_share",
+    "scheduler_replaced",
     "shift_replaced",
     "shift_stock",
     "shifted_sigmas",
@@ -37,14 +38,14 @@ MAX_DYNAMIC_SHIFT = 10.0
 @contextmanager
 def shift_replaced(pipe: Pipeline, shift: float) -> Iterator[None]:
     """Run `pipe` with a static `shift`; the scheduler object before is back on exit, with its state."""
-    with _scheduler(pipe, _with_static_shift(_stock_scheduler(pipe), shift)):
+    with scheduler_replaced(pipe, _with_static_shift(_stock_scheduler(pipe), shift)):
         yield
 
 
 @contextmanager
 def shift_stock(pipe: Pipeline) -> Iterator[None]:
     """Run `pipe` with the scheduler that it came with, inside `shift_replaced` as well."""
-    with _scheduler(pipe, _stock_scheduler(pipe)):
+    with scheduler_replaced(pipe, _stock_scheduler(pipe)):
         yield
 
 
@@ -103,8 +104,14 @@ def warn_dynamic_shift(pipe: Pipeline, size: int | Sequence[int], *, steps: int 
 
 
 @contextmanager
-def _scheduler(pipe: Pipeline, scheduler: Any) -> Iterator[None]:
+def scheduler_replaced(pipe: Pipeline, scheduler: Any) -> Iterator[None]:
+    """Run `pipe` with another scheduler; the one before is back on exit.
+
+    Policies that are entered or left inside start from the scheduler that the pipeline came with.
+    """
     before = pipe.scheduler
+    if scheduler is not _stock_scheduler(pipe):
+        scheduler.stock = _stock_scheduler(pipe)
     pipe.scheduler = scheduler
     try:
         yield
@@ -118,9 +125,7 @@ def _stock_scheduler(pipe: Pipeline) -> Any:
 
 def _with_static_shift(scheduler: Any, shift: float) -> Any:
     _check_can_be_static(scheduler)
-    static = type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
-    static.stock = scheduler
-    return static
+    return type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False, shift=shift)
 
 
 def _check_can_be_static(scheduler: Any) -> None:
