@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from urae.adapters import Lora, attach
 from urae.cli.generate import generate as command
 from urae.errors import BadFile
-from urae.generation import generate, open_pipeline, read_png_metadata
+from urae.generation import Sdedit, generate, open_pipeline, read_png_metadata
 from urae.resolution import ResolutionPolicy
 
 TIGER = "a flat tiger, on a wood background!"
@@ -106,9 +106,29 @@ def test_memory_by_hand(run, tmp_path):
     assert "VAE in tiles" in read_png_metadata(png).memory
 
 
+def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_path, tmp_path_factory):
+    kept = tmp_path_factory.mktemp("kept")
+    settings = ["--size", "144x144", "--natives", kept, "--set", "native_steps=1"]
+    said = run(*settings, "--method", "sdedit", "--set", "start_sigma=0.5")
+    shift = ResolutionPolicy.for_size(open_pipeline(folder), (144, 144)).shift
+    assert f"sdedit: {Sdedit(start_sigma=0.5).describe(steps=1, shift=shift)}\n" in said
+    said = run(*settings, "--method", "imax")
+    names = {f"1-a-flat-tiger-on-a-wood-background-144x144-{name}-seed0.png" for name in ("sdedit", "imax")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert '"shift": 6.0' in said
+    (native,) = kept.iterdir()
+    (other,) = tmp_path.glob("*imax*")
+    expected = generate(open_pipeline(folder), TIGER, size=(144, 144), method="imax", native=native, steps=1)
+    assert np.array_equal(pixels(other), np.asarray(expected))
+    assert read_png_metadata(other).options["native_steps"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--method", "imax", "--set", "strength=1"], "strength is no option of imax: valid options are"),
+        (["--set", "weight=1"], "weight is no option of direct, it is one of imax"),
+        (["--native", "a.png"], "a native picture has no effect with the direct method"),
         (["--size", "64"], "size is '64': expected WIDTHxHEIGHT"),
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
         (["--policy", "mine"], "policy is 'mine': expected auto, none, reference or the name of a JSON file"),

@@ -10,7 +10,8 @@ from diffusers import FluxTransformer2DModel
 from PIL import Image
 
 from urae.adapters import Lora, attach
-from urae.generation import METHODS, MemoryPlan, generate, policy_for
+from urae.generation import MemoryPlan, generate, policy_for
+from urae.generation.methods import METHODS
 from urae.resolution import ResolutionPolicy, active_policy
 
 TIGER = "a flat tiger on a wood background"

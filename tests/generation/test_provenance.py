@@ -18,6 +18,8 @@ MADE = Provenance(
     steps=28,
     guidance=3.5,
     method="direct",
+    options={},
+    native="",
     policy=ResolutionPolicy.reference(),
     adapter_hash="ab" * 32,
     adapter_file="a.safetensors",
@@ -35,7 +37,14 @@ def picture(info):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"guidance": None}, {"policy": None}, {"adapter_hash": "", "adapter_file": ""}, {"prompt": ""}],
+    [
+        {},
+        {"guidance": None},
+        {"policy": None},
+        {"adapter_hash": "", "adapter_file": ""},
+        {"prompt": ""},
+        {"method": "sdedit", "options": {"start_sigma": 0.5, "native_policy": "none"}, "native": "cd" * 32},
+    ],
     ids=str,
 )
 def test_round_trip_through_a_file(tmp_path, change):

@@ -16,9 +16,17 @@ from urae import generation
 from urae.adapters import Adapter
 from urae.data import Progress
 from urae.errors import BadFile
-from urae.generation import DEFAULT_GUIDANCE, METHODS, MemoryPlan, plan_memory, policy_for, save_png
+from urae.generation import (
+    MemoryPlan,
+    TwoPass,
+    method_from_texts,
+    plan_memory,
+    policy_for,
+    save_png,
+)
 from urae.generation.memory import Offload
-from urae.resolution import ResolutionPolicy, Size, check_size
+from urae.generation.methods import METHODS
+from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift
 
 __all__ = ["generate"]
 
@@ -40,12 +48,25 @@ def generate(
         Path | None, typer.Option(help="Adapter that was fused before this one's training.")
     ] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "direct",
+    settings: Annotated[
+        list[str], typer.Option("--set", help="An option of the method, as name=value; repeat for several.")
+    ] = [],  # noqa: B006
     policy: Annotated[
         str, typer.Option(help="auto, none (stock behaviour), reference, or a JSON file.")
     ] = "auto",
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 28,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = DEFAULT_GUIDANCE,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps at this size.", show_default="the method's")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale at this size.", show_default="the method's")
+    ] = None,
     seed: Seeds = [0],  # noqa: B006
+    native: Annotated[
+        list[Path], typer.Option(help="Picture to start from; one for all or one for each image.")
+    ] = [],  # noqa: B006
+    natives: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the native pictures of two-pass methods.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
@@ -57,25 +78,33 @@ def generate(
     """
     pixels = _size(size)
     chosen = _policy(policy)
+    way = method_from_texts(method, settings)
     pipe = generation.open_pipeline(model, base=base, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     loaded = _adapter(adapter, pipe, start)
     plan = _plan(pipe, pixels, offload, tiles)
-    in_effect = policy_for(pipe, pixels, adapter=loaded, policy=chosen)
+    in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
+    num_steps = way.steps if steps is None else steps
     console.print(f"policy: {in_effect.to_json() if in_effect else 'none'}")
     console.print(f"memory: {plan}")
+    shift = in_effect.shift if in_effect else dynamic_shift(pipe, pixels)
+    if said := way.describe(steps=num_steps, shift=shift):
+        console.print(f"{way.name}: {said}")
     files: list[Path] = []
-    with Progress("generating", total=len(prompts) * len(seed) * steps) as progress:
+    first_pass = way.native_steps if isinstance(way, TwoPass) and not native else 0
+    with Progress("generating", total=len(prompts) * len(seed) * (first_pass + num_steps)) as progress:
         generation.generate(
             pipe,
             prompts,
             size=pixels,
-            method=method,
+            method=way,
             adapter=loaded,
             policy=chosen,
             seed=seed,
-            steps=steps,
-            guidance=guidance,
+            steps=num_steps,
+            guidance="auto" if guidance is None else guidance,
+            native=(native[0] if len(native) == 1 else native) or None,
+            natives=natives,
             memory=plan,
             on_step=progress.advance,
             on_image=lambda image: files.append(_save(image, out, prompts, adapter)),
@@ -92,10 +121,11 @@ def _save(image: Image.Image, out: Path, prompts: list[str], adapter: Path | Non
 
 
 def _file_name(info: dict[Any, Any], prompts: list[str]) -> str:
-    """Such as 1-a-flat-tiger-256x256-seed0.png; the number is the prompt's place on the command line."""
+    """Such as 1-a-flat-tiger-256x256-imax-seed0.png; the number is the prompt's place on the command line."""
     words = re.sub(r"\W+", "-", info["prompt"].lower()).strip("-")[:40].strip("-")
     place = prompts.index(info["prompt"]) + 1
-    return "-".join(filter(None, [str(place), words, info["size"], f"seed{info['seed']}"])) + ".png"
+    method = "" if info["method"] == "direct" else info["method"]
+    return "-".join(filter(None, [str(place), words, info["size"], method, f"seed{info['seed']}"])) + ".png"
 
 
 def _size(text: str) -> Size:

@@ -7,17 +7,22 @@ alone and not on what else was asked for. Whatever decides its pixels is written
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 
 from urae.adapters import Adapter
-from urae.generation.direct import direct
+from urae.generation.direct import Direct
 from urae.generation.memory import MemoryPlan, plan_memory
+from urae.generation.methods import Method, method_named, options_of
+from urae.generation.native import Natives, TwoPass, check_shape, native_picture_size, picture_hash
 from urae.generation.open import model_name
-from urae.generation.provenance import Provenance, versions
+from urae.generation.provenance import Provenance, save_png, versions
 from urae.generation.request import Request
 from urae.resolution import (
     ResolutionPolicy,
@@ -28,20 +33,14 @@ from urae.resolution import (
     without_policy,
 )
 
-__all__ = ["DEFAULT_GUIDANCE", "METHODS", "Method", "generate", "policy_for"]
+__all__ = ["DEFAULT_GUIDANCE", "Picture", "generate", "policy_for"]
 
-DEFAULT_GUIDANCE = 3.5
+DEFAULT_GUIDANCE = Direct.guidance
+
+Picture = Image.Image | str | Path
+"""A picture, or the file that holds one."""
 
 logger = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """How one image is made with a pipeline whose adapter, policy and memory plan are in place."""
-
-    def __call__(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image: ...
-
-
-METHODS: Mapping[str, Method] = {"direct": direct}
 
 
 def generate(
@@ -49,43 +48,68 @@ def generate(
     prompt: str | Sequence[str],
     *,
     size: int | Sequence[int],
-    method: str = "direct",
+    method: str | Method = "direct",
     adapter: Adapter | None = None,
     policy: ResolutionPolicy | Literal["auto", "none"] = "auto",
     seed: int | Sequence[int] = 0,
-    steps: int = 28,
-    guidance: float = DEFAULT_GUIDANCE,
+    steps: int | Literal["auto"] = "auto",
+    guidance: float | Literal["auto"] = "auto",
+    native: Picture | Sequence[Picture] | None = None,
+    natives: str | Path | None = None,
     memory: MemoryPlan | Literal["auto"] = "auto",
     on_step: Callable[[], None] = lambda: None,
+    on_native: Callable[[Image.Image], None] = lambda image: None,
     on_image: Callable[[Image.Image], None] = lambda image: None,
 ) -> Image.Image | list[Image.Image]:
     """Make an image of every prompt with every seed, with a stock FluxPipeline.
 
-    `size` is (width, height) in pixels, multiples of 16. `policy` "auto" is the adapter's own, else the one
-    that is on already, else `ResolutionPolicy.for_size` above the native size; "none" is stock behaviour.
-    `memory` "auto" is `plan_memory`. `on_step` is called after each denoising step, `on_image` with each
-    finished image.
+    `size` is (width, height) in pixels, multiples of 16. `method` is a name of `METHODS` or a method with options,
+    such as `Imax(weight=0.5)`. `policy`, `adapter`, `steps` and `guidance` are those of the pass at this size;
+    "auto" steps and guidance are the method's own (direct: 28 and 3.5). `policy` "auto" is the adapter's own, else
+    the one that is on already, else `ResolutionPolicy.for_size` above the native size; "none" is stock behaviour.
+
+    A two-pass method starts from a picture at native size: `native`, one picture or file for all images or one for
+    each, else it is made without the adapter, and with the folder `natives` kept there and taken from there the
+    next time. `memory` "auto" is `plan_memory`. `on_step` is called after each denoising step of both passes
+    (those of a picture taken from the folder count at once), `on_native` with each native picture, `on_image`
+    with each finished image.
 
     Returns one image for a prompt and a seed, else a list, all seeds of the first prompt first. Raises
     ValueError for a size, method or setting that the model cannot follow, before anything is computed.
     """
     size = check_size(size)
-    _check_choice("method", method, METHODS)
-    _check_guidance(pipe, guidance)
-    chosen = policy_for(pipe, size, adapter=adapter, policy=policy)
+    method = method_named(method, {}) if isinstance(method, str) else method
+    if guidance != "auto":
+        _check_guidance(pipe, guidance)
+    chosen = method.policy(policy_for(pipe, size, adapter=adapter, policy=policy))
     plan = plan_memory(pipe, size) if memory == "auto" else memory
     requests = [
-        Request(prompt=text, size=size, seed=number, steps=steps, guidance=guidance)
+        Request(
+            prompt=text,
+            size=size,
+            seed=number,
+            steps=method.steps if steps == "auto" else steps,
+            guidance=method.guidance if guidance == "auto" else guidance,
+        )
         for text in _several("prompt", prompt)
         for number in _several("seed", seed)
     ]
+    if isinstance(method, TwoPass):
+        method.check(pipe, size)
+        if native is None:
+            pictures = _made(pipe, method, requests, natives, memory, on_step, on_native)
+        else:
+            pictures = _given(native, requests, natives)
+        requests = [replace(one, native=picture) for one, picture in zip(requests, pictures, strict=True)]
+    elif native is not None or natives is not None:
+        raise ValueError(f"a native picture has no effect with the {method.name} method: leave it out")
     logger.info("memory: %s", plan)
     images = []
     with _prepared(pipe, adapter, chosen, plan):
         if chosen is None:
-            warn_dynamic_shift(pipe, size, steps=steps)
+            warn_dynamic_shift(pipe, size, steps=requests[0].steps)
         for request in requests:
-            image = METHODS[method](pipe, request, on_step=on_step)
+            image = method.draw(pipe, request, on_step=on_step)
             image.info.update(_provenance(pipe, request, method, adapter, chosen, plan).to_info())
             on_image(image)
             images.append(image)
@@ -99,7 +123,10 @@ def policy_for(
     adapter: Adapter | None = None,
     policy: ResolutionPolicy | Literal["auto", "none"] = "auto",
 ) -> ResolutionPolicy | None:
-    """The policy that `generate` uses; None stands for stock behaviour."""
+    """The policy that `generate` uses with the direct method; None stands for stock behaviour.
+
+    Other methods may change its timestep shift (`method.policy`).
+    """
     if isinstance(policy, ResolutionPolicy):
         return policy
     _check_choice("policy", policy, ("auto", "none"))
@@ -110,6 +137,54 @@ def policy_for(
     if active_policy(pipe) is not None or size_scale(pipe, size) <= 1:
         return active_policy(pipe)
     return ResolutionPolicy.for_size(pipe, size)
+
+
+def _given(
+    native: Picture | Sequence[Picture], requests: Sequence[Request], natives: str | Path | None
+) -> list[Image.Image]:
+    """The native pictures that the user has, one for each request."""
+    if natives is not None:
+        raise ValueError("natives has no effect where the native pictures are given: leave one out")
+    pictures = _several("native", native) * (1 if _is_list(native) else len(requests))
+    if len(pictures) != len(requests):
+        raise ValueError(
+            f"there are {len(pictures)} native pictures for {len(requests)} images: "
+            "give one for each, all seeds of the first prompt first, or one for all"
+        )
+    opened = [one if isinstance(one, Image.Image) else Image.open(one) for one in pictures]
+    return [check_shape(one, request.size) for one, request in zip(opened, requests, strict=True)]
+
+
+def _made(
+    pipe: Any,
+    method: TwoPass,
+    requests: Sequence[Request],
+    natives: str | Path | None,
+    memory: MemoryPlan | Literal["auto"],
+    on_step: Callable[[], None],
+    on_native: Callable[[Image.Image], None],
+) -> list[Image.Image]:
+    """A native picture for each request, from the folder or made now."""
+    size = native_picture_size(pipe, requests[0].size)
+    # One tile of the VAE is of native size, and a longer picture of that area needs no tiles either.
+    plan = replace(plan_memory(pipe, size) if memory == "auto" else memory, tile_vae=False)
+    kept = None if natives is None else Natives.of(pipe, natives)
+    make = partial(generate, pipe, memory=replace(plan, offload="unchanged"), on_step=on_step)
+    pictures = []
+    with plan.on(pipe):
+        for request in requests:
+            settings = method.native_settings(request, size)
+            if kept and kept.path(settings).is_file():
+                picture: Any = Image.open(kept.path(settings))
+                for _ in range(method.native_steps):
+                    on_step()
+            else:
+                picture = make(**settings)
+                if kept:
+                    save_png(picture, kept.path(settings))
+            on_native(picture)
+            pictures.append(picture)
+    return pictures
 
 
 @contextmanager
@@ -128,7 +203,7 @@ def _prepared(
 def _provenance(
     pipe: Any,
     request: Request,
-    method: str,
+    method: Method,
     adapter: Adapter | None,
     policy: ResolutionPolicy | None,
     plan: MemoryPlan,
@@ -139,7 +214,9 @@ def _provenance(
         size=request.size,
         steps=request.steps,
         guidance=request.guidance if pipe.transformer.config.guidance_embeds else None,
-        method=method,
+        method=method.name,
+        options=options_of(method),
+        native=picture_hash(request.native) if request.native else "",
         policy=policy,
         adapter_hash=adapter.hash if adapter else "",
         adapter_file="",

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
@@ -21,8 +22,8 @@ from urae.resolution import ResolutionPolicy, Size
 __all__ = ["Provenance", "read_png_metadata", "save_png", "versions"]
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
-"""The text chunks that every image of ours has; `adapter_hash`, `adapter_file`, `model`, `memory` and `versions`
-may be there too."""
+"""The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `model`, `memory`
+and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,10 @@ class Provenance:
     guidance: float | None
     """None for a model that takes no guidance scale."""
     method: str
+    options: Mapping[str, Any]
+    """The method's own settings by name, JSON types; empty for a method without options."""
+    native: str
+    """SHA-256 of the native picture's size and pixels; empty for a method without one."""
     policy: ResolutionPolicy | None
     """None for stock behaviour."""
     adapter_hash: str
@@ -58,6 +63,8 @@ class Provenance:
             "steps": str(self.steps),
             "guidance": "none" if self.guidance is None else str(self.guidance),
             "method": self.method,
+            "options": json.dumps(dict(self.options)) if self.options else "",
+            "native": self.native,
             "policy": self.policy.to_json() if self.policy else "none",
             "adapter_hash": self.adapter_hash,
             "adapter_file": self.adapter_file,
@@ -78,6 +85,8 @@ class Provenance:
             steps=int(info["steps"]),
             guidance=None if info["guidance"] == "none" else float(info["guidance"]),
             method=info["method"],
+            options=json.loads(info.get("options", "{}")),
+            native=info.get("native", ""),
             policy=None if info["policy"] == "none" else ResolutionPolicy.from_json(info["policy"]),
             adapter_hash=info.get("adapter_hash", ""),
             adapter_file=info.get("adapter_file", ""),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from PIL import Image
+
 from urae.resolution import Size, check_size
 
 __all__ = ["Request"]
@@ -25,6 +27,8 @@ class Request:
     steps: int
     guidance: float
     """Guidance scale that a guidance-distilled model takes as an input."""
+    native: Image.Image | None = None
+    """The picture at native size that a two-pass method starts from; None for the direct method."""
 
     def __post_init__(self) -> None:
         check_size(self.size)

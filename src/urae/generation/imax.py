@@ -1,0 +1,200 @@
+"""I-Max: a second pass from fresh noise, whose low frequencies are drawn towards the upscaled native picture.
+
+The guide is a straight path too: from the noise of the moment to the guide's clean latents, with velocity
+v_ref = (noisy - guide) / sigma. The model's velocity v becomes v + c P(v_ref - v), where P is a low-pass and c
+falls from 1 to 0 (I-Max). Unlike in the published code, shifted patches leave no border behind, whatever the number of
+steps, and every size that the model can make is fine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from urae.backbones import backbone_of
+from urae.generation.direct import call_settings
+from urae.generation.guide import GuidedEuler, Step, low_pass, velocity_corrected
+from urae.generation.native import TwoPass, upscaled
+from urae.generation.request import Request
+from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
+from urae.resolution.embedding import exact_grid_ids, hookable
+
+__all__ = ["Imax", "Schedule", "encoded", "guided"]
+
+Schedule = Literal["cosine_decay", "constant", "cosine_shift"]
+"""v + c P(v_ref - v) with c = (1 + cos(pi i / N)) / 2; the same with c = 1; c (v_ref - v) + (1 - c) P(v_ref - v)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imax(TwoPass):
+    """Options of I-Max; the defaults are its authors'."""
+
+    name: ClassVar[str] = "imax"
+    steps: ClassVar[int] = 30
+    guidance: ClassVar[float] = 7.0
+
+    schedule: Schedule = "cosine_decay"
+    """How the guide's pull changes over the steps: cosine_decay, constant or cosine_shift."""
+    weight: float = 1.0
+    """Factor in [0, 1] on the pull; 0 is the direct method."""
+    low_pass_level: int = 1
+    """P averages over blocks of 2^level latents (2^level x 8 px); 0 is the identity, all frequencies."""
+    shift: float | Literal["policy"] = 6.0
+    """Timestep shift of the second pass, in place of the policy's; "policy" keeps that."""
+    shifted_patches: bool = False
+    """Let every other step, from the first, cut the latents into tokens half a token further."""
+    repeat_text: bool = False
+    """Repeat the prompt's tokens over a grid of native-size regions, with positions of their own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(
+                f"schedule is {self.schedule!r}: expected one of {', '.join(get_args(Schedule))}"
+            )
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight is {self.weight}: expected a factor in [0, 1]")
+        if not (isinstance(self.low_pass_level, int) and self.low_pass_level >= 0):
+            raise ValueError(
+                f"low_pass_level is {self.low_pass_level!r}: expected a whole number of 0 or more"
+            )
+        if self.shift != "policy" and not (isinstance(self.shift, (int, float)) and self.shift > 0):
+            raise ValueError(f"shift is {self.shift!r}: expected a number above 0, or 'policy'")
+
+    def policy(self, policy: ResolutionPolicy | None) -> ResolutionPolicy | None:
+        """The given policy with this method's shift; without a policy, only the shift."""
+        if self.shift == "policy":
+            return policy
+        return replace(policy or ResolutionPolicy(exact_ids=False), shift=float(self.shift))
+
+    def check(self, pipe: Any, size: Size) -> None:
+        with guided(pipe, torch.zeros(1, 1, *_latent_size(pipe, size)), self):
+            pass
+
+    def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
+        """Fresh noise to an image at the target size, along `request.native`."""
+        guide = encoded(pipe, upscaled(request))
+        with guided(pipe, guide, self):
+            return pipe(num_inference_steps=request.steps, **call_settings(pipe, request, on_step)).images[0]
+
+
+@contextmanager
+def guided(pipe: Any, guide: Tensor, options: Imax) -> Iterator[None]:
+    """Run a stock text-to-image pipeline along a guide, normalised clean latents (1 or B, C, H, W).
+
+    The pipeline is to be called at the guide's size, for one or more images. All is undone on exit.
+    """
+    height, width = guide.shape[-2:]
+    size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
+    shifted = _is_shifted if options.shifted_patches else _is_never_shifted
+
+    def correction(step: Step) -> Tensor:
+        return corrected(step, guide.to(step.noisy), options, offset=int(shifted(step.index)))
+
+    with velocity_corrected(pipe, correction, size=size) as scheduler:
+        hooks: list[Any] = []
+        try:
+            if options.shifted_patches:
+                hooks += _shift_patches(pipe, scheduler, size)
+            if options.repeat_text:
+                hooks += _repeat_text(pipe, size)
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def corrected(step: Step, guide: Tensor, options: Imax, *, offset: int = 0) -> Tensor:
+    """v + w (the schedule's part of v_ref - v), with v_ref = (noisy - guide) / sigma; (B, C, H, W)."""
+    pull = (step.noisy - guide) / step.sigma - step.velocity
+    smooth = low_pass(pull, level=options.low_pass_level, offset=offset)
+    c = (1 + math.cos(math.pi * step.index / step.num_steps)) / 2
+    parts = {
+        "cosine_decay": c * smooth,
+        "constant": smooth,
+        "cosine_shift": c * pull + (1 - c) * smooth,
+    }
+    return step.velocity + options.weight * parts[options.schedule]
+
+
+@torch.no_grad()
+def encoded(pipe: Any, picture: Image.Image) -> Tensor:
+    """Normalised clean latents (1, C, H, W) of a picture: the mean of the VAE's posterior, fp32.
+
+    The published code draws from the posterior, which is narrow; its noise would be that of the second pass.
+    """
+    values = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
+    # An offloaded VAE lies on the CPU and computes elsewhere.
+    pixels = values.permute(2, 0, 1)[None].to(pipe._execution_device, pipe.vae.dtype)
+    mean = pipe.vae.encode(pixels).latent_dist.mode().float()
+    return (mean - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
+
+
+def _latent_size(pipe: Any, size: Size) -> tuple[int, int]:
+    """(height, width) of the latents of an image of `size` (width, height)."""
+    return size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor
+
+
+def _is_shifted(index: int) -> bool:
+    return index % 2 == 0
+
+
+def _is_never_shifted(index: int) -> bool:
+    return False
+
+
+def _shift_patches(pipe: Any, scheduler: GuidedEuler, size: Size) -> list[Any]:
+    """On even steps the transformer sees the latents with a border of one zero, half a token, all around."""
+    flux: Any = backbone_of(pipe)
+    height, width = _latent_size(pipe, size)
+
+    def pad(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if not _is_shifted(scheduler.current_step):
+            return arguments, settings
+        tokens = settings["hidden_states"]
+        padded = F.pad(flux.unpack(tokens, height, width), (1, 1, 1, 1))
+        ids = flux.image_ids(height + 2, width + 2, device=tokens.device)
+        return arguments, settings | {"hidden_states": flux.pack(padded), "img_ids": ids}
+
+    def crop(module: Any, arguments: Any, output: Any) -> Any:
+        if not _is_shifted(scheduler.current_step):
+            return output
+        velocity = flux.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
+        return (flux.pack(velocity),)
+
+    return [
+        hookable(pipe.transformer, "shifted_patches").register_forward_pre_hook(pad, with_kwargs=True),
+        pipe.transformer.register_forward_hook(crop),
+    ]
+
+
+def _repeat_text(pipe: Any, size: Size) -> list[Any]:
+    """The prompt once for each native-size region, its tokens placed at the region's first image token."""
+    grid = native_size(pipe) // PIXELS_PER_TOKEN
+    columns, rows = (max(1, side // native_size(pipe)) for side in size)
+    places = [(0, grid * row, grid * column) for row in range(rows) for column in range(columns)]
+    if len(places) == 1:
+        raise ValueError(
+            f"repeat_text has no effect at {size[0]}x{size[1]}, which holds one region of native size: leave it out"
+        )
+
+    def repeat(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        text, ids = settings["encoder_hidden_states"], settings["txt_ids"].float()
+        offsets = torch.tensor(places, device=ids.device, dtype=ids.dtype)
+        return arguments, settings | {
+            "encoder_hidden_states": text.repeat(1, len(places), 1),
+            "txt_ids": (offsets[:, None] + ids[None]).flatten(0, 1),
+            # Here, because beside such text ids no policy could recognise the rounded grid.
+            "img_ids": exact_grid_ids(settings["img_ids"]),
+        }
+
+    return [hookable(pipe.transformer, "repeat_text").register_forward_pre_hook(repeat, with_kwargs=True)]

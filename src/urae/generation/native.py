@@ -1,0 +1,155 @@
+"""The first pass of the two-pass methods: a picture at native size, made by stock behaviour, kept and reused.
+
+It is the picture that `generate` makes at that size without adapter and policy, so that methods and adapters can
+be compared on the same one. Kept pictures are PNGs in a folder of the user's; a file's name is a hash of all
+that the picture depends on, so a picture of another model or setting is never taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from PIL import Image
+
+from urae.adapters.base import base_of
+from urae.generation.provenance import versions
+from urae.generation.request import Request
+from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
+
+__all__ = ["Natives", "TwoPass", "check_shape", "native_picture_size", "picture_hash", "upscaled"]
+
+MAX_STRETCH = 0.05
+"""Largest difference in aspect ratio, as a share, that upscaling may even out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPass:
+    """How the native picture is made; the options that every two-pass method has.
+
+    The defaults are those of the direct method, so that all methods share their native pictures.
+    """
+
+    name: ClassVar[str]
+    steps: ClassVar[int]
+    guidance: ClassVar[float]
+
+    native_steps: int = 28
+    """Denoising steps of the native pass."""
+    native_guidance: float = 3.5
+    """Guidance scale of the native pass."""
+    native_policy: ResolutionPolicy | Literal["none"] = "none"
+    """Policy of the native pass, its timestep shift included; "none" is stock behaviour."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.native_steps, int) and self.native_steps >= 1):
+            raise ValueError(f"native_steps is {self.native_steps!r}: expected a whole number of 1 or more")
+        if not (math.isfinite(self.native_guidance) and self.native_guidance >= 0):
+            raise ValueError(f"native_guidance is {self.native_guidance}: expected a number of 0 or more")
+        if self.native_policy != "none" and not isinstance(self.native_policy, ResolutionPolicy):
+            raise ValueError(
+                f"native_policy is {self.native_policy!r}: expected a ResolutionPolicy or 'none'"
+            )
+
+    def policy(self, policy: ResolutionPolicy | None) -> ResolutionPolicy | None:
+        """The policy of the second pass, given the one that a direct image would have."""
+        return policy
+
+    def check(self, pipe: Any, size: Size) -> None:
+        """Raise ValueError, before anything is computed, for options that this pipeline cannot follow at `size`."""
+
+    def native_settings(self, request: Request, size: Size) -> dict[str, Any]:
+        """What `generate` is to be asked for the native picture of a request, of `size`."""
+        return {
+            "prompt": request.prompt,
+            "size": size,
+            "policy": self.native_policy,
+            "seed": request.seed,
+            "steps": self.native_steps,
+            "guidance": self.native_guidance,
+        }
+
+    def describe(self, *, steps: int, shift: float) -> str:
+        """What to tell the user about a run of `steps` steps under a timestep shift; empty if nothing."""
+        return ""
+
+
+def native_picture_size(pipe: Any, size: Size) -> Size:
+    """(width, height) of the native picture of an image of `size`: about the native area, and its shape.
+
+    Among sizes of 80% to 125% of the native area, the one whose aspect ratio is nearest, then whose area is.
+    Raises ValueError if there is none, and if `size` is not above the native size.
+    """
+    width, height = size
+    area = native_size(pipe) ** 2
+    if width * height <= area:
+        raise ValueError(
+            f"size {width}x{height} is not above the model's native {native_size(pipe)}x{native_size(pipe)}: "
+            "use the direct method, or a larger size"
+        )
+    sides = range(PIXELS_PER_TOKEN, max(size) + 1, PIXELS_PER_TOKEN)
+    sizes = [(w, h) for w in sides for h in sides if 0.8 <= w * h / area <= 1.25]
+    stretch, _, best = min((_stretch(one, size), abs(math.log(one[0] * one[1] / area)), one) for one in sizes)
+    if stretch > MAX_STRETCH:
+        raise ValueError(
+            f"size {width}x{height} has no native picture of its shape, the nearest is {best[0]}x{best[1]}: "
+            "use the direct method, or a less extreme size"
+        )
+    return best
+
+
+def upscaled(request: Request) -> Image.Image:
+    """The request's native picture at the target size, by bicubic interpolation of its pixels."""
+    assert request.native is not None
+    return request.native.convert("RGB").resize(request.size, Image.Resampling.BICUBIC)
+
+
+def check_shape(picture: Image.Image, size: Size) -> Image.Image:
+    """Return a given native picture if upscaling it to `size` does not distort it."""
+    if _stretch(picture.size, size) > MAX_STRETCH:
+        raise ValueError(
+            f"the native picture is {picture.width}x{picture.height}, of another shape than "
+            f"{size[0]}x{size[1]}: crop it first"
+        )
+    return picture
+
+
+def picture_hash(picture: Image.Image) -> str:
+    """SHA-256 of a picture's size and pixels."""
+    pixels = picture.convert("RGB")
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Natives:
+    """Native pictures in a folder, each under a hash of all that it depends on."""
+
+    folder: Path
+    model: str
+    """Identity of the model's transformer."""
+
+    @classmethod
+    def of(cls, pipe: Any, folder: str | Path) -> Natives:
+        """The pictures of this model. Its weights have to be in their place: call it before offloading."""
+        if getattr(pipe.transformer, "_hf_peft_config_loaded", False):
+            raise ValueError(
+                "native pictures cannot be kept while an adapter is attached by hand: give it as adapter"
+            )
+        base = base_of(pipe.transformer)
+        return cls(folder=Path(folder), model=f"{base.config} {base.weights} {pipe.transformer.dtype}")
+
+    def path(self, settings: Mapping[str, Any]) -> Path:
+        """Where the picture that `generate` makes with these settings is, or will be."""
+        known = {"model": self.model, "versions": versions(), **settings}
+        text = json.dumps(known, sort_keys=True, default=ResolutionPolicy.to_dict)
+        return self.folder / f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}.png"
+
+
+def _stretch(one: Size, other: Size) -> float:
+    """How far two aspect ratios are apart: 0.05 is five percent."""
+    return abs(math.log(one[0] * other[1] / (one[1] * other[0])))
