@@ -100,8 +100,11 @@ def judge(
 
 
 def _show(plan: Plan, cost: Cost, price_in: float, price_out: float) -> None:
-    shape = f"{len(plan.items)} prompts, {len(plan.candidates)} candidates, {len(plan.pairs)} pairs in both orders"
-    console.print(f"{plan.endpoint.model} at {plan.endpoint.base_url}: {shape}, {', '.join(plan.aspects)}")
+    console.print(f"judge: {plan.endpoint.model} at {plan.endpoint.base_url}")
+    console.print(
+        f"prompts: {len(plan.items)}, candidates: {len(plan.candidates)}, pairs: {len(plan.pairs)}, each in both "
+        f"orders, aspects: {', '.join(plan.aspects)}"
+    )
     console.print(
         f"questions: {cost.num_questions}, answered before: {cost.num_answered}, to ask: {cost.num_requests}"
     )

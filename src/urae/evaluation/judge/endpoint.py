@@ -20,6 +20,7 @@ __all__ = ["OPENAI", "Endpoint", "Reply", "Unanswered"]
 
 OPENAI = "https://api.openai.com/v1"
 OPTIONS: Mapping[str, Any] = {"temperature": 0, "seed": 0, "max_completion_tokens": 512}
+COUNTED = ("prompt_tokens", "completion_tokens")
 REFUSALS = ("content_filter", "content_policy_violation")
 
 
@@ -108,7 +109,7 @@ class Endpoint:
             text=self._blackened(content) if isinstance(content, str) else "",
             model=self._blackened(str(body.get("model") or self.model)),
             fingerprint=self._blackened(str(body.get("system_fingerprint") or "")),
-            usage={name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage},
+            usage={name: usage[name] for name in COUNTED if isinstance(usage.get(name), int)},
         )
 
     @property
