@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def entry(room: str, name: str, value: object) -> str:
 
 def signature(value: object) -> str:
     try:
-        return str(inspect.signature(value))  # type: ignore[arg-type]
+        text = str(inspect.signature(value))  # type: ignore[arg-type]
+        return re.sub(r"<function (\S+) at 0x\w+>", r"\1", text).replace("<lambda>", "...")
     except (TypeError, ValueError):  # a Protocol or an exception has none
         return ""
 

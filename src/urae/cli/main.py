@@ -23,6 +23,7 @@ VERBS = {
     "train": "Train an adapter by a recipe.",
     "generate": "Draw prompts at any size, with or without an adapter.",
     "adapter": "Show, convert and merge adapter files.",
+    "judge": "Ask a vision-language model which pictures it prefers; the cost is shown first.",
     "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",
 }
 """What `urae --help` lists: verb -> what it does."""

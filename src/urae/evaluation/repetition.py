@@ -21,7 +21,7 @@ def repetition(image: Image.Image, *, nearest: float = 0.2, overlap: float = 0.2
     small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     smooth = small.filter(ImageFilter.GaussianBlur(SIDE / 8))
     detail = np.asarray(small, dtype=np.float64) - np.asarray(smooth, dtype=np.float64)
-    correlation = sum(_correlate(channel, channel) for channel in np.moveaxis(detail, 2, 0))
+    correlation = np.sum([_correlate(channel, channel) for channel in np.moveaxis(detail, 2, 0)], axis=0)
     energy = (detail**2).sum(axis=2)
     ones = np.ones_like(energy)
     # By Cauchy-Schwarz the correlation at a lag is at most the geometric mean of the two overlapping energies.

@@ -24,7 +24,7 @@ from urae.mini.train.vae import train_vae
 
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 1700),
-    "base": (train_base, 2200),
+    "base": (train_base, 2420),
     "distil": (distil, 120),
     "recogniser": (train_recogniser, 1500),
 }
