@@ -256,6 +256,6 @@ def test_an_image_of_weight_0_is_the_direct_one(small):
 
 def test_the_guide_is_the_mean_of_the_posterior_as_the_backbone_normalises_it(small):
     picture = Image.linear_gradient("L").resize((64, 32)).convert("RGB")
-    pixels = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
     expected = backbone_of(small).encode_images(small, pixels).mean
     torch.testing.assert_close(encoded(small, picture), expected)
