@@ -236,6 +236,7 @@ def test_the_base_is_the_same_in_any_dtype_and_with_adapters(adapter):
             "3de623fc",
         ),
         ("/somewhere/my-flux/transformer", "my-flux", ""),
+        ("/site-packages/urae/mini/weights/transformer", "mini", ""),
     ],
 )
 def test_the_base_has_a_name_but_no_place(path, name, revision):

@@ -228,3 +228,10 @@ def test_an_export_is_a_copy():
     for parameter in attached.parameters():
         parameter.data.add_(1)
     assert not any(B.any() for _, B in adapter.factors.values())
+
+
+def test_what_a_file_cannot_hold_is_refused_at_export():
+    attached = attach(fresh_transformer(), Lora(rank=2))
+    with pytest.raises(ValueError, match="recipe cannot be stored in a file .*give it in JSON types"):
+        attached.export(recipe={"policy": POLICY})
+    assert attached.export(recipe={"size": (256, 128)}).recipe == {"size": [256, 128]}

@@ -72,7 +72,7 @@ class Adapter:
         base: Any = None,
         start: Adapter | str | Path | None = None,
         allow_other_base: bool = False,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ) -> Adapter:
         """Read a safetensors file of any layout that `urae adapter convert` knows, or a published URAE file.
 
@@ -182,7 +182,9 @@ class Adapter:
         ).hexdigest()
 
     @classmethod
-    def _published(cls, parsed: Parsed, *, base: Any, start: Adapter | None, cache: Path | None) -> Adapter:
+    def _published(
+        cls, parsed: Parsed, *, base: Any, start: Adapter | None, cache: str | Path | None
+    ) -> Adapter:
         factors = completed(parsed.factors, base=base, start=start.factors if start else {}, cache=cache)
         rank = next(iter(parsed.factors.values()))[0].shape[0]
         return cls(

@@ -10,6 +10,8 @@ the start to the last bit, in every dtype and under autocast, and it is what the
 from __future__ import annotations
 
 import datetime
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +44,7 @@ DECOMPOSED: dict[type[Spec], Kind] = {Minor: "smallest", Major: "largest", Mica:
 
 
 def attach(
-    transformer: Any, spec: Spec, *, start: Adapter | None = None, cache: Path | None = None
+    transformer: Any, spec: Spec, *, start: Adapter | None = None, cache: str | Path | None = None
 ) -> Attached:
     """Make `spec` trainable on a bare stock transformer (or a pipeline's). Undone by `Attached.detach`.
 
@@ -62,7 +64,7 @@ def attach(
     return _AttachedFactors(transformer, spec, base, start, _initial_factors(transformer, spec, start, cache))
 
 
-class Attached:
+class Attached(ABC):
     """Trainable parameters on a transformer; made by `attach`."""
 
     def __init__(self, transformer: nn.Module, spec: Spec, base: Base, start: Adapter | None) -> None:
@@ -71,10 +73,10 @@ class Attached:
         self.base = base
         self.start = start
 
+    @abstractmethod
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable parameters, fp32: ``<module>.A`` (r, in) and ``<module>.B`` (out, r); for Full by their own
         names."""
-        raise NotImplementedError
 
     def parameters(self) -> list[nn.Parameter]:
         """`named_parameters` without the names, in the same order."""
@@ -109,23 +111,23 @@ class Attached:
             **self._weights(),
             spec=self.spec,
             policy=policy,
-            recipe=recipe or {},
-            data=data or {},
+            recipe=_as_json("recipe", recipe or {}),
+            data=_as_json("data", data or {}),
             base=self.base,
             start=self.start.hash if self.start else "",
             versions={package: version(package) for package in PACKAGES},
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
 
+    @abstractmethod
     def detach(self) -> None:
         """Put the transformer back as it was: modules, weights, flags."""
-        raise NotImplementedError
 
-    def _frozen(self) -> dict[str, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def _frozen(self) -> dict[str, Tensor]: ...
 
-    def _weights(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _weights(self) -> dict[str, Any]: ...
 
 
 class _AttachedFactors(Attached):
@@ -209,7 +211,9 @@ class _AttachedChanges(Attached):
         return {"differences": differences, "layout": "full"}
 
 
-def _initial_factors(transformer: nn.Module, spec: Any, start: Adapter | None, cache: Path | None) -> Factors:
+def _initial_factors(
+    transformer: nn.Module, spec: Any, start: Adapter | None, cache: str | Path | None
+) -> Factors:
     layers = linear_layers(transformer)
     names = select(layers, spec.targets)
     if isinstance(spec, Lora):
@@ -227,7 +231,7 @@ def _gaussian(layer: Any, rank: int) -> Pair:
     return torch.randn(rank, layer.in_features) / rank, torch.zeros(layer.out_features, rank)
 
 
-def _decomposed(name: str, layer: Any, spec: Any, start: Adapter | None, cache: Path | None) -> Pair:
+def _decomposed(name: str, layer: Any, spec: Any, start: Adapter | None, cache: str | Path | None) -> Pair:
     weight = dequantize_module_weight(layer).detach()
     if start is not None and name in start.factors:
         A, B = (factor.to(weight.device) for factor in start.factors[name])
@@ -271,6 +275,14 @@ def _parameter(factor: Any) -> nn.Parameter:
     if parametrize.is_parametrized(factor):
         return factor.parametrizations["weight"].original
     return factor.weight
+
+
+def _as_json(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as a file gives them back; what a file cannot hold is refused now, not when it is written."""
+    try:
+        return json.loads(json.dumps(dict(values)))
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be stored in a file ({error}): give it in JSON types") from error
 
 
 def _check_bare(transformer: nn.Module) -> None:

@@ -87,7 +87,7 @@ def _origin(transformer: nn.Module) -> tuple[str, str]:
     if cached:
         return f"{cached[1]}/{cached[2]}", cached[3]
     if Path(path).is_absolute():  # a local folder's place is nobody's business; its name is a help
-        parts = [part for part in Path(path).parts if part != "transformer"]
+        parts = [part for part in Path(path).parts if part not in ("transformer", "weights")]
         return parts[-1], ""
     return path, ""
 

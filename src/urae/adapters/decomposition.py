@@ -76,7 +76,7 @@ def decompose(weight: Tensor, *, rank: int, kind: Kind) -> Triplets:
     return _of_tall(W, rank, kind)
 
 
-def decompose_cached(weight: Tensor, *, rank: int, kind: Kind, cache: Path | None) -> Triplets:
+def decompose_cached(weight: Tensor, *, rank: int, kind: Kind, cache: str | Path | None) -> Triplets:
     """`decompose`, remembered in the folder `cache` under the weight's hash, the rank and the kind.
 
     ``cache=None`` computes. Entries are written to a temporary name and renamed, and carry a checksum: a damaged

@@ -61,20 +61,18 @@ def inject(transformer: nn.Module, factors: Factors, *, init: bool | str = False
     _check_receptive(transformer)
     check_fits(transformer, factors)
     before = _Before.of(transformer, factors)
+    before.check_placed()
     name = _free_name(transformer)
-    # On the meta device: peft's own initial values would cost time and random numbers, and are replaced below.
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Already found a `peft_config` attribute"
-        )  # several are meant
-        inject_adapter_in_model(_config(factors, init), transformer, name, low_cpu_mem_usage=True)
-    transformer.__dict__["_hf_peft_config_loaded"] = True
-    layers: dict[str, Any] = {module: transformer.get_submodule(module) for module in factors}
-    for module, (A, B) in factors.items():
-        device = before.modules[module].weight.device
-        layers[module].lora_A[name].weight = _frozen(A, device)
-        layers[module].lora_B[name].weight = _frozen(B, device)
-    before.activate(transformer, name)
+    try:
+        layers = _wrapped(transformer, name, factors, init)
+        for module, (A, B) in factors.items():
+            device = before.modules[module].weight.device
+            layers[module].lora_A[name].weight = _frozen(A, device)
+            layers[module].lora_B[name].weight = _frozen(B, device)
+        before.activate(transformer, name)
+    except BaseException:
+        before.restore(transformer, name)
+        raise
     _maybe_remove_and_reapply_group_offloading(transformer)
     return Injection(transformer=transformer, name=name, layers=layers, before=before)
 
@@ -103,6 +101,15 @@ def check_fits(transformer: nn.Module, factors: Factors) -> None:
                 f"the adapter expects {name!r} to be {B.shape[0]} x {A.shape[1]}, but in this model it is "
                 f"{shape[0]} x {shape[1]}"
             )
+
+
+def _wrapped(transformer: nn.Module, name: str, factors: Factors, init: bool | str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several are meant
+        # On the meta device: peft's own initial values would cost time and random numbers, and are replaced.
+        inject_adapter_in_model(_config(factors, init), transformer, name, low_cpu_mem_usage=True)
+    transformer.__dict__["_hf_peft_config_loaded"] = True
+    return {module: transformer.get_submodule(module) for module in factors}
 
 
 def _check_receptive(transformer: nn.Module) -> None:
@@ -168,6 +175,13 @@ class _Before:
             ],
             attributes=attributes,
         )
+
+    def check_placed(self) -> None:
+        for name, module in self.modules.items():
+            if module.weight.is_meta:
+                raise ValueError(
+                    f"{name} has no weights yet: use the adapter before enable_sequential_cpu_offload()"
+                )
 
     def activate(self, transformer: nn.Module, name: str) -> None:
         """Make the new adapter active beside those that were."""

@@ -22,7 +22,7 @@ from urae.errors import BadFile
 __all__ = ["completed"]
 
 
-def completed(trained: Factors, *, base: Any, start: Factors, cache: Path | None) -> dict[str, Pair]:
+def completed(trained: Factors, *, base: Any, start: Factors, cache: str | Path | None) -> dict[str, Pair]:
     """The LoRA on the untouched `base` that does what the trained minor factors do on its residual.
 
     Rank 2r, and 3r where `start`, the factors that were fused first, has rank r.

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from urae import mini
 from urae.adapters import Adapter
 from urae.adapters.factors import product_norm
 from urae.adapters.merge import merge as merge_adapters
@@ -32,7 +33,8 @@ Input = Annotated[
 BaseModel = Annotated[
     str,
     typer.Option(
-        "--base", help="Base model: a hub id or a diffusers folder. Only the published 4K file needs it."
+        "--base",
+        help="Base model: mini, a hub id or a diffusers folder. Only the published 4K file needs it.",
     ),
 ]
 Start = Annotated[
@@ -99,6 +101,8 @@ def _load(path: Path, base: str, start: str) -> Adapter:
 
 
 def _transformer(name: str) -> nn.Module:
+    if name == "mini":
+        return mini.pipeline().transformer
     return diffusers.AutoModel.from_pretrained(name, subfolder="transformer")
 
 
