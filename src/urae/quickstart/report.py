@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NEXT_COMMAND", "write_report"]
 
-NEXT_COMMAND = """urae generate "a flat tiger left of a glossy umbrella on a wood background" \\
-    --model mini --size 512x512 --adapter urae-quickstart/mini-4x/adapter.safetensors --out tiger.png"""
+NEXT_COMMAND = """urae generate "a flat ghost on a wood background" \\
+    --model mini --size 512x512 --adapter urae-quickstart/mini-4x/adapter.safetensors --out pictures"""
 
 MEANINGS = {
     "truth": ("truth", "rendered, not generated"),

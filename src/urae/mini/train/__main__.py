@@ -25,7 +25,7 @@ from urae.mini.train.vae import train_vae
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 1700),
     "base": (train_base, 2420),
-    "distil": (distil, 120),
+    "distil": (distil, 100),
     "recogniser": (train_recogniser, 1500),
 }
 """Stage -> its function and its number of steps in the shipped weights."""
