@@ -17,6 +17,7 @@ from tiny_flux import (
 )
 
 from urae.adapters import Adapter, Full, Lora, Minor, base_of
+from urae.adapters.injection import inject
 from urae.errors import WrongBase
 from urae.resolution import ResolutionPolicy
 
@@ -256,12 +257,22 @@ def test_offloaded_models(adapter, other):
     with adapter.on(transformer):
         assert torch.equal(output(transformer), expected)
     assert torch.equal(output(transformer), plain)
+
+
+def test_a_model_without_its_weights_is_refused(adapter):
     meta = fresh_transformer().to("meta")
-    with (
-        pytest.raises(ValueError, match="use the adapter before enable_sequential_cpu_offload"),
-        adapter.on(meta),
-    ):
-        pass
+    for each in (adapter, Adapter.load(GOLDEN / "urae_2k_adapter.safetensors")):
+        with pytest.raises(ValueError, match="before enable_sequential_cpu_offload"), each.on(meta):
+            pass
+
+
+def test_a_failure_inside_peft_leaves_nothing_behind(adapter):
+    transformer = fresh_transformer()
+    before, prediction = snapshot(transformer), output(transformer)
+    with pytest.raises(ValueError, match="Unknown initialization"):
+        inject(transformer, adapter.factors, init="nonsense")
+    assert snapshot(transformer) == before
+    assert torch.equal(output(transformer), prediction)
 
 
 def test_a_compiled_wrapper_is_looked_through(adapter):
