@@ -120,6 +120,13 @@ def test_the_policy_of_training_is_the_adapters(pipe, recipe, policy, expected):
     assert train(pipe, recipe(policy=policy, steps=1)).policy == expected
 
 
+def test_positions_that_follow_the_noise_level_take_one_image_a_part(pipe, recipe):
+    policy = ResolutionPolicy(rope="dype", scale=2.0, native_grid=4)
+    with pytest.raises(ValueError, match="set gradient_accumulation=2, one image a part"):
+        train(pipe, recipe(policy=policy))
+    assert train(pipe, recipe(policy=policy, gradient_accumulation=2, steps=1)).policy == policy
+
+
 @pytest.mark.parametrize("spec", [Minor(rank=2), Full(targets=("attn.to_q",))])
 def test_every_kind_trains_under_bf16(pipe, recipe, spec):
     made = recipe(adapter=spec, base_dtype="bf16", steps=2)

@@ -58,7 +58,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     accelerator = _accelerator(recipe)
     policy = _policy(pipe, recipe)
     recipe = replace(recipe, policy=policy)
-    _check_fit(pipe, recipe, accelerator)
+    _check_fit(pipe, recipe, policy, accelerator)
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     data = _cached(pipe, recipe, accelerator)
     train_on, held_out = hold_out(data.entries, recipe.num_validation)
@@ -128,11 +128,16 @@ def _policy(pipe: Any, recipe: Recipe) -> ResolutionPolicy:
     return makers[recipe.policy]()
 
 
-def _check_fit(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> None:
+def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator) -> None:
     parts = accelerator.num_processes * recipe.gradient_accumulation
     if recipe.batch_size % parts:
         raise ValueError(
             f"batch_size is {recipe.batch_size}: expected a multiple of processes x gradient_accumulation = {parts}"
+        )
+    if policy.rope.startswith("dype") and recipe.batch_size > parts:
+        raise ValueError(
+            f"policy.rope {policy.rope!r} needs one noise level a call of the model, and images differ in theirs: "
+            f"set gradient_accumulation={recipe.batch_size // accelerator.num_processes}, one image a part"
         )
     if recipe.base_dtype == "fp32" and pipe.transformer.dtype != torch.float32:
         raise ValueError(
