@@ -47,6 +47,12 @@ def test_decaying_spectra(decades, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_matrices_too_small_for_the_iteration(kind):
+    for size in (30, 90, 200, 215, 220):
+        assert_agrees_with_full_svd(decaying(size, 3), 8, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bf16_weights(kind):
     assert_agrees_with_full_svd(random_matrix(512, 512).bfloat16(), 8, kind)
 

@@ -119,7 +119,9 @@ def _krylov(W: Tensor, rank: int, kind: Kind) -> Triplets | None:
     """Block Lanczos with full reorthogonalisation: M Q = Q H + X C on the last block. None where the subspace would
     outgrow a third of the matrix before it converges."""
     block, limit = rank + OVERSAMPLING, W.shape[1] // 3
-    operator = _InverseGram(W) if kind == "smallest" and 3 * block <= limit else _Gram(W)
+    if 3 * block > limit:
+        return None
+    operator = _InverseGram(W) if kind == "smallest" else _Gram(W)
     generator = torch.Generator().manual_seed(0)
     X = torch.linalg.qr(torch.randn(W.shape[1], block, generator=generator, dtype=W.dtype).to(W.device)).Q
     Q, H = X[:, :0], X.new_empty(0, 0)
@@ -128,7 +130,7 @@ def _krylov(W: Tensor, rank: int, kind: Kind) -> Triplets | None:
         Q = torch.cat([Q, X], dim=1)
         X, projected, C = _orthogonal(operator.apply(X), Q)
         H = _bordered(H, projected)
-        if Q.shape[1] < min(next_check, limit - block):
+        if Q.shape[1] < min(next_check, limit - block + 1):
             continue
         values, vectors = torch.linalg.eigh(H)
         residual = C @ vectors[-block:, -rank:]

@@ -80,8 +80,8 @@ def _our_metadata(path: Path, metadata: Mapping[str, str], tensors: Mapping[str,
         return {}
     try:
         described = json.loads(metadata["urae"])
-        version, checksum = described.pop("format"), described.pop("sha256")
-    except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+        version, checksum = int(described.pop("format")), described.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadFile(f"{path.name} has damaged urae metadata: fetch or save it again") from error
     if version > FORMAT:
         raise BadFile(f"{path.name} has format {version}, this urae reads up to {FORMAT}: upgrade urae")
