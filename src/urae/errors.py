@@ -1,11 +1,11 @@
 """What can go wrong in the world, as opposed to in what a user gave (that is a ``ValueError``).
 
-    UraeError
-    ├── MissingExtra       an optional package is not installed; the message holds the line that installs it
-    ├── WrongBase          an adapter or a checkpoint does not belong to the model it is applied to
-    ├── BadFile            a file is truncated, damaged, or of a layout that we do not read
-    ├── StaleCache         cached latents or embeddings do not belong to the data or model in use
-    └── TrainingDiverged   the loss became NaN or infinite
+UraeError
+├── MissingExtra       an optional package is not installed; the message holds the line that installs it
+├── WrongBase          an adapter or a checkpoint does not belong to the model it is applied to
+├── BadFile            a file is truncated, damaged, or of a layout that we do not read
+├── StaleCache         cached latents or embeddings do not belong to the data or model in use
+└── TrainingDiverged   the loss became NaN or infinite
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def pipeline(dtype: torch.dtype = torch.float32) -> FluxPipeline:
     It draws captions of `urae.mini.scene`, such as "a flat tiger left of a glossy umbrella on a wood
     background". Without `height` and `width` a call makes the native size."""
     with _without_bars():
-        pipe = FluxPipeline.from_pretrained(WEIGHTS, torch_dtype=dtype)
+        pipe = FluxPipeline.from_pretrained(WEIGHTS, dtype=dtype)
     pipe.default_sample_size = pipe.vae.config.sample_size // pipe.vae_scale_factor
     return pipe
 

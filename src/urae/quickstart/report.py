@@ -30,8 +30,8 @@ MEANINGS = {
 
 STORIES = {
     256: "What 2K is to FLUX.1. Asked directly, the model meets positions and a timestep shift it was never "
-    "trained with. The policy puts one object back in its place, blurred and dotted. The LoRA, trained on clean "
-    "images at this size, draws its edges and texture.",
+    "trained with, and draws copies or loses the subject. The policy interpolates positions, scales attention and "
+    "keeps the shift. The adapter is a LoRA, trained under that policy on clean images of this size.",
     512: "What 4K is to FLUX.1: only real images exist here, some blurred, over-compressed or wrongly captioned. "
     "The adapter starts from the 256 px one and trains the smallest singular components of the weights.",
 }
