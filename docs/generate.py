@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import urae
 from urae.cli.main import VERBS, verb
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -58,6 +59,7 @@ def command_text(command: Any, name: str) -> str:
 def parameter_row(parameter: Any) -> str:
     name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
     default = "" if parameter.default in (None, ()) or parameter.required else str(parameter.default)
+    default = default.replace(str(Path(urae.__file__).parent), "urae")
     meaning = (getattr(parameter, "help", "") or "").replace("|", "\\|")
     return f"| `{name}` | {default} | {meaning} |"
 
