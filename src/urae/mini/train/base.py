@@ -17,17 +17,18 @@ from torch import nn
 
 from urae.mini.model import NATIVE_SIZE, TEXT_TOKENS, build_pipeline
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, cosine, write_atomically
+from urae.mini.train.progress import Progress, write_atomically
 from urae.mini.train.vae import load_vae, scene_pixels
-from urae.mini.world import FAMILIAR, Scene, scene
+from urae.mini.world import Scene, familiar_scene, scene
 
 Tokens = tuple[torch.Tensor, torch.Tensor]
 """T5 token ids (B, 32) and CLIP token ids (B, 77)."""
 
 FOCUS_FROM = 1900
-"""From this step on only `FAMILIAR` objects, alone and at least 72 units large: an hour of two CPU cores is too
-short for 120 glyphs, and long enough for these 16. (In the shipped weights steps 1301 to 1900 already drew from
-20 objects, these among them.)"""
+"""From this step on only `familiar_scene`: two hours of two CPU cores are too short for 120 glyphs, and long
+enough for these 16. Backgrounds, places, sizes and words are learnt from the whole world before."""
+
+NUM_FAMILIAR = 6_000
 
 PAIRS = 0.2
 """Share of scenes with two objects: below the world's third, since single objects come first."""
@@ -41,7 +42,7 @@ def train_base(
     latents = Latents(pipe, num_scenes, out)
     pipe.to(device)
     weights = trained_weights(pipe)
-    optimizers = optimizers_for(weights, peak=1e-3)
+    optimizers = optimizers_for(weights, peak=8e-4)
     average = {k: v.detach().clone() for k, v in weights.items()}
     first = _resume(out / "base.safetensors", weights, average, optimizers)
     progress = Progress(out / "base.jsonl")
@@ -64,9 +65,9 @@ def train_base(
 
 
 def _rate(step: int, steps: int) -> float:
-    """Learning-rate factor: a cosine over the whole run until step 1600, then 0.7, falling to zero over the last
-    150 steps. Objects were still forming when the cosine had become small."""
-    return cosine(step, steps) if step <= 1600 else 0.7 * min(1.0, (steps + 1 - step) / 150)
+    """Learning-rate factor: 100 steps of warm-up, flat, and linear to zero over the last eighth. Flat, because
+    objects are still forming when a cosine has become small."""
+    return min(1.0, step / 100, (steps + 1 - step) / (steps / 8))
 
 
 def flow_matching_loss(pipe: FluxPipeline, clean: torch.Tensor, tokens: Tokens, step: int) -> torch.Tensor:
@@ -128,48 +129,48 @@ def tokenize(pipe: FluxPipeline, captions: list[str]) -> Tokens:
 
 
 class Latents:
-    """Scenes 0 .. num - 1 at the native size, encoded once: posterior mean and std, both captions as
-    tokens."""
+    """Scenes of the whole world and familiar ones at the native size, each encoded once."""
 
-    def __init__(self, pipe: FluxPipeline, num: int, out: Path) -> None:
-        cache = out / "latents.safetensors"
-        if not cache.exists():
-            parts = [_encode(pipe.vae, range(i, i + 50)) for i in range(0, num, 50)]
-            write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
-        latents = load_file(cache)
-        self.mean, self.std = latents["mean"], latents["std"]
-        scenes = [scene(i, pairs=PAIRS) for i in range(num)]
-        self.short = tokenize(pipe, [s.caption() for s in scenes])
-        self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in scenes])
+    def __init__(self, pipe: FluxPipeline, num_scenes: int, out: Path) -> None:
+        world = [scene(i, pairs=PAIRS) for i in range(num_scenes)]
+        familiar = [familiar_scene(i) for i in range(NUM_FAMILIAR)]
+        self.world = Pool(pipe, world, out / "latents.safetensors")
+        self.familiar = Pool(pipe, familiar, out / "familiar.safetensors")
         self.empty = tokenize(pipe, [""])
-        self.focus = torch.tensor([i for i, s in enumerate(scenes) if _is_familiar(s)])
 
     def batch(self, step: int, size: int) -> tuple[torch.Tensor, Tokens]:
         """Clean latents (size, 16, 16, 16) and captions: 36% detailed, 54% short, 10% empty."""
         rng = np.random.default_rng([step, 2])
-        pool = self.focus if step > FOCUS_FROM else torch.arange(len(self.mean))
-        rows = pool[torch.from_numpy(rng.integers(0, len(pool), size=size))]
-        noise = torch.randn(size, *self.mean.shape[1:], generator=torch.Generator().manual_seed(step))
+        pool = self.familiar if step > FOCUS_FROM else self.world
+        rows = torch.from_numpy(rng.integers(0, len(pool.mean), size=size))
+        noise = torch.randn(size, *pool.mean.shape[1:], generator=torch.Generator().manual_seed(step))
         detailed = torch.from_numpy(rng.random(size) < 0.4)[:, None]
         empty = torch.from_numpy(rng.random(size) < 0.1)[:, None]
         t5, clip = (
             torch.where(
-                empty, self.empty[i], torch.where(detailed, self.detailed[i][rows], self.short[i][rows])
+                empty, self.empty[i], torch.where(detailed, pool.detailed[i][rows], pool.short[i][rows])
             )
             for i in (0, 1)
         )
-        return self.mean[rows] + self.std[rows] * noise, (t5, clip)
+        return pool.mean[rows] + pool.std[rows] * noise, (t5, clip)
 
 
-def _is_familiar(scene: Scene) -> bool:
-    return len(scene.things) == 1 and scene.things[0].name in FAMILIAR and scene.things[0].size >= 72
+class Pool:
+    """Posterior mean and std of scenes, from `cache` where it exists, and both captions as tokens."""
+
+    def __init__(self, pipe: FluxPipeline, scenes: list[Scene], cache: Path) -> None:
+        if not cache.exists():
+            parts = [_encode(pipe.vae, scenes[i : i + 50]) for i in range(0, len(scenes), 50)]
+            write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
+        latents = load_file(cache)
+        self.mean, self.std = latents["mean"], latents["std"]
+        self.short = tokenize(pipe, [s.caption() for s in scenes])
+        self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in scenes])
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, seeds: range) -> dict[str, torch.Tensor]:
-    posterior = vae.encode(
-        torch.stack([scene_pixels(i, NATIVE_SIZE, pairs=PAIRS) for i in seeds])
-    ).latent_dist
+def _encode(vae: AutoencoderKL, scenes: list[Scene]) -> dict[str, torch.Tensor]:
+    posterior = vae.encode(torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes])).latent_dist
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
     return {"mean": (posterior.mean - shift) * scale, "std": posterior.std * scale}
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from urae.mini.model import NATIVE_SIZE, build_vae
 from urae.mini.train.muon import Muon
 from urae.mini.train.progress import Progress, cosine, write_atomically
-from urae.mini.world import render, scene
+from urae.mini.world import Scene, render, scene
 
 
 def train_vae(out: Path, *, steps: int, batch: int = 8, crop: int = 64, device: str = "cpu") -> None:
@@ -98,7 +98,7 @@ def load_vae(out: Path) -> AutoencoderKL:
     vae = build_vae()
     state = load_file(out / "vae.safetensors")
     vae.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("ema.")})
-    pixels = torch.stack([scene_pixels(i, NATIVE_SIZE) for i in range(64)])
+    pixels = torch.stack([scene_pixels(scene(i), NATIVE_SIZE) for i in range(64)])
     with torch.no_grad():
         latents = vae.encode(pixels).latent_dist.mean
     vae.register_to_config(
@@ -107,7 +107,6 @@ def load_vae(out: Path) -> AutoencoderKL:
     return vae.eval()
 
 
-def scene_pixels(seed: int, size: int, *, pairs: float = 1 / 3) -> torch.Tensor:
-    """Scene `seed` as (3, size, size) in [-1, 1]."""
-    pixels = np.array(render(scene(seed, pairs=pairs), size))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+def scene_pixels(scene: Scene, size: int) -> torch.Tensor:
+    """(3, size, size) in [-1, 1]."""
+    return torch.from_numpy(np.array(render(scene, size))).permute(2, 0, 1).float() / 127.5 - 1
