@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import diffusers
 import typer
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -142,7 +143,7 @@ def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
         ("data", _settings(described["data"])),
         ("base", str(adapter.base) if adapter.base else "not recorded"),
         ("start", adapter.start[:12] or "none"),
-        ("size on disk", f"{path.stat().st_size / 2**20:.1f} MiB"),
+        ("size on disk", filesize.decimal(path.stat().st_size)),
         ("created", adapter.created or "not recorded"),
         ("hash", adapter.hash[:12]),
         *[(f"norm of {group}", f"{norm:.4g}") for group, norm in _norms(adapter).items()],
