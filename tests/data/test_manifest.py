@@ -1,12 +1,12 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
 from tiny import write_images
-from urae.data import read_manifest, read_records, scan_folder, write_manifest
+from urae.data import Record, read_manifest, read_records, scan_folder, write_manifest
 from urae.errors import BadFile
 
 
@@ -33,6 +33,28 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
     write_manifest(records, tmp_path / "train.jsonl")
     assert read_manifest(tmp_path / "train.jsonl") == records
     assert read_records(tmp_path / "train.jsonl") == (records, tmp_path)
+
+
+def test_where_an_image_came_from_is_kept(tmp_path):
+    folder = write_images(tmp_path, [(64, 64), (80, 48)])
+    bare, record = scan_folder(folder)
+    teacher = {"name": "flux-pro-1.1-ultra", "settings": {"raw": True, "seed": 7}}
+    known = replace(record, licence="CC0-1.0", teacher=teacher, time="2026-11-22T12:00:00+00:00")
+    write_manifest([bare, known], tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl") == [bare, known]
+    assert (bare.licence, bare.teacher, bare.time) == (None, None, None)
+
+
+def test_a_line_may_leave_out_where_the_image_came_from(tmp_path):
+    (record,) = scan_folder(write_images(tmp_path, [(64, 64)]))
+    line = asdict(record)
+    for name in ("licence", "teacher", "time"):
+        del line[name]
+    assert Record.from_dict(line) == record
+    with pytest.raises(
+        ValueError, match=r"captions, file, id, size, source and may have licence, teacher, time"
+    ):
+        Record.from_dict(line | {"license": "CC0-1.0"})
 
 
 def test_the_id_follows_the_content_not_the_name(tmp_path):

@@ -7,7 +7,7 @@ was cached for the old one is not used for it.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,12 @@ class Record:
     """Text by kind: "original", "detailed" or both."""
     source: str
     """Where the image came from: a teacher, a collection, "folder"."""
+    licence: str | None = None
+    """Under which the image may be used, such as "CC-BY-4.0"; None where it is not known."""
+    teacher: dict[str, Any] | None = None
+    """The model that made the image and its settings, seed included, as JSON values; None for a real image."""
+    time: str | None = None
+    """When the image arrived, ISO 8601 in UTC; None where it is not known."""
 
     def __post_init__(self) -> None:
         if not self.captions or set(self.captions) - set(CAPTION_KINDS):
@@ -44,23 +50,31 @@ class Record:
             )
 
     @classmethod
-    def of(cls, path: Path, *, root: Path, captions: dict[str, str], source: str) -> Record:
-        """The record of an image file below `root`. An unreadable image is a `BadFile`."""
+    def of(
+        cls, path: Path, *, root: Path, captions: dict[str, str], source: str, **provenance: Any
+    ) -> Record:
+        """The record of an image file below `root`; `provenance`: licence, teacher, time. An unreadable image is a
+        `BadFile`."""
         try:
             with Image.open(path) as image:
                 size = _seen_size(image)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise BadFile(f"{path} cannot be read as an image ({error}): replace or remove it") from error
         file = path.relative_to(root).as_posix()
-        return cls(id=content_hash(path), file=file, size=size, captions=captions, source=source)
+        return cls(
+            id=content_hash(path), file=file, size=size, captions=captions, source=source, **provenance
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
-        """The record of one manifest line. A missing or unknown key is a `ValueError`."""
+        """The record of one manifest line, whose licence, teacher and time may be left out. Another missing key,
+        or an unknown one, is a `ValueError`."""
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        required = {field.name for field in fields(cls) if field.default is MISSING}
+        if not required <= set(values) <= known:
             raise ValueError(
-                f"a record has the keys {', '.join(sorted(known))}, got {', '.join(sorted(values))}"
+                f"a record has the keys {', '.join(sorted(required))} and may have "
+                f"{', '.join(sorted(known - required))}, got {', '.join(sorted(values))}"
             )
         width, height = values["size"]
         return cls(**{**values, "size": (width, height)})

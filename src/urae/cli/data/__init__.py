@@ -1,0 +1,11 @@
+"""`urae data`: from nothing to a cached training set, one command a step."""
+
+from __future__ import annotations
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="Collect, import, caption, cache and inspect the images to train on."
+)
