@@ -23,8 +23,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One process a core with one thread each: faster than one process with a thread a core, most models being tiny.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
