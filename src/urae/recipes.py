@@ -28,7 +28,7 @@ PHOTOGRAPHS = (
 SCENES = (
     "a glossy umbrella on a wood background",
     "a flat tiger on a sky background",
-    "a flat castle left of a glossy rocket on a grass background",
+    "a flat castle on a grass background",
     "a glossy apple on a brick background",
 )
 """What the sample images of the miniature show."""

@@ -1,8 +1,9 @@
 """Data sets that are rendered rather than collected: scenes of the miniature's world, named in place of a
 folder.
 
-`mini:clean:384` is 384 truthfully captioned scenes, as a strong teacher gives them; `mini:real:384` the same
-scenes as the web gives them, some blurred, compressed, watermarked or wrongly captioned.
+`mini:clean:384` is 384 truthfully captioned scenes of what the miniature knows (`urae.mini.familiar_scene`), as a
+strong teacher gives them; `mini:real:384` the same scenes as the web gives them, some blurred, compressed,
+watermarked or wrongly captioned.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
-from urae.mini import Damage, write_dataset
+from urae.mini import Damage, familiar_scene, write_dataset
 
 __all__ = ["is_scenes", "render_scenes"]
 
@@ -36,6 +37,6 @@ def render_scenes(source: str, folder: Path, *, size: int) -> Path:
     if not rendered.is_dir():
         unfinished = folder / f".unfinished-{rendered.name}"
         shutil.rmtree(unfinished, ignore_errors=True)
-        write_dataset(unfinished, num, size, damage=DAMAGES[kind])
+        write_dataset(unfinished, num, size, damage=DAMAGES[kind], draw=familiar_scene)
         unfinished.replace(rendered)
     return rendered
