@@ -4,22 +4,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchHeunDiscreteScheduler
-from latents import SIZE, draw
+from latents import SIZE, draw, transformer_call, unpacked
 from PIL import Image
 
 from urae.backbones import backbone_of
 from urae.generation import Imax, generate
-from urae.generation.imax import encoded, guided
+from urae.generation.imax import guided
+from urae.generation.native import encoded
 from urae.resolution import ResolutionPolicy
 
 
 @pytest.fixture
 def guide():
     return torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(9))
-
-
-def unpacked(pipe, images, size=SIZE):
-    return pipe._unpack_latents(images, size[1], size[0], 8)
 
 
 def guided_draw(pipe, embeds, guide, size=SIZE, num=1, steps=3, **options):
@@ -93,30 +90,6 @@ def dense(pipe, embeds, guide, *, shift, steps, guidance=3.5, shifted=False, gri
                 smooth[..., y, x] = pull[..., rows, :][..., columns].mean(dim=(-2, -1))
         noisy = noisy + (sigmas[i + 1] - sigmas[i]) * (velocity + c * smooth)
     return noisy
-
-
-@torch.no_grad()
-def transformer_call(pipe, embeds, latents, sigma, text, text_ids, guidance):
-    _, channels, height, width = latents.shape
-    patches = [
-        latents[0, :, y : y + 2, x : x + 2].reshape(-1)
-        for y in range(0, height, 2)
-        for x in range(0, width, 2)
-    ]
-    ids = [[0, y, x] for y in range(height // 2) for x in range(width // 2)]
-    tokens = pipe.transformer(
-        hidden_states=torch.stack(patches)[None],
-        timestep=torch.tensor([sigma]),
-        guidance=torch.tensor([guidance]),
-        pooled_projections=embeds["pooled_prompt_embeds"],
-        encoder_hidden_states=text,
-        txt_ids=text_ids,
-        img_ids=torch.tensor(ids).float(),
-    ).sample[0]
-    out = torch.zeros_like(latents)
-    for (_, y, x), token in zip(ids, tokens, strict=True):
-        out[0, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2] = token.reshape(channels, 2, 2)
-    return out
 
 
 @pytest.mark.parametrize("steps", [2, 3])

@@ -1,7 +1,9 @@
 """Making images: the methods, where the memory goes, opening a model, and what a PNG says about itself."""
 
 from urae.generation.direct import Direct
+from urae.generation.esrgan import Esrgan
 from urae.generation.generate import DEFAULT_GUIDANCE, generate, policy_for
+from urae.generation.hiflow import Hiflow
 from urae.generation.imax import Imax
 from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import method_from_texts, method_named
@@ -9,14 +11,18 @@ from urae.generation.native import TwoPass, native_picture_size
 from urae.generation.open import model_name, open_pipeline
 from urae.generation.provenance import Provenance, read_png_metadata, save_png
 from urae.generation.sdedit import Sdedit, nominal_strength
+from urae.generation.tiled import Tiled
 
 __all__ = [
     "DEFAULT_GUIDANCE",
     "Direct",
+    "Esrgan",
+    "Hiflow",
     "Imax",
     "MemoryPlan",
     "Provenance",
     "Sdedit",
+    "Tiled",
     "TwoPass",
     "generate",
     "method_from_texts",

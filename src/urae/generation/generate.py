@@ -20,9 +20,17 @@ from urae.adapters import Adapter
 from urae.generation.direct import Direct
 from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import Method, method_named, options_of
-from urae.generation.native import Natives, TwoPass, check_shape, native_picture_size, picture_hash
+from urae.generation.native import (
+    Native,
+    Natives,
+    TwoPass,
+    check_shape,
+    native_pass,
+    native_picture_size,
+    picture_hash,
+)
 from urae.generation.open import model_name
-from urae.generation.provenance import Provenance, save_png, versions
+from urae.generation.provenance import Provenance, versions
 from urae.generation.request import Request
 from urae.resolution import (
     ResolutionPolicy,
@@ -69,10 +77,10 @@ def generate(
     the one that is on already, else `ResolutionPolicy.for_size` above the native size; "none" is stock behaviour.
 
     A two-pass method starts from a picture at native size: `native`, one picture or file for all images or one for
-    each, else it is made without the adapter, and with the folder `natives` kept there and taken from there the
-    next time. `memory` "auto" is `plan_memory`. `on_step` is called after each denoising step of both passes
-    (those of a picture taken from the folder count at once), `on_native` with each native picture, `on_image`
-    with each finished image.
+    each (not for a method that also follows how the picture came about), else it is made without the adapter, and
+    with the folder `natives` kept there and taken from there the next time. `memory` "auto" is `plan_memory`.
+    `on_step` is called after each denoising step of both passes (those of a picture taken from the folder count at
+    once), `on_native` with each native picture, `on_image` with each finished image.
 
     Returns one image for a prompt and a seed, else a list, all seeds of the first prompt first. Raises
     ValueError for a size, method or setting that the model cannot follow, before anything is computed.
@@ -81,6 +89,10 @@ def generate(
     method = method_named(method, {}) if isinstance(method, str) else method
     if guidance != "auto":
         _check_guidance(pipe, guidance)
+    if method.steps == 0:
+        _check_not_denoising(method, adapter=adapter, policy=policy, steps=steps, guidance=guidance)
+    elif steps != "auto" and steps < 1:
+        raise ValueError(f"steps is {steps}: expected 1 or more")
     chosen = method.policy(policy_for(pipe, size, adapter=adapter, policy=policy))
     plan = plan_memory(pipe, size) if memory == "auto" else memory
     requests = [
@@ -97,16 +109,19 @@ def generate(
     if isinstance(method, TwoPass):
         method.check(pipe, size)
         if native is None:
-            pictures = _made(pipe, method, requests, natives, memory, on_step, on_native)
+            passes = _made(pipe, method, requests, natives, memory, on_step, on_native)
         else:
-            pictures = _given(native, requests, natives)
-        requests = [replace(one, native=picture) for one, picture in zip(requests, pictures, strict=True)]
+            passes = _given(method, native, requests, natives)
+        requests = [
+            replace(request, native=one.picture, native_path=one.path)
+            for request, one in zip(requests, passes, strict=True)
+        ]
     elif native is not None or natives is not None:
         raise ValueError(f"a native picture has no effect with the {method.name} method: leave it out")
     logger.info("memory: %s", plan)
     images = []
     with _prepared(pipe, adapter, chosen, plan):
-        if chosen is None:
+        if chosen is None and method.steps:
             warn_dynamic_shift(pipe, size, steps=requests[0].steps)
         for request in requests:
             image = method.draw(pipe, request, on_step=on_step)
@@ -140,9 +155,17 @@ def policy_for(
 
 
 def _given(
-    native: Picture | Sequence[Picture], requests: Sequence[Request], natives: str | Path | None
-) -> list[Image.Image]:
+    method: TwoPass,
+    native: Picture | Sequence[Picture],
+    requests: Sequence[Request],
+    natives: str | Path | None,
+) -> list[Native]:
     """The native pictures that the user has, one for each request."""
+    if method.needs_path:
+        raise ValueError(
+            f"{method.name} follows the native pass step by step, which a given picture does not tell: leave native "
+            "out, or set the method's reference to 'picture'"
+        )
     if natives is not None:
         raise ValueError("natives has no effect where the native pictures are given: leave one out")
     pictures = _several("native", native) * (1 if _is_list(native) else len(requests))
@@ -152,7 +175,9 @@ def _given(
             "give one for each, all seeds of the first prompt first, or one for all"
         )
     opened = [one if isinstance(one, Image.Image) else Image.open(one) for one in pictures]
-    return [check_shape(one, request.size) for one, request in zip(opened, requests, strict=True)]
+    return [
+        Native(picture=check_shape(one, request.size)) for one, request in zip(opened, requests, strict=True)
+    ]
 
 
 def _made(
@@ -163,28 +188,28 @@ def _made(
     memory: MemoryPlan | Literal["auto"],
     on_step: Callable[[], None],
     on_native: Callable[[Image.Image], None],
-) -> list[Image.Image]:
-    """A native picture for each request, from the folder or made now."""
+) -> list[Native]:
+    """A native pass for each request, from the folder or made now."""
     size = native_picture_size(pipe, requests[0].size)
     # One tile of the VAE is of native size, and a longer picture of that area needs no tiles either.
     plan = replace(plan_memory(pipe, size) if memory == "auto" else memory, tile_vae=False)
     kept = None if natives is None else Natives.of(pipe, natives)
     make = partial(generate, pipe, memory=replace(plan, offload="unchanged"), on_step=on_step)
-    pictures = []
+    passes = []
     with plan.on(pipe):
         for request in requests:
             settings = method.native_settings(request, size)
-            if kept and kept.path(settings).is_file():
-                picture: Any = Image.open(kept.path(settings))
+            one = kept.find(settings, with_path=method.needs_path) if kept else None
+            if one:
                 for _ in range(method.native_steps):
                     on_step()
             else:
-                picture = make(**settings)
+                one = native_pass(make, settings, with_path=method.needs_path)
                 if kept:
-                    save_png(picture, kept.path(settings))
-            on_native(picture)
-            pictures.append(picture)
-    return pictures
+                    kept.keep(settings, one)
+            on_native(one.picture)
+            passes.append(one)
+    return passes
 
 
 @contextmanager
@@ -240,6 +265,16 @@ def _several(name: str, values: Any) -> list[Any]:
 def _check_choice(name: str, choice: Any, valid: Any) -> None:
     if choice not in valid:
         raise ValueError(f"{name} is {choice!r}: expected one of {', '.join(valid)}")
+
+
+def _check_not_denoising(method: Method, **settings: Any) -> None:
+    """A method without a denoising pass at the target size leaves nothing to the settings of that pass."""
+    for name, value in settings.items():
+        if value is not None and value != "auto":
+            raise ValueError(
+                f"{name} has no effect with the {method.name} method, which does not denoise at the target size: "
+                "leave it out"
+            )
 
 
 def _check_guidance(pipe: Any, guidance: float) -> None:

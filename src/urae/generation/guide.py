@@ -1,4 +1,4 @@
-"""A corrected velocity: between the transformer and the Euler step, inside a stock pipeline.
+"""The velocity seen or corrected: between the transformer and the Euler step, inside a stock pipeline.
 
 The scheduler is where the velocity, the noisy latents, the noise level and the step's number meet, after any
 classifier-free guidance and in fp32. Recovering the velocity from latents in a step-end callback instead would
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,16 @@ from torch import Tensor
 from urae.backbones import backbone_of
 from urae.resolution import scheduler_replaced
 
-__all__ = ["Correction", "GuidedEuler", "Step", "low_pass", "velocity_corrected"]
+__all__ = [
+    "Correction",
+    "GuidedEuler",
+    "Step",
+    "WatchedEuler",
+    "low_pass",
+    "smooth",
+    "steps_watched",
+    "velocity_corrected",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +52,9 @@ Correction = Callable[[Step], Tensor]
 """The velocity (B, C, H, W) that is to be taken instead."""
 
 
-class GuidedEuler(FlowMatchEulerDiscreteScheduler):
-    """The stock Euler scheduler, with a correction of the velocity before each step."""
+class SeeingEuler(FlowMatchEulerDiscreteScheduler):
+    """The stock Euler scheduler, which knows the shape of the latents that it is given as tokens."""
 
-    correction: Correction
     unpack: Callable[[Tensor], Tensor]
     pack: Callable[[Tensor], Tensor]
 
@@ -54,6 +62,23 @@ class GuidedEuler(FlowMatchEulerDiscreteScheduler):
     def current_step(self) -> int:
         """Number of the step that is being computed, from 0; the transformer runs before it is taken."""
         return self.begin_index or 0 if self.step_index is None else self.step_index
+
+    def seen(self, model_output: Tensor, sample: Tensor) -> Step:
+        """The step that is about to be taken."""
+        index = self.current_step
+        return Step(
+            velocity=self.unpack(model_output.float()),
+            noisy=self.unpack(sample.float()),
+            sigma=self.sigmas[index].to(sample.device),
+            index=index,
+            num_steps=len(self.timesteps),
+        )
+
+
+class GuidedEuler(SeeingEuler):
+    """The stock Euler scheduler, with a correction of the velocity before each step."""
+
+    correction: Correction
 
     def step(
         self,
@@ -65,17 +90,20 @@ class GuidedEuler(FlowMatchEulerDiscreteScheduler):
         **settings: Any,
     ) -> Any:
         """As in the base class; the noisy latents come back in the type in which they were given."""
-        index = self.current_step
-        step = Step(
-            velocity=self.unpack(model_output.float()),
-            noisy=self.unpack(sample.float()),
-            sigma=self.sigmas[index].to(sample.device),
-            index=index,
-            num_steps=len(self.timesteps),
-        )
-        velocity = self.pack(self.correction(step))
+        velocity = self.pack(self.correction(self.seen(model_output, sample)))
         noisy = super().step(velocity, timestep, sample, return_dict=False, **settings)[0].to(sample.dtype)
         return FlowMatchEulerDiscreteSchedulerOutput(prev_sample=noisy) if return_dict else (noisy,)
+
+
+class WatchedEuler(SeeingEuler):
+    """The stock Euler scheduler, bit for bit, which shows each step to somebody."""
+
+    watch: Callable[[Step], None]
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **settings: Any) -> Any:
+        """As in the base class."""
+        self.watch(self.seen(model_output, sample))
+        return super().step(model_output, timestep, sample, **settings)
 
 
 @contextmanager
@@ -84,6 +112,29 @@ def velocity_corrected(pipe: Any, correction: Correction, *, size: tuple[int, in
 
     The timestep shift stays what it is. Raises ValueError for a pipeline with another kind of scheduler.
     """
+    scheduler = _seeing(GuidedEuler, pipe, size)
+    scheduler.correction = correction
+    with scheduler_replaced(pipe, scheduler):
+        yield scheduler
+
+
+@contextmanager
+def steps_watched(pipe: Any, watch: Callable[[Step], None], *, size: tuple[int, int]) -> Iterator[None]:
+    """Show each step of a stock pipeline at `size` (width, height, pixels) to `watch`; it changes nothing.
+
+    Raises ValueError for a pipeline with another kind of scheduler than Euler's.
+    """
+    scheduler = _seeing(WatchedEuler, pipe, size)
+    scheduler.watch = watch
+    with scheduler_replaced(pipe, scheduler):
+        yield
+
+
+Seeing = TypeVar("Seeing", bound=SeeingEuler)
+
+
+def _seeing(kind: type[Seeing], pipe: Any, size: tuple[int, int]) -> Seeing:
+    """A scheduler like the pipeline's, of this kind."""
     if type(pipe.scheduler) is not FlowMatchEulerDiscreteScheduler:
         raise ValueError(
             f"{type(pipe.scheduler).__name__} takes other steps than Euler's: give the pipeline a "
@@ -91,12 +142,10 @@ def velocity_corrected(pipe: Any, correction: Correction, *, size: tuple[int, in
         )
     flux: Any = backbone_of(pipe)
     height, width = (side // pipe.vae_scale_factor for side in size[::-1])
-    scheduler = GuidedEuler.from_config(pipe.scheduler.config)
-    scheduler.correction = correction
+    scheduler = kind.from_config(pipe.scheduler.config)
     scheduler.pack = flux.pack
     scheduler.unpack = lambda tokens: flux.unpack(tokens, height, width)
-    with scheduler_replaced(pipe, scheduler):
-        yield scheduler
+    return scheduler
 
 
 def low_pass(latents: Tensor, *, level: int, offset: int = 0) -> Tensor:
@@ -113,3 +162,16 @@ def low_pass(latents: Tensor, *, level: int, offset: int = 0) -> Tensor:
     means = F.avg_pool2d(F.pad(latents, padding), block) / F.avg_pool2d(inside, block)
     whole = means.repeat_interleave(block, dim=-2).repeat_interleave(block, dim=-1)
     return whole[..., offset : offset + height, offset : offset + width]
+
+
+def smooth(latents: Tensor, *, cutoff: float) -> Tensor:
+    """A Butterworth low-pass of order 4, by the Fourier transform, so that borders wrap around; (..., H, W).
+
+    Gain 1 / (1 + (d / cutoff)^8) at a frequency of d times the highest along an axis: half is left at `cutoff`
+    (HiFlow).
+    """
+    height, width = latents.shape[-2:]
+    rows = 2 * torch.fft.fftfreq(height, device=latents.device)[:, None]
+    columns = 2 * torch.fft.rfftfreq(width, device=latents.device)
+    gain = 1 / (1 + ((rows**2 + columns**2) / cutoff**2) ** 4)
+    return torch.fft.irfft2(torch.fft.rfft2(latents) * gain, s=(height, width))

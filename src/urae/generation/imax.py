@@ -2,33 +2,30 @@
 
 The guide is a straight path too: from the noise of the moment to the guide's clean latents, with velocity
 v_ref = (noisy - guide) / sigma. The model's velocity v becomes v + c P(v_ref - v), where P is a low-pass and c
-falls from 1 to 0 (I-Max). Unlike in the published code, shifted patches leave no border behind, whatever the number of
-steps, and every size that the model can make is fine.
+falls from 1 to 0 (I-Max). Unlike in the published code, every size that the model can make is fine.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from urae.backbones import backbone_of
 from urae.generation.direct import call_settings
-from urae.generation.guide import GuidedEuler, Step, low_pass, velocity_corrected
-from urae.generation.native import TwoPass, upscaled
+from urae.generation.guide import Step, low_pass, velocity_corrected
+from urae.generation.native import TwoPass, encoded, upscaled
+from urae.generation.patches import is_shifted, patches_shifted
 from urae.generation.request import Request
 from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
 from urae.resolution.embedding import exact_grid_ids, hookable
 
-__all__ = ["Imax", "Schedule", "encoded", "guided"]
+__all__ = ["Imax", "Schedule", "guided"]
 
 Schedule = Literal["cosine_decay", "constant", "cosine_shift"]
 """v + c P(v_ref - v) with c = (1 + cos(pi i / N)) / 2; the same with c = 1; c (v_ref - v) + (1 - c) P(v_ref - v)."""
@@ -95,22 +92,18 @@ def guided(pipe: Any, guide: Tensor, options: Imax) -> Iterator[None]:
     """
     height, width = guide.shape[-2:]
     size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
-    shifted = _is_shifted if options.shifted_patches else _is_never_shifted
 
     def correction(step: Step) -> Tensor:
-        return corrected(step, guide.to(step.noisy), options, offset=int(shifted(step.index)))
+        offset = int(options.shifted_patches and is_shifted(step.index))
+        return corrected(step, guide.to(step.noisy), options, offset=offset)
 
-    with velocity_corrected(pipe, correction, size=size) as scheduler:
-        hooks: list[Any] = []
-        try:
-            if options.shifted_patches:
-                hooks += _shift_patches(pipe, scheduler, size)
-            if options.repeat_text:
-                hooks += _repeat_text(pipe, size)
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(velocity_corrected(pipe, correction, size=size))
+        if options.shifted_patches:
+            stack.enter_context(patches_shifted(pipe, scheduler, size=size))
+        if options.repeat_text:
+            stack.enter_context(_text_repeated(pipe, size))
+        yield
 
 
 def corrected(step: Step, guide: Tensor, options: Imax, *, offset: int = 0) -> Tensor:
@@ -126,58 +119,13 @@ def corrected(step: Step, guide: Tensor, options: Imax, *, offset: int = 0) -> T
     return step.velocity + options.weight * parts[options.schedule]
 
 
-@torch.no_grad()
-def encoded(pipe: Any, picture: Image.Image) -> Tensor:
-    """Normalised clean latents (1, C, H, W) of a picture: the mean of the VAE's posterior, fp32.
-
-    The published code draws from the posterior, which is narrow; its noise would be that of the second pass.
-    """
-    values = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
-    # An offloaded VAE lies on the CPU and computes elsewhere.
-    pixels = values.permute(2, 0, 1)[None].to(pipe._execution_device, pipe.vae.dtype)
-    mean = pipe.vae.encode(pixels).latent_dist.mode().float()
-    return (mean - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
-
-
 def _latent_size(pipe: Any, size: Size) -> tuple[int, int]:
     """(height, width) of the latents of an image of `size` (width, height)."""
     return size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor
 
 
-def _is_shifted(index: int) -> bool:
-    return index % 2 == 0
-
-
-def _is_never_shifted(index: int) -> bool:
-    return False
-
-
-def _shift_patches(pipe: Any, scheduler: GuidedEuler, size: Size) -> list[Any]:
-    """On even steps the transformer sees the latents with a border of one zero, half a token, all around."""
-    flux: Any = backbone_of(pipe)
-    height, width = _latent_size(pipe, size)
-
-    def pad(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if not _is_shifted(scheduler.current_step):
-            return arguments, settings
-        tokens = settings["hidden_states"]
-        padded = F.pad(flux.unpack(tokens, height, width), (1, 1, 1, 1))
-        ids = flux.image_ids(height + 2, width + 2, device=tokens.device)
-        return arguments, settings | {"hidden_states": flux.pack(padded), "img_ids": ids}
-
-    def crop(module: Any, arguments: Any, output: Any) -> Any:
-        if not _is_shifted(scheduler.current_step):
-            return output
-        velocity = flux.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
-        return (flux.pack(velocity),)
-
-    return [
-        hookable(pipe.transformer, "shifted_patches").register_forward_pre_hook(pad, with_kwargs=True),
-        pipe.transformer.register_forward_hook(crop),
-    ]
-
-
-def _repeat_text(pipe: Any, size: Size) -> list[Any]:
+@contextmanager
+def _text_repeated(pipe: Any, size: Size) -> Iterator[None]:
     """The prompt once for each native-size region, its tokens placed at the region's first image token."""
     grid = native_size(pipe) // PIXELS_PER_TOKEN
     columns, rows = (max(1, side // native_size(pipe)) for side in size)
@@ -197,4 +145,8 @@ def _repeat_text(pipe: Any, size: Size) -> list[Any]:
             "img_ids": exact_grid_ids(settings["img_ids"]),
         }
 
-    return [hookable(pipe.transformer, "repeat_text").register_forward_pre_hook(repeat, with_kwargs=True)]
+    hook = hookable(pipe.transformer, "repeat_text").register_forward_pre_hook(repeat, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -15,9 +15,12 @@ from typing import Any, ClassVar, Protocol
 from PIL import Image
 
 from urae.generation.direct import Direct
+from urae.generation.esrgan import Esrgan
+from urae.generation.hiflow import Hiflow
 from urae.generation.imax import Imax
 from urae.generation.request import Request
 from urae.generation.sdedit import Sdedit
+from urae.generation.tiled import Tiled
 from urae.resolution import ResolutionPolicy
 
 __all__ = ["METHODS", "Method", "method_from_texts", "method_named", "options_of"]
@@ -28,7 +31,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     steps: ClassVar[int]
-    """Default number of denoising steps of the pass at the target size."""
+    """Default number of denoising steps of the pass at the target size; 0 for a method without one."""
     guidance: ClassVar[float]
     """Default guidance scale of that pass."""
 
@@ -42,7 +45,14 @@ class Method(Protocol):
         """The image. `on_step` is called after each of `request.steps` steps."""
 
 
-METHODS: Mapping[str, Any] = {"direct": Direct, "sdedit": Sdedit, "imax": Imax}
+METHODS: Mapping[str, Any] = {
+    "direct": Direct,
+    "tiled": Tiled,
+    "sdedit": Sdedit,
+    "imax": Imax,
+    "hiflow": Hiflow,
+    "esrgan": Esrgan,
+}
 """The methods' classes by name."""
 
 

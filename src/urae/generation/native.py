@@ -2,7 +2,8 @@
 
 It is the picture that `generate` makes at that size without adapter and policy, so that methods and adapters can
 be compared on the same one. Kept pictures are PNGs in a folder of the user's; a file's name is a hash of all
-that the picture depends on, so a picture of another model or setting is never taken for it.
+that the picture depends on, so a picture of another model or setting is never taken for it. Beside it lies the path on
+which the pass came to it, where a method has asked for that.
 """
 
 from __future__ import annotations
@@ -10,19 +11,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from urae.adapters.base import base_of
-from urae.generation.provenance import versions
+from urae.generation.direct import Direct
+from urae.generation.guide import Step, steps_watched
+from urae.generation.path import NativePath
+from urae.generation.provenance import save_png, versions
 from urae.generation.request import Request
 from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
 
-__all__ = ["Natives", "TwoPass", "check_shape", "native_picture_size", "picture_hash", "upscaled"]
+__all__ = [
+    "Native",
+    "Natives",
+    "TwoPass",
+    "check_shape",
+    "encoded",
+    "native_pass",
+    "native_picture_size",
+    "picture_hash",
+    "upscaled",
+]
 
 MAX_STRETCH = 0.05
 """Largest difference in aspect ratio, as a share, that upscaling may even out."""
@@ -56,6 +73,11 @@ class TwoPass:
                 f"native_policy is {self.native_policy!r}: expected a ResolutionPolicy or 'none'"
             )
 
+    @property
+    def needs_path(self) -> bool:
+        """Whether the second pass asks how the native pass came to its picture, which a picture alone cannot tell."""
+        return False
+
     def policy(self, policy: ResolutionPolicy | None) -> ResolutionPolicy | None:
         """The policy of the second pass, given the one that a direct image would have."""
         return policy
@@ -77,6 +99,48 @@ class TwoPass:
     def describe(self, *, steps: int, shift: float) -> str:
         """What to tell the user about a run of `steps` steps under a timestep shift; empty if nothing."""
         return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Native:
+    """What a native pass gives."""
+
+    picture: Image.Image
+    path: NativePath | None = None
+    """None where nobody asked for it."""
+
+
+def native_pass(make: Callable[..., Any], settings: Mapping[str, Any], *, with_path: bool) -> Native:
+    """The native picture that `make` (`generate` with a pipeline) draws with these settings, and its path if asked."""
+    if not with_path:
+        return Native(picture=make(**settings))
+    method = _Recorded()
+    picture = make(**settings, method=method)
+    return Native(picture=picture, path=method.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recorded(Direct):
+    """The direct method, which gives the same pixels and keeps how it came to them."""
+
+    steps_taken: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """The predicted clean latents (B, C, H, W) and the noise level of each step, on the CPU."""
+
+    def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
+        """As in the base class."""
+
+        def watch(step: Step) -> None:
+            clean = step.noisy - step.sigma * step.velocity
+            self.steps_taken.append((clean.cpu(), step.sigma.cpu()))
+
+        with steps_watched(pipe, watch, size=request.size):
+            return super().draw(pipe, request, on_step=on_step)
+
+    @property
+    def path(self) -> NativePath:
+        """All steps that were taken."""
+        clean, sigmas = zip(*self.steps_taken, strict=True)
+        return NativePath(clean=torch.stack(clean), sigmas=torch.stack(sigmas))
 
 
 def native_picture_size(pipe: Any, size: Size) -> Size:
@@ -107,6 +171,19 @@ def upscaled(request: Request) -> Image.Image:
     """The request's native picture at the target size, by bicubic interpolation of its pixels."""
     assert request.native is not None
     return request.native.convert("RGB").resize(request.size, Image.Resampling.BICUBIC)
+
+
+@torch.no_grad()
+def encoded(pipe: Any, picture: Image.Image) -> Tensor:
+    """Normalised clean latents (1, C, H, W) of a picture: the mean of the VAE's posterior, fp32.
+
+    The published code draws from the posterior, which is narrow; its noise would be that of the second pass.
+    """
+    values = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
+    # An offloaded VAE lies on the CPU and computes elsewhere.
+    pixels = values.permute(2, 0, 1)[None].to(pipe._execution_device, pipe.vae.dtype)
+    mean = pipe.vae.encode(pixels).latent_dist.mode().float()
+    return (mean - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
 
 
 def check_shape(picture: Image.Image, size: Size) -> Image.Image:
@@ -143,11 +220,25 @@ class Natives:
         base = base_of(pipe.transformer)
         return cls(folder=Path(folder), model=f"{base.config} {base.weights} {pipe.transformer.dtype}")
 
-    def path(self, settings: Mapping[str, Any]) -> Path:
-        """Where the picture that `generate` makes with these settings is, or will be."""
+    def find(self, settings: Mapping[str, Any], *, with_path: bool) -> Native | None:
+        """What is kept of the pass that `generate` makes with these settings, if all is there that is asked for."""
+        picture, path = self._files(settings)
+        if not picture.is_file() or (with_path and not path.is_file()):
+            return None
+        return Native(picture=Image.open(picture), path=NativePath.load(path) if with_path else None)
+
+    def keep(self, settings: Mapping[str, Any], native: Native) -> None:
+        """Write the picture, and its path if it has one."""
+        picture, path = self._files(settings)
+        save_png(native.picture, picture)
+        if native.path:
+            native.path.save(path)
+
+    def _files(self, settings: Mapping[str, Any]) -> tuple[Path, Path]:
         known = {"model": self.model, "versions": versions(), **settings}
         text = json.dumps(known, sort_keys=True, default=ResolutionPolicy.to_dict)
-        return self.folder / f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}.png"
+        name = f"native-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return self.folder / f"{name}.png", self.folder / f"{name}.safetensors"
 
 
 def _stretch(one: Size, other: Size) -> float:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from urae import mini
 from urae.errors import BadFile
 
-__all__ = ["DTYPES", "model_name", "open_pipeline"]
+__all__ = ["DTYPES", "check_safetensors", "model_name", "open_pipeline"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Number formats by name; "auto" stands for float32 for the miniature and on a machine without CUDA, else
@@ -88,7 +88,7 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> FluxP
         raise ValueError(
             f"{path} holds a transformer alone: name the model that it was made from, a folder or a hub id, as base"
         )
-    _check_safetensors(path)
+    check_safetensors(path)
     # Checked and read first: the transformer's configuration comes from there.
     pipe = _from_layout(str(base), dtype, transformer=None)
     transformer = FluxTransformer2DModel.from_single_file(
@@ -99,7 +99,8 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> FluxP
     return pipe
 
 
-def _check_safetensors(path: Path) -> None:
+def check_safetensors(path: str | Path) -> None:
+    """Raise `BadFile` for a file that is no whole safetensors file."""
     try:
         with safe_open(path, framework="pt"):
             pass

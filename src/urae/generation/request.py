@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from urae.generation.path import NativePath
 from urae.resolution import Size, check_size
 
 __all__ = ["Request"]
@@ -25,10 +26,13 @@ class Request:
     seed: int
     """Of the image's own generator, on the CPU: neither the device nor other images change its noise."""
     steps: int
+    """Denoising steps at this size; 0 for a method that does not denoise there."""
     guidance: float
     """Guidance scale that a guidance-distilled model takes as an input."""
     native: Image.Image | None = None
-    """The picture at native size that a two-pass method starts from; None for the direct method."""
+    """The picture at native size that a two-pass method starts from; None for a method of one pass."""
+    native_path: NativePath | None = None
+    """How the native pass came to that picture; None where the method does not ask for it."""
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -36,7 +40,5 @@ class Request:
             raise ValueError(f"prompt is {self.prompt!r}: expected a string")
         if not isinstance(self.seed, int):
             raise ValueError(f"seed is {self.seed!r}: expected a whole number")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}: expected 1 or more")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance is {self.guidance}: expected a number of 0 or more, such as 3.5")

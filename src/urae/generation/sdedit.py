@@ -21,7 +21,14 @@ from urae.generation.native import TwoPass, upscaled
 from urae.generation.request import Request
 from urae.resolution import dynamic_shift
 
-__all__ = ["Sdedit", "image_to_image", "nominal_strength"]
+__all__ = [
+    "Sdedit",
+    "check_start_sigma",
+    "describe_start",
+    "image_to_image",
+    "nominal_strength",
+    "sigmas_from",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +45,42 @@ class Sdedit(TwoPass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.start_sigma <= 1:
-            raise ValueError(
-                f"start_sigma is {self.start_sigma}: expected a noise level in (0, 1], such as 0.875"
-            )
+        check_start_sigma(self.start_sigma)
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """Finish `request.native` at the target size in `request.steps` steps, all of them run."""
-        strength = nominal_strength(self.start_sigma, shift=dynamic_shift(pipe, request.size))
         return image_to_image(pipe)(
             image=upscaled(request),
             strength=1.0,  # of the schedule given, which begins at the start sigma
-            sigmas=np.linspace(strength, strength / request.steps, request.steps),
+            sigmas=sigmas_from(pipe, request, self.start_sigma),
             num_inference_steps=request.steps,
             **call_settings(pipe, request, on_step),
         ).images[0]
 
     def describe(self, *, steps: int, shift: float) -> str:
         """The start sigma in the terms of stock diffusers, for `steps` steps under a timestep shift."""
-        strength = nominal_strength(self.start_sigma, shift=shift)
-        return (
-            f"start sigma {self.start_sigma:g} is strength {strength:.4g} under shift {shift:.4g}: "
-            f"{steps} steps run, of nominally {steps / strength:.4g}"
-        )
+        return describe_start(self.start_sigma, steps=steps, shift=shift)
+
+
+def check_start_sigma(start_sigma: float) -> None:
+    """Raise ValueError for a start sigma that is no noise level."""
+    if not 0 < start_sigma <= 1:
+        raise ValueError(f"start_sigma is {start_sigma}: expected a noise level in (0, 1], such as 0.875")
+
+
+def describe_start(start_sigma: float, *, steps: int, shift: float) -> str:
+    """A start sigma in the terms of stock diffusers."""
+    strength = nominal_strength(start_sigma, shift=shift)
+    return (
+        f"start sigma {start_sigma:g} is strength {strength:.4g} under shift {shift:.4g}: "
+        f"{steps} steps run, of nominally {steps / strength:.4g}"
+    )
+
+
+def sigmas_from(pipe: Any, request: Request, start_sigma: float) -> np.ndarray:
+    """The sigmas (steps,) to give to a stock pipeline, before its shift, so that it starts at `start_sigma`."""
+    strength = nominal_strength(start_sigma, shift=dynamic_shift(pipe, request.size))
+    return np.linspace(strength, strength / request.steps, request.steps)
 
 
 def nominal_strength(start_sigma: float, *, shift: float) -> float:

@@ -1,0 +1,61 @@
+"""Tokens cut half a token further: what I-Max calls swin patchify, against seams between tokens.
+
+On every other step, from the first, the transformer sees the latents with a border of one zero all around, so that its
+2 x 2 patches begin one latent earlier; the border is cut off its answer. Unlike in the published code no border stays
+behind, whatever the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.nn.functional as F
+
+from urae.backbones import backbone_of
+from urae.generation.guide import SeeingEuler
+from urae.resolution import Size
+from urae.resolution.embedding import hookable
+
+__all__ = ["is_shifted", "patches_shifted"]
+
+
+def is_shifted(index: int) -> bool:
+    """Whether the step of this number, from 0, sees shifted patches."""
+    return index % 2 == 0
+
+
+@contextmanager
+def patches_shifted(pipe: Any, scheduler: SeeingEuler, *, size: Size) -> Iterator[None]:
+    """Shift the patches of a stock pipeline at `size` (width, height, pixels), whose steps `scheduler` counts.
+
+    Undone on exit. Raises ValueError for a transformer that was compiled in place.
+    """
+    flux: Any = backbone_of(pipe)
+    width, height = (side // pipe.vae_scale_factor for side in size)
+
+    def pad(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if not is_shifted(scheduler.current_step):
+            return arguments, settings
+        tokens = settings["hidden_states"]
+        padded = F.pad(flux.unpack(tokens, height, width), (1, 1, 1, 1))
+        ids = flux.image_ids(height + 2, width + 2, device=tokens.device)
+        return arguments, settings | {"hidden_states": flux.pack(padded), "img_ids": ids}
+
+    def crop(module: Any, arguments: Any, output: Any) -> Any:
+        if not is_shifted(scheduler.current_step):
+            return output
+        velocity = flux.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
+        return (flux.pack(velocity),)
+
+    transformer = hookable(pipe.transformer, "shifted_patches")
+    hooks = [
+        transformer.register_forward_pre_hook(pad, with_kwargs=True),
+        transformer.register_forward_hook(crop),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
