@@ -49,7 +49,8 @@ class Flux:
         """Normalised posterior of images (B, 3, H, W) in [-1, 1]: mean (mu - shift) x scale and std x scale,
         with the VAE's `shift_factor` and `scaling_factor`; (B, 16, H / 8, W / 8), fp32, on the CPU."""
         vae = pipe.vae
-        distribution = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        # An offloaded VAE lies elsewhere than where it computes.
+        distribution = vae.encode(pixels.to(pipe._execution_device, vae.dtype)).latent_dist
         mean, std = distribution.mean.float().cpu(), distribution.std.float().cpu()
         shift, scale = vae.config.shift_factor, vae.config.scaling_factor
         return Posterior(mean=(mean - shift) * scale, std=std * scale)
@@ -59,7 +60,7 @@ class Flux:
         """Images (B, 3, H, W) in [-1, 1], fp32, from normalised clean latents."""
         vae = pipe.vae
         latents = clean / vae.config.scaling_factor + vae.config.shift_factor
-        pixels = vae.decode(latents.to(vae.device, vae.dtype), return_dict=False)[0]
+        pixels = vae.decode(latents.to(pipe._execution_device, vae.dtype), return_dict=False)[0]
         return pixels.float().clamp(-1, 1)
 
     def takes_guidance(self, transformer: Any) -> bool:
