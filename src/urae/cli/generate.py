@@ -76,13 +76,13 @@ def generate(
 
     Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
     """
-    pixels = _size(size)
-    chosen = _policy(policy)
+    pixels = parse_size(size)
+    chosen = parse_policy(policy)
     way = method_from_texts(method, settings)
     pipe = generation.open_pipeline(model, base=base, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
-    loaded = _adapter(adapter, pipe, start)
-    plan = _plan(pipe, pixels, offload, tiles)
+    loaded = load_adapter(adapter, pipe, start)
+    plan = choose_memory(pipe, pixels, offload, tiles)
     in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
     num_steps = way.steps if steps is None else steps
     console.print(f"policy: {in_effect.to_json() if in_effect else 'none'}")
@@ -128,14 +128,14 @@ def _file_name(info: dict[Any, Any], prompts: list[str]) -> str:
     return "-".join(filter(None, [str(place), words, info["size"], method, f"seed{info['seed']}"])) + ".png"
 
 
-def _size(text: str) -> Size:
+def parse_size(text: str) -> Size:
     sides = re.fullmatch(r"(\d+)x(\d+)", text)
     if not sides:
         raise ValueError(f"size is {text!r}: expected WIDTHxHEIGHT in pixels, such as 256x256")
     return check_size((int(sides[1]), int(sides[2])))
 
 
-def _policy(text: str) -> ResolutionPolicy | Literal["auto", "none"]:
+def parse_policy(text: str) -> ResolutionPolicy | Literal["auto", "none"]:
     if text == "auto":
         return "auto"
     if text == "none":
@@ -150,7 +150,7 @@ def _policy(text: str) -> ResolutionPolicy | Literal["auto", "none"]:
         raise BadFile(f"{text} is no resolution policy: {error}") from error
 
 
-def _adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None:
+def load_adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None:
     if path:
         return Adapter.load(path, base=pipe, start=start)
     if start:
@@ -158,7 +158,7 @@ def _adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None
     return None
 
 
-def _plan(pipe: Any, size: Size, offload: str, tiles: str) -> MemoryPlan:
+def choose_memory(pipe: Any, size: Size, offload: str, tiles: str) -> MemoryPlan:
     if tiles not in ("auto", "on", "off"):
         raise ValueError(f"tiles is {tiles!r}: expected auto, on or off")
     plan = plan_memory(pipe, size)

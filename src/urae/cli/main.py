@@ -22,6 +22,7 @@ VERBS = {
     "quickstart": "Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.",
     "train": "Train an adapter by a recipe.",
     "generate": "Draw prompts at any size, with or without an adapter.",
+    "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert and merge adapter files.",
     "judge": "Ask a vision-language model which pictures it prefers; the cost is shown first.",

@@ -1,5 +1,6 @@
 """Making images: the methods, where the memory goes, opening a model, and what a PNG says about itself."""
 
+from urae.generation.compare import Outcome, Way, compare_ways, grid
 from urae.generation.direct import Direct
 from urae.generation.esrgan import Esrgan
 from urae.generation.generate import DEFAULT_GUIDANCE, generate, policy_for
@@ -20,11 +21,15 @@ __all__ = [
     "Hiflow",
     "Imax",
     "MemoryPlan",
+    "Outcome",
     "Provenance",
     "Sdedit",
     "Tiled",
     "TwoPass",
+    "Way",
+    "compare_ways",
     "generate",
+    "grid",
     "method_from_texts",
     "method_named",
     "model_name",
