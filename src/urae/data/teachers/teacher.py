@@ -1,0 +1,124 @@
+"""What a teacher is: something that makes an image of a prompt, for money or time, and may refuse, tarry or fail.
+
+A teacher answers an order with a ticket, by which the image is fetched later, or with the image. It does one thing at
+a call and never waits: the waiting, repeating and counting is `collect`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from urae.errors import UraeError
+
+__all__ = ["Expired", "Gone", "Later", "Order", "Refused", "Request", "Teacher", "Unserved", "check_mix"]
+
+
+class Later(UraeError):
+    """No answer now; asking again may help."""
+
+    def __init__(self, reason: str, *, seconds: float = 0.0, ordered: bool = False) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+        """To wait at least, as the server says."""
+        self.ordered = ordered
+        """Whether an order may have been taken all the same, and may have to be paid."""
+
+
+class Expired(Later):
+    """The address of a finished image is no longer valid; asking again may give another."""
+
+
+class Refused(UraeError):
+    """The teacher will not make this image (moderation); asking again would not help."""
+
+
+class Gone(UraeError):
+    """A ticket leads to no image: the teacher failed, or has forgotten it. The image has to be ordered anew."""
+
+
+class Unserved(UraeError):
+    """The teacher serves us no more: wrong key, no credit, wrong settings, or it stays away."""
+
+    def __init__(self, reason: str, *, ordered: bool = False) -> None:
+        super().__init__(reason)
+        self.ordered = ordered
+        """Whether the order may have been taken all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One image to be ordered."""
+
+    key: str
+    """Names the request in a collection; a function of the prompt and its copy."""
+    prompt: str
+    shape: str
+    """One of the teacher's shapes: an aspect ratio such as "16:9", or a size such as "2048x1152"."""
+    seed: int
+    """In [0, 2^31)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """An order that was taken."""
+
+    cost: float
+    """In the teacher's currency."""
+    ticket: dict[str, Any] = field(default_factory=dict)
+    """JSON values by which `fetch` finds the image, also in a later run."""
+    image: bytes = b""
+    """The image file, where the teacher answers with it."""
+
+
+class Teacher(Protocol):
+    """A source of synthetic images."""
+
+    @property
+    def name(self) -> str:
+        """The model, as records name it."""
+
+    @property
+    def price(self) -> float:
+        """What an image is expected to cost; 0 for one that is free."""
+
+    @property
+    def concurrency(self) -> int:
+        """Images under way at a time."""
+
+    @property
+    def rate(self) -> float:
+        """Most orders a minute."""
+
+    @property
+    def shapes(self) -> Mapping[str, float]:
+        """Shapes to draw from, with their weights."""
+
+    @property
+    def gives_tickets(self) -> bool:
+        """Whether orders are answered at once with a ticket. They are then sent one at a time, so that a run that is
+        killed can lose no more than one."""
+
+    @property
+    def poll_every(self) -> float:
+        """Seconds between two looks at a ticket whose image is not ready."""
+
+    def settings(self) -> dict[str, Any]:
+        """What an image depends on beside its request, as JSON values."""
+
+    def ready(self) -> None:
+        """Raise `ValueError` or `MissingExtra` where orders are bound to fail."""
+
+    def order(self, request: Request) -> Order:
+        """Order an image. Raises `Later`, `Refused` or `Unserved`."""
+
+    def fetch(self, ticket: dict[str, Any]) -> bytes | None:
+        """The image file, None while it is being made. Raises `Later`, `Refused`, `Gone` or `Unserved`."""
+
+
+def check_mix(shapes: Mapping[str, float]) -> None:
+    """`ValueError` unless shapes can be drawn by these weights."""
+    if not shapes or min(shapes.values()) <= 0:
+        mix = ", ".join(f"{shape}={weight:g}" for shape, weight in shapes.items()) or "empty"
+        raise ValueError(f"the mix of shapes is {mix}: expected one or more, each with a weight above 0")
