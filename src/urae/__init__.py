@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from urae import mini, recipes, theory
     from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
     from urae.errors import UraeError
+    from urae.evaluation import evaluate
     from urae.generation import generate
     from urae.resolution import ResolutionPolicy
     from urae.training import Recipe, train
@@ -35,6 +36,7 @@ __all__ = [
     "Recipe",
     "ResolutionPolicy",
     "UraeError",
+    "evaluate",
     "generate",
     "mini",
     "recipes",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "urae.adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
     "urae.errors": ["UraeError"],
+    "urae.evaluation": ["evaluate"],
     "urae.generation": ["generate"],
     "urae.resolution": ["ResolutionPolicy"],
     "urae.training": ["Recipe", "train"],

@@ -25,6 +25,7 @@ VERBS = {
     "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert and merge adapter files.",
+    "evaluate": "Measure folders of pictures and compare them, prompt by prompt.",
     "judge": "Ask a vision-language model which pictures it prefers; the cost is shown first.",
     "study": "Let people vote on pictures, blind, and count the votes with intervals.",
     "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",

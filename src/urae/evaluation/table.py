@@ -17,12 +17,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from urae.evaluation.statistics import Comparison, adjusted, compare, mean
+from urae.evaluation.statistics import Comparison, Interval, adjusted, compare, mean
 
 __all__ = ["UNTRAINED", "Cell", "Column", "Table", "escape_markdown", "tabulate"]
 
@@ -30,8 +30,8 @@ UNTRAINED = "untrained weights: plumbing check only"
 ABSENT = "–"
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 Direction = Literal["higher", "lower", "neither"]
-Scores = Mapping[str, float] | float
-"""Prompt -> value, or one number of the whole set."""
+Scores = Mapping[str, float] | Interval | float
+"""Prompt -> value, or one number of the whole set, with its interval if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class Column:
     """What stands below the table: the variant, what it sees of the picture, its weights."""
     untrained: bool = False
     """Computed with random weights: a sentence is shown in place of the number."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What the numbers depend on, such as hashes and versions, JSON types; kept in the JSON file alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Cell:
 
     value: float
     low: float
-    """Interval; equal to `value` for a number of the whole set."""
+    """Interval; equal to `value` for a number of the whole set that has none."""
     high: float
     num_prompts: int
     """0 for a number of the whole set."""
@@ -251,9 +253,13 @@ def _cell(value: Scores, mark: Literal["", "best", "second"], confidence: float,
             mark=mark,
             scores=dict(value),
         )
-    if not abs(value) < float("inf"):
+    if isinstance(value, Interval):
+        cell = Cell(value=value.value, low=value.low, high=value.high, num_prompts=0)
+    else:
+        cell = Cell(value=value, low=value, high=value, num_prompts=0)
+    if not all(abs(number) < float("inf") for number in (cell.value, cell.low, cell.high)):
         raise ValueError(f"a number of the table is {value}: expected a finite one")
-    return Cell(value=value, low=value, high=value, num_prompts=0)
+    return cell
 
 
 def _pairs(values: Mapping[str, Mapping[str, float]], confidence: float, seed: int) -> dict[str, Comparison]:
@@ -328,7 +334,7 @@ def _data_uri(path: Path, side: int) -> str:
 
 
 def _interval(cell: Cell, column: Column) -> str:
-    if not cell.num_prompts:
+    if not cell.num_prompts and cell.low == cell.high:
         return ""
     return f"[{cell.low:.{column.digits}f}, {cell.high:.{column.digits}f}]"
 

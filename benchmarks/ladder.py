@@ -1,0 +1,93 @@
+"""Which steps of a ladder of known damage the metrics see: `python benchmarks/ladder.py`.
+
+Truth, JPEG of quality 50, blur, wrong caption, shuffled tiles, on scenes of the miniature that its recogniser has not
+seen. Writes benchmarks/results/ladder.json with the value and interval of each metric on each step, and the claims of
+`urae.evaluation.ladder.CLAIMS` that the numbers do not keep: there should be none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from urae.evaluation import Table, plan_evaluation
+from urae.evaluation.ladder import CLAIMS, OTHERS, SAME, STEPS, broken_claims, write_ladder
+
+RESULTS = Path(__file__).parent / "results"
+ALSO = ("repetition", "grid", "detail", "glcm_score", "glcm_entropy", "compression", "spectrum_slope")
+"""Without a claim on this ladder."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num", type=int, default=24, help="scenes")
+    parser.add_argument("--size", type=int, default=256, help="px")
+    parser.add_argument("--out", type=Path, default=RESULTS / "ladder.json")
+    options = parser.parse_args()
+    started = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        folders = write_ladder(folder, num=options.num, size=options.size)
+        plan = plan_evaluation(
+            {name: folders[name] for name in STEPS},
+            metrics=(*CLAIMS, *ALSO),
+            against={SAME: folders[SAME], OTHERS: folders[OTHERS]},
+        )
+        table = plan.run()
+    broken = broken_claims(table)
+    print(table.to_markdown(), *broken, sep="\n")
+    seconds = round(time.process_time() - started, 1)
+    write(
+        options.out,
+        {**conditions(options), "cpu_seconds": seconds, "broken_claims": broken, "rows": rows(table)},
+    )
+
+
+def rows(table: Table) -> list[dict]:
+    return [
+        {
+            "step": name,
+            "metric": metric,
+            "value": cell.value,
+            "low": cell.low,
+            "high": cell.high,
+            "mark": cell.mark,
+        }
+        for name, row in table.cells.items()
+        for metric, cell in row.items()
+    ]
+
+
+def conditions(options: argparse.Namespace) -> dict:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    return {
+        "benchmark": "ladder",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "num_scenes": options.num,
+        "size": options.size,
+    }
+
+
+def write(path: Path, result: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(temporary, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`urae evaluate`: folders of pictures in, a table with intervals out, in any of four forms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from urae.data import Progress
+from urae.evaluation import DEFAULT_METRICS, METRICS, Evaluation, Table, plan_evaluation
+from urae.evaluation.pictures import Prompts
+
+__all__ = ["evaluate"]
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urae" / "features"
+
+
+def evaluate(
+    candidate: Annotated[list[str], typer.Option(help="name=FOLDER of pictures; repeat for several.")],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help=f"Comma-separated, of {', '.join(METRICS)}; name@REFERENCE where there are several."
+        ),
+    ] = ",".join(DEFAULT_METRICS),
+    against: Annotated[
+        list[str], typer.Option(help="FOLDER, or name=FOLDER, of reference pictures; repeat for several.")
+    ] = [],  # noqa: B006
+    prompts: Annotated[
+        str,
+        typer.Option(
+            help='png: in each PNG; names: none, each name counts as one; or a file of {"id": name, "prompt": text}.'
+        ),
+    ] = "png",
+    weights: Annotated[list[str], typer.Option(help="metric=PATH of its weights; repeat for several.")] = [],  # noqa: B006
+    baseline: Annotated[str, typer.Option(help="Candidate that the others are compared with.")] = "",
+    out: Annotated[
+        list[Path], typer.Option(help="File for the table: .md, .tex, .json or .html; repeat for several.")
+    ] = [],  # noqa: B006
+    cache: Annotated[
+        Path,
+        typer.Option(help="Folder that keeps features.", show_default="urae/features in the user's cache"),
+    ] = CACHE,
+    crops: Annotated[int, typer.Option(min=1, help="Native crops of each picture.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures in memory at a time.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure folders of pictures and compare them, prompt by prompt.
+
+    What was measured once is kept: the same command again costs nothing, and one that was stopped goes on.
+
+    Example: urae evaluate --candidate ours=out/ours --candidate base=out/base --baseline base --out table.md
+    """
+    unknown = [file for file in out if file.suffix not in (".md", ".tex", ".json", ".html")]
+    if unknown:
+        raise ValueError(f"out is {unknown[0]}: expected a name that ends in .md, .tex, .json or .html")
+    plan = plan_evaluation(
+        _named(candidate, "candidate"),
+        _prompts(prompts),
+        metrics=[name.strip() for name in metrics.split(",")],
+        against=_named([_with_name(text) for text in against], "against"),
+        weights=_named(weights, "weights"),
+        baseline=baseline,
+        crops=crops,
+        device=device,
+        seed=seed,
+    )
+    with Progress("measuring", total=plan.num_pictures) as progress:
+        table = plan.run(cache=cache, batch_size=batch_size, on_picture=progress.advance)
+    console.print(table.to_markdown())
+    for file in out:
+        console.print(f"wrote {_save(table, plan, file)}")
+
+
+def _save(table: Table, plan: Evaluation, file: Path) -> Path:
+    return table.save(file, pictures=plan.pictures() if file.suffix == ".html" else None)
+
+
+def _prompts(text: str) -> Prompts:
+    if text in ("png", "names"):
+        return text  # type: ignore[return-value]
+    if not Path(text).is_file():
+        raise ValueError(f"prompts is {text!r}: expected png, names, or a file of prompts")
+    return Path(text)
+
+
+def _with_name(text: str) -> str:
+    """A folder without a name has its own."""
+    return text if "=" in text else f"{Path(text).resolve().name}={text}"
+
+
+def _named(given: list[str], option: str) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise ValueError(f"{option} is {text!r}: expected name=PATH")
+        if name in named:
+            raise ValueError(f"{option} {name!r} is given twice: expected each name once")
+        named[name] = Path(path)
+    return named
