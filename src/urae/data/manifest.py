@@ -1,9 +1,9 @@
 """Lists of records: a JSON-lines manifest, or a folder of images with captions beside them.
 
-A folder holds images, at any depth, each with a sidecar of the same name: `.json` with "prompt" (the original
-caption) and "generated_prompt" (the detailed one), or `.txt` with the original caption. A manifest holds one
-record a line; its files are relative to the folder it lies in. Nothing is left out silently: an image without
-a caption, an unreadable one and two with the same bytes are errors that list the files.
+A folder holds images, at any depth, each with a sidecar (see `urae.data.sidecar`), or a manifest of its own named
+`manifest.jsonl`. A manifest holds one record a line; its files are relative to the folder it lies in. Nothing is
+left out silently: an image without a caption, an unreadable one and two with the same bytes are errors that list
+the files.
 """
 
 from __future__ import annotations
@@ -16,21 +16,36 @@ from dataclasses import asdict
 from pathlib import Path
 
 from urae.data.record import Record
+from urae.data.sidecar import read_sidecar
 from urae.errors import BadFile
 
 __all__ = ["listed", "read_manifest", "read_records", "scan_folder", "write_manifest"]
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+MANIFEST = "manifest.jsonl"
+"""Of a folder that has one."""
+
+IMAGE_SUFFIXES = (".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FOREIGN_SUFFIXES = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg")
+"""Of images that are not read."""
 
 
-def read_records(source: str | Path) -> tuple[list[Record], Path]:
-    """The records of a folder or a manifest, and the folder that their files are relative to."""
+def read_records(source: str | Path, *, captioned: bool = True) -> tuple[list[Record], Path]:
+    """The records of a folder or a manifest, and the folder that their files are relative to. Images without
+    a caption are a `ValueError` unless `captioned` is False."""
     source = Path(source)
-    if source.is_dir():
-        return scan_folder(source), source
-    if source.is_file():
-        return read_manifest(source), source.parent
-    raise ValueError(f"no data at {source}: expected a folder of captioned images or a manifest (.jsonl)")
+    if source.is_dir() and not (source / MANIFEST).is_file():
+        return scan_folder(source, captioned=captioned), source
+    path = source / MANIFEST if source.is_dir() else source
+    if not path.is_file():
+        raise ValueError(f"no data at {source}: expected a folder of captioned images or a manifest (.jsonl)")
+    if path.suffix == ".tar":
+        raise ValueError(
+            f"{path} is a shard: take its images out by `urae data import` or `urae data convert`"
+        )
+    records = read_manifest(path)
+    if captioned:
+        _require_captions([record.file for record in records if not record.captions], path)
+    return records, path.parent
 
 
 def read_manifest(path: Path) -> list[Record]:
@@ -52,16 +67,18 @@ def write_manifest(records: Iterable[Record], path: Path) -> None:
     os.replace(temporary, path)
 
 
-def scan_folder(folder: Path) -> list[Record]:
-    """The records of a folder of images with sidecars, in order of their paths."""
+def scan_folder(folder: Path, *, captioned: bool = True) -> list[Record]:
+    """The records of a folder of images with sidecars, in order of their paths. Images without a caption are a
+    `ValueError` unless `captioned` is False."""
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    bare = [path for path in images if _sidecar(path) is None]
-    if bare:
-        raise ValueError(
-            f"{len(bare)} images in {folder} have no caption: put a .json or .txt beside each of "
-            f"{listed(bare, folder)}"
-        )
-    records = [Record.of(path, root=folder, captions=_captions(path), source="folder") for path in images]
+    sidecars = {path: read_sidecar(path) for path in images}
+    if captioned:
+        bare = [path for path in images if not sidecars[path].captions]
+        _require_captions([path.relative_to(folder).as_posix() for path in bare], folder)
+    records = [
+        Record.of(path, root=folder, captions=sidecar.captions, **{"source": "folder", **sidecar.facts})
+        for path, sidecar in sidecars.items()
+    ]
     return _checked(records, folder)
 
 
@@ -71,26 +88,12 @@ def listed(files: Sequence[Path | str], root: Path | None = None) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _sidecar(image: Path) -> Path | None:
-    candidates = (image.with_suffix(suffix) for suffix in (".json", ".txt"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _captions(image: Path) -> dict[str, str]:
-    sidecar = _sidecar(image)
-    assert sidecar is not None
-    text = sidecar.read_text(encoding="utf-8")
-    if sidecar.suffix == ".txt":
-        return {"original": text.strip()}
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise BadFile(f"{sidecar} is not JSON ({error})") from error
-    kinds = {"prompt": "original", "generated_prompt": "detailed"}
-    captions = {kind: values[key].strip() for key, kind in kinds.items() if key in values}
-    if not captions:
-        raise ValueError(f'{sidecar} names neither "prompt" nor "generated_prompt": expected one or both')
-    return captions
+def _require_captions(bare: Sequence[str], source: Path) -> None:
+    if bare:
+        raise ValueError(
+            f"{len(bare)} images in {source} have no caption: run `urae data caption`, or put a .json with "
+            f'"prompt" or "generated_prompt", or a .txt, beside each of {listed(bare)}'
+        )
 
 
 def _checked(records: list[Record], source: Path) -> list[Record]:

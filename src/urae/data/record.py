@@ -7,18 +7,32 @@ was cached for the old one is not used for it.
 from __future__ import annotations
 
 import hashlib
+import io
+import struct
+import zlib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from urae.errors import BadFile
 
-__all__ = ["CAPTION_KINDS", "Record", "content_hash"]
+__all__ = ["CAPTION_KINDS", "UNREADABLE", "Record", "content_hash"]
 
 CAPTION_KINDS = ("original", "detailed")
 """The caption that the image came with, and a detailed one by a captioning model (paper, Sec. 4.1)."""
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises on bytes that are no image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +46,7 @@ class Record:
     size: tuple[int, int]
     """Width and height as seen upright, px."""
     captions: dict[str, str]
-    """Text by kind: "original", "detailed" or both."""
+    """Text by kind: "original", "detailed" or both; none while the image waits for its caption."""
     source: str
     """Where the image came from: a teacher, a collection, "folder"."""
     licence: str | None = None
@@ -43,10 +57,10 @@ class Record:
     """When the image arrived, ISO 8601 in UTC; None where it is not known."""
 
     def __post_init__(self) -> None:
-        if not self.captions or set(self.captions) - set(CAPTION_KINDS):
-            kinds = ", ".join(self.captions) or "none"
+        if set(self.captions) - set(CAPTION_KINDS):
             raise ValueError(
-                f"{self.file}: captions are {kinds}; give one or both of {', '.join(CAPTION_KINDS)}"
+                f"{self.file}: captions are {', '.join(self.captions)}; give one or both of "
+                f"{', '.join(CAPTION_KINDS)}"
             )
 
     @classmethod
@@ -55,15 +69,30 @@ class Record:
     ) -> Record:
         """The record of an image file below `root`; `provenance`: licence, teacher, time. An unreadable image is a
         `BadFile`."""
-        try:
-            with Image.open(path) as image:
-                size = _seen_size(image)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise BadFile(f"{path} cannot be read as an image ({error}): replace or remove it") from error
         file = path.relative_to(root).as_posix()
-        return cls(
-            id=content_hash(path), file=file, size=size, captions=captions, source=source, **provenance
+        return cls.of_bytes(
+            path.read_bytes(), file=file, name=path, captions=captions, source=source, **provenance
         )
+
+    @classmethod
+    def of_bytes(
+        cls,
+        content: bytes,
+        *,
+        file: str,
+        name: object,
+        captions: dict[str, str],
+        source: str,
+        **provenance: Any,
+    ) -> Record:
+        """The record of an image that stands, or will stand, at `file`. `name` stands for it in a `BadFile`."""
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                size = _seen_size(image)
+        except UNREADABLE as error:
+            raise BadFile(f"{name} cannot be read as an image ({error}): replace or remove it") from error
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(id=digest, file=file, size=size, captions=captions, source=source, **provenance)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:

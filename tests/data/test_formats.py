@@ -1,0 +1,187 @@
+import io
+import json
+import tarfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tiny import write_images
+from urae.data import read_manifest, read_records, scan_folder, write_manifest
+from urae.data.formats import FORMS, convert, list_items
+from urae.errors import BadFile
+
+LOSSLESS = [form for form in FORMS if form != "captions"]
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Two records that know everything, one that waits for its caption."""
+    folder = write_images(tmp_path / "made", [(64, 64), (80, 48), (48, 80)])
+    first, second, third = scan_folder(folder)
+    teacher = {"name": "a teacher", "settings": {"seed": 7, "raw": True}}
+    known = {
+        "source": "a teacher",
+        "licence": "CC0-1.0",
+        "teacher": teacher,
+        "time": "2026-11-22T12:00:00+00:00",
+    }
+    records = [
+        replace(first, **known),
+        replace(second, captions={"original": "一隻貓"}),
+        replace(third, captions={}),
+    ]
+    write_manifest(records, folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"
+
+
+def contents(source):
+    return [(item.place.read(), item.sidecar) for item in list_items(source)]
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_every_form_gives_back_what_was_written(manifest, tmp_path, form):
+    written = convert(manifest, tmp_path / form, form=form)
+    assert contents(written) == contents(manifest)
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_every_form_leads_back_to_the_manifest(manifest, tmp_path, form):
+    written = convert(manifest, tmp_path / form, form=form)
+    back = convert(written, tmp_path / "back", form="manifest")
+    records, root = read_records(back, captioned=False)
+    assert [replace(record, file="") for record in records] == [
+        replace(record, file="") for record in read_manifest(manifest)
+    ]
+    assert all((root / record.file).is_file() for record in records)
+
+
+def test_text_files_keep_the_original_caption(manifest, tmp_path):
+    records = [record for record in read_manifest(manifest) if record.captions]
+    write_manifest(records, manifest)
+    written = convert(manifest, tmp_path / "txt", form="captions")
+    assert [record.captions for record in scan_folder(written)] == [{"original": "a"}, {"original": "一隻貓"}]
+
+
+def test_text_files_cannot_hold_what_has_no_original_caption(manifest, tmp_path):
+    with pytest.raises(ValueError, match="has no original caption.*use the form sidecars"):
+        convert(manifest, tmp_path / "txt", form="captions")
+    assert not (tmp_path / "txt").exists()
+
+
+def test_sidecars_are_those_of_the_published_layout(manifest, tmp_path):
+    written = convert(manifest, tmp_path / "x", form="sidecars")
+    values = json.loads((written / "00000000.json").read_text())
+    assert (values["prompt"], values["generated_prompt"], values["licence"]) == ("a", "a b", "CC0-1.0")
+    assert json.loads((written / "00000001.json").read_text()) == {"prompt": "一隻貓", "source": "folder"}
+
+
+def test_shards_are_split_by_size_and_the_same_data_gives_the_same_bytes(manifest, tmp_path):
+    once, again = (convert(manifest, tmp_path / n, form="shards", shard_bytes=2000) for n in ("a", "b"))
+    shards = sorted(path.name for path in once.iterdir())
+    assert len(shards) == 3
+    assert all((once / name).read_bytes() == (again / name).read_bytes() for name in shards)
+    assert contents(once) == contents(manifest)
+    assert contents(once / shards[1]) == contents(manifest)[1:2]
+
+
+def test_shards_of_other_tools_are_read(tmp_path):
+    """As img2dataset writes them: a caption in .txt and again in .json, a url, nulls, folders in names."""
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        members = {
+            "0/1.jpg": jpeg(),
+            "0/1.json": json.dumps({"caption": "a cat", "url": "https://example.org/1", "key": "1"}).encode(),
+            "0/2.input.jpg": jpeg(),
+            "0/2.txt": b"a dog\n",
+            "0/2.json": b'{"caption": null}',
+            "0/3.json": b'{"caption": "failed"}',
+        }
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    first, second = list_items(tmp_path / "x.tar")
+    assert (first.name, first.place.read()) == ("0/1.jpg", jpeg())
+    assert (first.sidecar.captions, first.sidecar.facts) == (
+        {"original": "a cat"},
+        {"source": "https://example.org/1"},
+    )
+    assert (second.name, second.sidecar.captions) == ("0/2.input.jpg", {"original": "a dog"})
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_a_shard_that_ends_early_says_so_after_what_it_holds(manifest, tmp_path):
+    (shard,) = convert(manifest, tmp_path / "a", form="shards").iterdir()
+    whole = list(list_items(shard))
+    shard.write_bytes(shard.read_bytes()[: whole[2].place.start + 100])
+    first, second, rest = list_items(shard)
+    assert [first.name, second.name] == [item.name for item in whole[:2]]
+    assert "is damaged as a tar file" in rest.problem
+
+
+def test_a_saved_data_set_of_another_maker_is_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = {"picture": [{"bytes": jpeg(), "path": None}], "text": ["a cat"], "width": [16]}
+    made = datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
+    made.save_to_disk(str(tmp_path / "x"))
+    (item,) = list_items(tmp_path / "x")
+    assert (item.place.read(), item.sidecar.captions) == (jpeg(), {"original": "a cat"})
+
+
+def test_a_saved_data_set_with_splits_asks_for_one(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict({"text": ["a"]})
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "x"))
+    with pytest.raises(ValueError, match=r"has several splits: name one of .*x/test, .*x/train"):
+        list_items(tmp_path / "x")
+    with pytest.raises(ValueError, match="0 columns of images"):
+        list(list_items(tmp_path / "x" / "train"))
+
+
+def test_a_folder_with_a_manifest_is_what_the_manifest_says(manifest):
+    assert read_records(manifest.parent, captioned=False) == read_records(manifest, captioned=False)
+    (manifest.parent / "new.png").write_bytes(b"")
+    assert len(list(list_items(manifest.parent))) == 3
+
+
+def test_images_without_captions_are_asked_for(manifest):
+    with pytest.raises(ValueError, match="1 images in .* have no caption: run `urae data caption`.*02.png"):
+        read_records(manifest)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "message"),
+    [
+        ("[]", "is no JSON object"),
+        ('{"prompt": 3}', "has prompt 3: expected text"),
+        ('{"teacher": ["x"]}', "has teacher"),
+        (b"\xff\xfe", "is not UTF-8"),
+        ("[" * 100000, "is not JSON"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_understood_is_named(manifest, tmp_path, sidecar, message):
+    folder = convert(manifest, tmp_path / "x", form="sidecars")
+    (folder / "00000001.json").write_bytes(sidecar if isinstance(sidecar, bytes) else sidecar.encode())
+    with pytest.raises(BadFile, match=f"00000001.json {message}"):
+        scan_folder(folder, captioned=False)
+    assert message in [item.problem for item in list_items(folder)][1]
+    with pytest.raises(BadFile, match=f"1 of 3 images in .* cannot be used: .*{message}"):
+        convert(folder, tmp_path / "y", form="shards")
+
+
+def test_requests_that_cannot_be_met(manifest, tmp_path):
+    with pytest.raises(ValueError, match="there is no form 'zip': expected one of manifest, sidecars"):
+        convert(manifest, tmp_path / "x", form="zip")
+    with pytest.raises(ValueError, match="exists: name a folder that does not"):
+        convert(manifest, manifest.parent, form="shards")
+    with pytest.raises(ValueError, match="no data set at .*nowhere: expected a folder"):
+        list_items(tmp_path / "nowhere")
+    (tmp_path / "x.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is a shard: take its images out"):
+        read_records(tmp_path / "x.tar")
