@@ -123,16 +123,19 @@ function ballot() {
 
   // --- layout: the number of columns under which the pictures are largest
 
+  const GAP = 4; // as in the style sheet
+
   function arrange() {
-    const box = stage.getBoundingClientRect();
+    const room = { width: stage.clientWidth - GAP, height: stage.clientHeight - GAP };
     let best = 0;
     for (let columns = 1; columns <= panes.length; columns++) {
       const rows = Math.ceil(panes.length / columns);
-      const scale = Math.min(box.width / columns / width, box.height / rows / height);
-      if (scale > best * 1.001) {
-        best = scale;
-        stage.style.setProperty("--columns", columns);
-      }
+      const scale = Math.min((room.width / columns - GAP) / width, (room.height / rows - GAP) / height);
+      if (scale <= best * 1.001) continue;
+      best = scale;
+      stage.style.setProperty("--columns", columns);
+      stage.style.setProperty("--pane-width", `${width * scale}px`);
+      stage.style.setProperty("--pane-height", `${height * scale}px`);
     }
     place();
   }
@@ -184,11 +187,10 @@ function ballot() {
   zoomButton.addEventListener("click", () => zoom(!body.classList.contains("zoomed")));
 
   function zoomAt(pane, event) {
-    // Where in the picture the pointer is: the picture lies in the middle of its pane, as large as fits.
+    // Where in the picture the pointer is; a pane has the picture's shape.
     const box = pane.getBoundingClientRect();
-    const scale = Math.min(box.width / width, box.height / height);
-    centre.x = (event.clientX - box.left - box.width / 2) / (width * scale) + 0.5;
-    centre.y = (event.clientY - box.top - box.height / 2) / (height * scale) + 0.5;
+    centre.x = (event.clientX - box.left) / box.width;
+    centre.y = (event.clientY - box.top) / box.height;
     zoom(true);
   }
 
