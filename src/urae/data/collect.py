@@ -34,7 +34,7 @@ from typing import Any
 from PIL import Image
 
 from urae.data.journal import Journal, read_journal, sync_folder
-from urae.data.manifest import listed, read_manifest, write_manifest
+from urae.data.manifest import MANIFEST, listed, read_manifest, write_manifest
 from urae.data.orders import Account, Orders, accounts_of
 from urae.data.progress import Progress
 from urae.data.record import Record
@@ -43,7 +43,7 @@ from urae.resolution import Size
 
 __all__ = ["Collection", "CollectionPlan", "collect", "plan_collection"]
 
-JOURNAL, MANIFEST, IMAGES = "orders.jsonl", "manifest.jsonl", "images"
+JOURNAL, IMAGES = "orders.jsonl", "images"
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 ORDERS_A_RUN = 2
 """Of one request, where the first came to nothing."""

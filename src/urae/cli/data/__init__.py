@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from urae.cli.data.caption import caption
+from urae.cli.data.collect import collect
+
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, help="Collect, import, caption, cache and inspect the images to train on."
 )
+app.command()(collect)
+app.command()(caption)

@@ -1,0 +1,237 @@
+"""`urae data collect`: prompts in, a folder of a teacher's images with a manifest out; the cost is shown first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from urae import generation
+from urae.adapters import Adapter
+from urae.data.collect import Collection, CollectionPlan, plan_collection
+from urae.data.collect import collect as collect_images
+from urae.data.prompt_files import SHIPPED, read_prompts
+from urae.data.record import content_hash
+from urae.data.teachers import FluxProUltra, LocalPipeline, OpenAIImages, Teacher
+from urae.data.teachers.local import parse_size
+from urae.generation import plan_memory
+from urae.generation.methods import method_named, options_of
+from urae.resolution import Size
+
+__all__ = ["collect", "parse_settings"]
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def collect(
+    out: Annotated[Path, typer.Argument(help="Folder for the images, the manifest and the journal.")],
+    teacher: Annotated[
+        str,
+        typer.Option(
+            help="flux-pro-1.1-ultra, openai (any such images endpoint) or local (a pipeline here)."
+        ),
+    ] = "flux-pro-1.1-ultra",
+    prompts: Annotated[
+        str, typer.Option(help="A .txt, .jsonl or .parquet file, or shipped: 331 prompts of our own.")
+    ] = SHIPPED,
+    column: Annotated[
+        str, typer.Option(help="Key or column of the prompts in .jsonl and .parquet.")
+    ] = "prompt",
+    num: Annotated[int, typer.Option(min=0, help="The first so many prompts; 0 for all.")] = 0,
+    copies: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 1,
+    shape: Annotated[
+        list[str],
+        typer.Option(help="shape=weight of the mix, such as 16:9=2; repeat. Default: the teacher's."),
+    ] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="A setting of the teacher, as name=value; repeat for several.")
+    ] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Of the shapes and of the images.")] = 0,
+    licence: Annotated[str, typer.Option(help="Of the images, for their records.")] = "",
+    limit: Annotated[
+        float,
+        typer.Option(min=0.0, help="The most that the folder may cost, over all runs.", show_default="none"),
+    ] = math.inf,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Of a request after 429, 5xx, a timeout or damage.")
+    ] = 8,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for an image that is ordered.")] = 600.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be ordered and its cost.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend without asking.")] = False,
+) -> None:
+    """Collect synthetic images from a teacher.
+
+    Stopped or killed at any moment, the same command goes on where it was, and pays for no image twice.
+
+    Example: urae data collect data/2k --shape 1:1=2 --shape 16:9=1 --set raw=true --limit 20
+    """
+    asked = read_prompts(prompts, column=column)[: num or None]
+    chosen = make_teacher(teacher, settings, shape)
+    plan = plan_collection(asked, chosen, out, copies=copies, seed=seed)
+    _show(plan, chosen)
+    if dry_run:
+        return
+    if plan.cost and not yes:
+        typer.confirm("Order them?", abort=True)
+    collection = collect_images(
+        asked,
+        chosen,
+        out,
+        copies=copies,
+        seed=seed,
+        limit=limit,
+        licence=licence or None,
+        retries=retries,
+        patience=patience,
+    )
+    _report(collection, chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """A pipeline of this machine as `urae generate` runs it; the settings of `--teacher local`."""
+
+    shapes: Mapping[str, float] = field(default_factory=lambda: {"256x256": 1.0})
+    model: str = "mini"
+    base: str = ""
+    dtype: str = "auto"
+    adapter: str = ""
+    method: str = "direct"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the method, such as {"weight": 0.5}."""
+    steps: int = 0
+    """0: the method's own."""
+    guidance: float = 0.0
+    """0: the method's own."""
+
+    def teacher(self) -> LocalPipeline:
+        way = method_named(self.method, self.options)
+        described = {
+            "method": way.name,
+            "options": options_of(way),
+            "steps": self.steps or way.steps,
+            "guidance": self.guidance or way.guidance,
+            "adapter": content_hash(Path(self.adapter)) if self.adapter else None,
+        }
+        return LocalPipeline(draw=self.draw, name=self.model, shapes=self.shapes, described=described)
+
+    def draw(self, prompt: str, size: Size, seed: int) -> Image.Image:
+        image = generation.generate(
+            self._pipe,
+            prompt,
+            size=size,
+            method=method_named(self.method, self.options),
+            adapter=self._adapter,
+            seed=seed,
+            steps=self.steps or "auto",
+            guidance=self.guidance or "auto",
+        )
+        assert isinstance(image, Image.Image)
+        return image
+
+    @cached_property
+    def _pipe(self) -> Any:
+        pipe = generation.open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        pipe.set_progress_bar_config(disable=True)
+        largest = max((parse_size(shape) for shape in self.shapes), key=math.prod)
+        plan = plan_memory(pipe, largest)
+        if plan.offload == "none":
+            pipe.to(plan.device)  # Once, not for each image.
+        return pipe
+
+    @cached_property
+    def _adapter(self) -> Adapter | None:
+        return Adapter.load(Path(self.adapter), base=self._pipe) if self.adapter else None
+
+
+TEACHERS: Mapping[str, Any] = {"flux-pro-1.1-ultra": FluxProUltra, "openai": OpenAIImages, "local": Local}
+"""Whose fields are the settings."""
+
+
+def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
+    """A teacher by its name, settings "name=value" and mix "shape=weight"."""
+    if name not in TEACHERS:
+        raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
+    known = {one.name: one for one in fields(TEACHERS[name]) if one.name != "shapes"}
+    given = parse_settings(
+        settings, texts=[key for key, kind in get_type_hints(TEACHERS[name]).items() if kind is str]
+    )
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
+    if name == "openai" and "model" not in given:
+        raise ValueError("the openai teacher needs the name of its model: give it with --set model=NAME")
+    mix = {"shapes": _mix(shapes)} if shapes else {}
+    made = TEACHERS[name](**given, **mix)
+    return made.teacher() if isinstance(made, Local) else made
+
+
+def parse_settings(given: list[str], *, texts: list[str]) -> dict[str, Any]:
+    """Settings "name=value" by name; the values of `texts` as they are, others as YAML: true, 0.5, {a: 1}, a word."""
+    settings = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not (name and separator):
+            raise ValueError(f"the setting {text!r} has no value: expected name=value")
+        settings[name] = value if name in texts else yaml.safe_load(value)
+    return settings
+
+
+def _mix(given: list[str]) -> dict[str, float]:
+    mix = {}
+    for text in given:
+        shape, _, weight = text.partition("=")
+        try:
+            mix[shape] = float(weight or 1)
+        except ValueError as error:
+            raise ValueError(
+                f"the shape {text!r} has no number as its weight: expected such as 16:9=2"
+            ) from error
+    return mix
+
+
+def _show(plan: CollectionPlan, teacher: Teacher) -> None:
+    console.print(
+        f"teacher: {teacher.name}, shapes: {', '.join(f'{s}={w:g}' for s, w in teacher.shapes.items())}"
+    )
+    console.print(
+        f"images: {plan.num_images}, arrived before: {plan.num_arrived}, refused before: {plan.num_refused}, "
+        f"ordered and to be fetched: {plan.num_outstanding}, to order: {plan.num_to_order}"
+    )
+    if plan.price or plan.spent:
+        console.print(
+            f"cost, expected: {plan.cost:.2f} ({plan.price:g} each), spent before: {plan.spent:.2f}"
+        )
+
+
+def _report(collection: Collection, teacher: Teacher) -> None:
+    lists = {
+        "refused by the teacher": collection.refused,
+        "ordered and not here yet, run again to fetch": collection.unfetched,
+        "ordered and come to nothing, run again to order anew": collection.failed,
+    }
+    for title, reasons in lists.items():
+        if reasons:
+            console.print(f"{title}: {len(reasons)}")
+        for prompt, reason in reasons.items():
+            console.print(f"  {prompt[:60]!r}: {reason}")
+    if collection.num_not_ordered:
+        console.print(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
+    for title, files in (("the same as another", collection.twins), ("removed since", collection.removed)):
+        if files:
+            console.print(f"left out as {title}: {', '.join(files)}")
+    if collection.num_lost and not isinstance(teacher, LocalPipeline):
+        console.print(f"orders without an answer, which may have been paid: {collection.num_lost}")
+    if collection.spent:
+        console.print(f"spent: {collection.spent:.2f}")
+    if collection.records:
+        console.print(f"wrote {collection.manifest}: {len(collection.records)} images")
