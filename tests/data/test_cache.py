@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tiny import with_text_encoders, write_images
 from urae.backbones import backbone_of
-from urae.data import cache, open_cache, scan_folder, write_manifest
+from urae.data import cache, make_cache, open_cache, scan_folder, write_manifest
 from urae.data.image import load_pixels, training_buckets
 from urae.errors import BadFile, StaleCache
 
@@ -31,21 +31,22 @@ def files(made) -> dict[str, int]:
 def test_a_sample_is_what_the_backbone_says(pipe, folder, tmp_path):
     made = cache(pipe, folder, tmp_path / "cache", size=64)
     entry = made.entries[0]
-    sample = made.load(entry)
+    original, detailed = (made.load(entry, kind) for kind in ("original", "detailed"))
     pixels = load_pixels(folder / entry.record.file, entry.bucket)[None]
     posterior = backbone_of(pipe).encode_images(pipe, pixels)
-    embeddings = backbone_of(pipe).encode_prompts(pipe, ["a", "a b"])
-    assert torch.equal(sample.posterior.mean, posterior.mean[0])
-    assert torch.equal(sample.posterior.std, posterior.std[0])
-    assert torch.equal(sample.text("original")["prompt_embeds"], embeddings["prompt_embeds"][0])
-    torch.testing.assert_close(sample.text("detailed")["prompt_embeds"], embeddings["prompt_embeds"][1])
+    assert torch.equal(original.posterior.mean, posterior.mean[0])
+    assert torch.equal(original.posterior.std, posterior.std[0])
+    for sample, caption in ((original, "a"), (detailed, "a b")):
+        embeddings = backbone_of(pipe).encode_prompts(pipe, [caption])
+        assert sample.text.keys() == embeddings.keys()
+        assert all(torch.equal(sample.text[name], tensor[0]) for name, tensor in embeddings.items())
 
 
 def test_a_record_with_one_caption_has_that_one(pipe, folder, tmp_path):
     (folder / "00.json").write_text(json.dumps({"prompt": "z"}))
     made = cache(pipe, folder, tmp_path / "cache", size=64)
-    sample = made.load(made.entries[0])
-    assert sample.text("original") is sample.text("detailed")
+    original, detailed = (made.load(made.entries[0], kind).text for kind in ("original", "detailed"))
+    assert all(torch.equal(tensor, detailed[name]) for name, tensor in original.items())
 
 
 def test_images_keep_their_shape(pipe, tmp_path):
@@ -108,7 +109,7 @@ def test_a_stopped_run_goes_on_and_is_not_taken_for_complete(pipe, folder, tmp_p
     made = cache(pipe, folder, tmp_path / "cache", size=64)
     before = files(made)
     (made.path / "records.jsonl").unlink()
-    lost = next((made.path / "entries").glob("*.safetensors"))
+    lost = next((made.path / "entries").glob("*.latents.safetensors"))
     lost.unlink()
     with pytest.raises(StaleCache, match="unfinished"):
         open_cache(made.path)
@@ -120,10 +121,10 @@ def test_a_stopped_run_goes_on_and_is_not_taken_for_complete(pipe, folder, tmp_p
 def test_another_caption_makes_its_entry_anew_and_no_other(pipe, folder, tmp_path):
     before = cache(pipe, folder, tmp_path / "cache", size=64)
     times = files(before)
-    (folder / "01.json").write_text(json.dumps({"prompt": "q"}))
+    (folder / "01.json").write_text(json.dumps({"prompt": "q", "generated_prompt": "b c"}))
     after = cache(pipe, folder, tmp_path / "cache", size=64)
     changed = {name for name, time in files(after).items() if time != times[name]}
-    assert changed == {f"{after.entries[1].record.id}.safetensors"}
+    assert changed == {f"{after.entries[1].record.id}.original.safetensors"}
     assert after.digest != before.digest
 
 
@@ -139,7 +140,7 @@ def test_other_weights_are_detected(pipe, folder, tmp_path):
 
 def test_another_size_needs_another_folder(pipe, folder, tmp_path):
     cache(pipe, folder, tmp_path / "cache", size=64)
-    with pytest.raises(StaleCache, match=r"another size \(64 px, asked for 48 px\)"):
+    with pytest.raises(StaleCache, match=r"another size \(64 px, .* asked for 48 px"):
         cache(pipe, folder, tmp_path / "cache", size=48)
 
 
@@ -151,21 +152,39 @@ def test_text_encoders_may_stay_unloaded_once_cached(pipe, folder, tmp_path):
 
 def test_a_foreign_entry_is_never_used(pipe, folder, tmp_path):
     made = cache(pipe, folder, tmp_path / "cache", size=64)
-    first, second = (made.path / "entries" / f"{e.record.id}.safetensors" for e in made.entries[:2])
+    first, second = (made.path / "entries" / f"{e.record.id}.latents.safetensors" for e in made.entries[:2])
     first.write_bytes(second.read_bytes())
     with pytest.raises(StaleCache, match=r"was not made from 00\.png"):
         made.load(made.entries[0])
 
 
-def test_a_damaged_entry_is_named_and_made_anew(pipe, folder, tmp_path):
+def cut(data: bytes) -> bytes:
+    return data[:-10]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-10] + bytes([data[-10] ^ 1]) + data[-9:]
+
+
+@pytest.mark.parametrize("damaged", [cut, flipped])
+@pytest.mark.parametrize("part", ["latents", "detailed"])
+def test_a_damaged_entry_is_named_and_made_anew(pipe, folder, tmp_path, damaged, part):
     made = cache(pipe, folder, tmp_path / "cache", size=64)
-    entry = made.path / "entries" / f"{made.entries[0].record.id}.safetensors"
-    whole = {name: tensor.clone() for name, tensor in load_file(entry).items()}
-    entry.write_bytes(entry.read_bytes()[:-10])
-    with pytest.raises(BadFile, match="missing or damaged"):
+    entry = made.path / "entries" / f"{made.entries[0].record.id}.{part}.safetensors"
+    whole = entry.read_bytes()
+    entry.write_bytes(damaged(whole))
+    with pytest.raises(BadFile, match=f"{entry.name} in .* is damaged .*: cache the data again"):
         made.load(made.entries[0])
-    cache(pipe, folder, tmp_path / "cache", size=64)
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(entry).items())
+    report = make_cache(pipe, folder, tmp_path / "cache", size=64)
+    assert (report.num_encoded, report.num_embedded) == ((1, 0) if part == "latents" else (0, 1))
+    assert entry.read_bytes() == whole
+
+
+def test_a_missing_entry_is_named(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    (made.path / "entries" / f"{made.entries[0].record.id}.latents.safetensors").unlink()
+    with pytest.raises(BadFile, match=r"latents\.safetensors is missing: cache the data again"):
+        made.load(made.entries[0])
 
 
 def test_a_manifest_whose_image_changed_is_stale(pipe, folder, tmp_path):
@@ -183,6 +202,88 @@ def test_a_folder_that_is_no_cache(tmp_path):
 def test_latents_are_stored_in_the_type_of_the_vae(pipe, folder, tmp_path):
     pipe.vae.to(torch.bfloat16)
     made = cache(pipe, folder, tmp_path / "cache", size=64)
-    entry = load_file(made.path / "entries" / f"{made.entries[0].record.id}.safetensors")
+    entry = load_file(made.path / "entries" / f"{made.entries[0].record.id}.latents.safetensors")
     assert entry["mean"].dtype == torch.bfloat16
     assert made.load(made.entries[0]).posterior.mean.dtype == torch.float32
+
+
+def test_a_changed_image_is_encoded_anew(pipe, folder, tmp_path):
+    before = cache(pipe, folder, tmp_path / "cache", size=64)
+    pixels = np.array(Image.open(folder / "00.png"))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(folder / "00.png")
+    report = make_cache(pipe, folder, tmp_path / "cache", size=64)
+    assert report.num_encoded == 1
+    assert report.cache.entries[0].record.id != before.entries[0].record.id
+    assert report.cache.digest != before.digest
+
+
+def test_entries_of_another_size_are_not_read_even_under_their_name(pipe, folder, tmp_path):
+    small, large = (cache(pipe, folder, tmp_path / str(size), size=size) for size in (32, 64))
+    name = f"{small.entries[0].record.id}.latents.safetensors"
+    (large.path / "entries" / name).write_bytes((small.path / "entries" / name).read_bytes())
+    with pytest.raises(StaleCache, match="was not made from"):
+        large.load(large.entries[0])
+
+
+def test_captions_come_first_and_only_the_encoders_at_work_are_on_the_device(pipe, folder, tmp_path):
+    moves = []
+    for name in ("text_encoder", "text_encoder_2", "vae"):
+        module = getattr(pipe, name)
+
+        def to(device, name=name, stock=module.to):
+            moves.append((name, str(device)))
+            return stock(device)
+
+        module.to = to
+    cache(pipe, folder, tmp_path / "cache", size=64, device="cpu:0")
+    there = [(name, "cpu:0") for name in ("text_encoder", "text_encoder_2")]
+    back = [("text_encoder_2", "cpu"), ("text_encoder", "cpu")]
+    assert moves == [*there, *back, ("vae", "cpu:0"), ("vae", "cpu")]
+
+
+def test_every_unreadable_image_is_named_when_the_others_are_done(pipe, folder, tmp_path):
+    write_manifest(scan_folder(folder), folder / "m.jsonl")
+    for name in ("00.png", "02.png"):
+        Image.new("RGB", (64, 64)).save(folder / name)
+    with pytest.raises(BadFile, match=r"2 of 3 images could not be cached.*00\.png is not.*02\.png is not"):
+        cache(pipe, folder / "m.jsonl", tmp_path / "cache", size=64)
+    assert len(list((tmp_path / "cache" / "entries").glob("*.latents.safetensors"))) == 1
+    with pytest.raises(StaleCache, match="unfinished"):
+        open_cache(tmp_path / "cache")
+
+
+def test_the_report_counts_what_was_done_and_what_lies_on_disk(pipe, folder, tmp_path):
+    first, second = (make_cache(pipe, folder, tmp_path / "cache", size=64) for _ in range(2))
+    assert (first.num_encoded, first.num_embedded) == (3, 6)
+    assert (second.num_encoded, second.num_embedded) == (0, 0)
+    assert first.images_per_second > 0
+    assert first.num_bytes == sum(p.stat().st_size for p in (tmp_path / "cache" / "entries").iterdir())
+    assert "3 images at 64 px" in str(first)
+    assert "encoded 0 images (exact) and embedded 0 captions" in str(second)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"form": "tiny"}, "form is 'tiny': expected one of full, small"),
+        ({"encoding": "fast"}, "encoding is 'fast'"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_known_ones(pipe, folder, tmp_path, option, message):
+    with pytest.raises(ValueError, match=message):
+        cache(pipe, folder, tmp_path / "cache", size=64, **option)
+
+
+def test_the_small_form_is_close_to_the_full_one_and_smaller(pipe, folder, tmp_path):
+    full, small = (
+        make_cache(pipe, folder, tmp_path / form, size=64, form=form) for form in ("full", "small")
+    )
+    exact, rounded = (made.cache.load(made.cache.entries[0]) for made in (full, small))
+    assert torch.equal(rounded.posterior.mean, exact.posterior.mean)
+    torch.testing.assert_close(rounded.posterior.std, exact.posterior.std, rtol=0.01, atol=0)
+    for name, tensor in exact.text.items():
+        assert (rounded.text[name] - tensor).norm() < 0.01 * tensor.norm()
+    assert open_cache(tmp_path / "small").form == "small"
+    with pytest.raises(StaleCache, match="another form"):
+        cache(pipe, folder, tmp_path / "small", size=64)

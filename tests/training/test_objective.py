@@ -14,27 +14,20 @@ from urae.training.prediction import predictor
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-TEXTS = {"original": 0.0, "detailed": 1.0}
-
-
 def sample(index: int) -> Sample:
     generator = torch.Generator().manual_seed(index)
-    texts = {
-        kind: {"prompt_embeds": torch.full((3, 2), value)}
-        for kind, value in (("original", 0.0), ("detailed", 1.0))
-    }
+    text = {"prompt_embeds": torch.full((3, 2), float(index))}
     mean = torch.randn(16, 4, 6, generator=generator)
-    return Sample(id=str(index), posterior=Posterior(mean=mean, std=torch.full_like(mean, 0.1)), texts=texts)
+    return Sample(id=str(index), posterior=Posterior(mean=mean, std=torch.full_like(mean, 0.1)), text=text)
 
 
-def drawn(places, *, seed=0, step=0, caption_mix=0.2, shift=1.0) -> Batch:
+def drawn(places, *, seed=0, step=0, shift=1.0) -> Batch:
     samples = [sample(place) for place in places]
     return draw_batch(
         samples,
         places=list(places),
         seed=seed,
         step=step,
-        caption_mix=caption_mix,
         distribution="uniform",
         shift=shift,
     )
@@ -102,11 +95,8 @@ def test_the_clean_latent_is_drawn_from_the_posterior():
     assert deviation.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-@pytest.mark.parametrize(("caption_mix", "low", "high"), [(0.0, 0, 0), (1.0, 1, 1), (0.2, 0.15, 0.25)])
-def test_the_original_caption_has_its_probability(caption_mix, low, high):
-    batches = [drawn(range(8), step=step, caption_mix=caption_mix) for step in range(100)]
-    detailed = torch.cat([batch.embeddings["prompt_embeds"][:, 0, 0] for batch in batches])
-    assert low <= 1 - detailed.mean().item() <= high
+def test_each_image_comes_with_its_text():
+    assert drawn([3, 0, 5]).embeddings["prompt_embeds"][:, 0, 0].tolist() == [3, 0, 5]
 
 
 def test_losses_are_weighted_and_of_each_sample():

@@ -57,6 +57,10 @@ class Progress(AbstractContextManager):
             parts = (f"{self.description}: {self.done}/{self.total}", note, self._left())
             self.say(", ".join(part for part in parts if part))
 
+    def rate(self, what: str) -> str:
+        """How many a second, as a note for the item that is just done."""
+        return f"{(self.done + 1 - self.first) / (time.monotonic() - self.started):.2f} {what}/s"
+
     def say(self, text: str) -> None:
         """A line above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)

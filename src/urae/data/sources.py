@@ -1,38 +1,68 @@
-"""From what a user names as data to a cache: a folder, a manifest, rendered scenes, or a cache itself."""
+"""From what a user names as data to caches: folders, manifests, rendered scenes, caches, in any mix."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from urae.backbones import backbone_of
 from urae.data.cache import Cache, cache, open_cache
+from urae.data.dataset import CachedDataset, Source
+from urae.data.processes import on_main
 from urae.data.scenes import is_scenes, render_scenes
+from urae.data.shards import is_url
 
-__all__ = ["cache_folder", "cached"]
+__all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
 
-def cached(pipe: Any, source: str, *, size: int, scenes: Path) -> Cache:
-    """The cache of this data at this size for this pipeline, made or completed if need be.
+def cached_dataset(
+    pipe: Any, data: str, *, size: int, scenes: Path, device: torch.device | str = ""
+) -> CachedDataset:
+    """The data set that `data` names: one source, or several with their shares, as in
+    "data/synthetic:0.7,data/real:0.3"; see `cached`."""
+    made = [
+        (cached(pipe, source, size=size, scenes=scenes, device=device), share)
+        for source, share in split_mix(data)
+    ]
+    return CachedDataset(tuple(Source(cache=c, entries=c.entries, share=share) for c, share in made))
+
+
+def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.device | str = "") -> Cache:
+    """The cache of this data at this size for this pipeline, made or completed if need be, on `device` ("" is
+    where the encoders are). Under `torchrun` the processes share the work.
 
     source: a folder of captioned images, a manifest, scenes such as "mini:clean:384" (rendered into the
     folder `scenes`), or a cache, which must be of this size (`ValueError`) and this pipeline (`StaleCache`).
     """
     if is_scenes(source):
-        source = str(render_scenes(source, scenes, size=size))
-    folder = cache_folder(pipe, source, size=size)
-    if folder == Path(source):
-        return _checked(open_cache(folder), pipe, size=size)
-    return cache(pipe, source, folder, size=size)
+        source = str(on_main(lambda: render_scenes(source, scenes, size=size)))
+    if is_url(source) or (Path(source) / "cache.json").is_file():
+        return _checked(open_cache(source), pipe, size=size)
+    folder = on_main(lambda: cache_folder(pipe, source, size=size))
+    # What is damaged is found when it is read; to read everything first would take as long as an epoch.
+    return cache(pipe, source, folder, size=size, device=device, verify=False)
 
 
 def cache_folder(pipe: Any, source: str | Path, *, size: int) -> Path:
     """Where the cache of this data lies: beside it, under a name that tells sizes and models apart."""
     path, backbone = Path(source), backbone_of(pipe)
-    if (path / "cache.json").is_file():
-        return path
     name = f"{size}px-{backbone.latent_identity(pipe)[:8]}-{backbone.text_identity(pipe)[:8]}"
     return (path / "cache" if path.is_dir() else path.with_suffix(".cache")) / name
+
+
+def split_mix(data: str) -> list[tuple[str, float]]:
+    """The sources that `data` names, each with its share."""
+    if "," not in data or Path(data).exists():
+        return [(data, 1.0)]
+    parts = [part.strip().rpartition(":") for part in data.split(",")]
+    try:
+        return [(source, float(share)) for source, _, share in parts]
+    except ValueError as error:
+        raise ValueError(
+            f"data is {data!r}: expected each of several sources with its share, such as data/a:0.7,data/b:0.3"
+        ) from error
 
 
 def _checked(opened: Cache, pipe: Any, *, size: int) -> Cache:

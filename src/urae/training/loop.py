@@ -7,17 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from urae.adapters import Attached
-from urae.data import Dataset, Progress, Sample
+from urae.data import CachedDataset, Progress, Sample
 from urae.errors import TrainingDiverged
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.metrics import Metrics
@@ -38,8 +36,8 @@ class Setting:
     accelerator: Accelerator
     attached: Attached
     objective: Objective
-    data: Dataset
-    held_out: Dataset
+    data: CachedDataset
+    held_out: CachedDataset
     sampler: Sampler | None
     """None where no samples are drawn, and beside the main process."""
     metrics: Metrics | None
@@ -95,18 +93,16 @@ class Loop:
 
     def _shares(self) -> Iterator[list[Sample]]:
         """This process's images of each remaining step."""
-        data, process, num = self.setting.data, self.accelerator.process_index, self.accelerator.num_processes
-        batches = islice(
-            data.batches(self.recipe.batch_size, seed=self.recipe.seed), self.step, self.recipe.steps
-        )
-        loader = DataLoader(
-            data,
-            batch_sampler=(batch[process::num] for batch in batches),
-            collate_fn=list,
+        return self.setting.data.stream(
+            self.recipe.batch_size,
+            seed=self.recipe.seed,
+            caption_mix=self.recipe.caption_mix,
+            start=self.step,
+            stop=self.recipe.steps,
+            process=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
             num_workers=self.recipe.num_workers,
-            generator=torch.Generator(),  # it draws a number that nothing here uses
         )
-        return iter(loader)
 
     def _advance(self, samples: Sequence[Sample]) -> dict[str, float]:
         """One optimizer step; returns its row of metrics."""

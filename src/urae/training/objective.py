@@ -66,14 +66,12 @@ def draw_batch(
     places: Sequence[int],
     seed: int,
     step: int,
-    caption_mix: float,
     distribution: str,
     shift: float,
 ) -> Batch:
-    """Draw posterior noise, noise, sigma and caption for samples of one size.
+    """Draw posterior noise, noise and sigma for samples of one size.
 
-    places: each sample's place in the step's global batch. caption_mix: probability of the original caption
-    where a record has both. distribution, shift: see `urae.training.sigma`.
+    places: each sample's place in the step's global batch. distribution, shift: see `urae.training.sigma`.
     """
     drawn = [
         _draw(
@@ -81,7 +79,6 @@ def draw_batch(
             place,
             seed=seed,
             step=step,
-            caption_mix=caption_mix,
             distribution=distribution,
             shift=shift,
         )
@@ -97,15 +94,14 @@ def draw_batch(
 
 
 def _draw(
-    sample: Sample, place: int, *, seed: int, step: int, caption_mix: float, distribution: str, shift: float
+    sample: Sample, place: int, *, seed: int, step: int, distribution: str, shift: float
 ) -> tuple[Tensor, Tensor, float, dict[str, Tensor]]:
     where = {"seed": seed, "step": step, "sample": place}
     shape = sample.posterior.mean.shape
     clean = sample.posterior.sample(normal(shape, **where, purpose="posterior"))
     noise = normal(shape, **where, purpose="noise")
     sigma = draw_sigma(generator(**where, purpose="sigma"), distribution=distribution, shift=shift)
-    original = generator(**where, purpose="caption").random() < caption_mix
-    return clean, noise, sigma, sample.text("original" if original else "detailed")
+    return clean, noise, sigma, sample.text
 
 
 def losses(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 __all__ = ["PURPOSES", "generator", "normal"]
 
-PURPOSES = {"caption": 1, "sigma": 2, "posterior": 3, "noise": 4, "validation": 5}
-"""What is drawn, and the number that keeps its stream apart from the others."""
+PURPOSES = {"sigma": 2, "posterior": 3, "noise": 4, "validation": 5}
+"""What is drawn, and the number that keeps its stream apart from the others; 1 is the caption, which the data set
+draws (`urae.data.dataset`)."""
 
 
 def generator(*, seed: int, step: int, sample: int, purpose: str) -> np.random.Generator:

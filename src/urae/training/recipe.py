@@ -44,7 +44,8 @@ class Recipe:
 
     # Data
     data: str
-    """A folder of captioned images, a manifest (.jsonl), or a cache."""
+    """A folder of captioned images, a manifest (.jsonl), a cache or the URL of its shards; or several of these with
+    their shares, as in "data/synthetic:0.7,data/real:0.3"."""
     caption_mix: float = 0.2
     """Probability of the original caption, where a record has a detailed one too."""
     num_validation: int = 0

@@ -85,7 +85,6 @@ class Objective:
             places=places,
             seed=recipe.seed,
             step=step,
-            caption_mix=recipe.caption_mix,
             distribution=recipe.sigma_sampling,
             shift=self.shift,
         )

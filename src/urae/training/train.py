@@ -22,17 +22,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from accelerate.utils import ProjectConfiguration
 from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
 from urae.backbones import backbone_of
-from urae.data import CAPTION_KINDS, Cache, Dataset, Entry, cached, hold_out, open_cache
+from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
+from urae.data.placement import placed
 from urae.resolution import ResolutionPolicy, native_size, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
-from urae.training.placement import gradient_checkpointing, placed
+from urae.training.placement import gradient_checkpointing
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity
@@ -60,8 +61,10 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     recipe = replace(recipe, policy=policy)
     _check_fit(pipe, recipe, policy, accelerator)
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
-    data = _cached(pipe, recipe, accelerator)
-    train_on, held_out = hold_out(data.entries, recipe.num_validation)
+    data = cached_dataset(
+        pipe, recipe.data, size=recipe.size, scenes=Path(recipe.out) / "data", device=accelerator.device
+    )
+    train_on, held_out = data.split(recipe.num_validation)
     lean = lean_pipeline(pipe)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -78,8 +81,8 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
                 accelerator=accelerator,
                 attached=attached,
                 objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached)),
-                data=Dataset(data, train_on),
-                held_out=Dataset(data, held_out),
+                data=train_on,
+                held_out=held_out,
                 sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity)),
                 metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
                 identity=identity,
@@ -88,7 +91,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         if checkpoint:
             loop.load(checkpoint)
         if accelerator.is_main_process:
-            _announce(recipe, train_on, shift=_sigma_shift(pipe, recipe), done=loop.step)
+            _announce(recipe, train_on.entries, shift=_sigma_shift(pipe, recipe), done=loop.step)
         loop.run()
         with loop.result():
             adapter = attached.export(
@@ -144,15 +147,6 @@ def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator:
             f"base_dtype is fp32 but the transformer was loaded as {pipe.transformer.dtype}: "
             "load it with torch_dtype=torch.float32, or set base_dtype=bf16"
         )
-
-
-def _cached(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> Cache:
-    """The data as a cache. One process makes it, all open it."""
-    made = ""
-    if accelerator.is_main_process:
-        with _encoders_placed(pipe, accelerator.device):
-            made = str(cached(pipe, recipe.data, size=recipe.size, scenes=Path(recipe.out) / "data").path)
-    return open_cache(broadcast_object_list([made])[0])
 
 
 @contextmanager
@@ -232,7 +226,7 @@ def _sampler(
 # --- going on -----------------------------------------------------------------------------------------------
 
 
-def _identity(pipe: Any, recipe: Recipe, attached: Attached, data: Cache) -> dict[str, Any]:
+def _identity(pipe: Any, recipe: Recipe, attached: Attached, data: CachedDataset) -> dict[str, Any]:
     return run_identity(
         recipe,
         data=data.digest,
@@ -286,10 +280,10 @@ def _stored(recipe: Recipe) -> dict[str, Any]:
 
 def _public(name: str) -> str:
     # An adapter travels, and the folders of the machine that made it are nobody's business.
-    return Path(name).name if Path(name).is_absolute() else name
+    return ",".join(Path(part).name if Path(part).is_absolute() else part for part in name.split(","))
 
 
-def _provenance(recipe: Recipe, data: Cache, num_held_out: int) -> dict[str, Any]:
+def _provenance(recipe: Recipe, data: CachedDataset, num_held_out: int) -> dict[str, Any]:
     sources = Counter(entry.record.source for entry in data.entries)
     return {
         "source": _public(recipe.data),

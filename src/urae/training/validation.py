@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from accelerate import Accelerator
 
-from urae.data import Dataset
+from urae.data import CachedDataset
 from urae.training.objective import Batch, velocity_error
 from urae.training.prediction import Predictor
 from urae.training.randomness import normal
@@ -23,7 +23,7 @@ SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @torch.no_grad()
-def validation_row(predict: Predictor, held_out: Dataset, accelerator: Accelerator) -> dict[str, float]:
+def validation_row(predict: Predictor, held_out: CachedDataset, accelerator: Accelerator) -> dict[str, float]:
     """Mean flow-matching loss over the held-out records, at each of `SIGMAS` ("validation_loss_0.1", ...) and
     over all ("validation_loss"). The processes share the records out."""
     total = torch.zeros(len(SIGMAS), device=accelerator.device)
@@ -36,11 +36,11 @@ def validation_row(predict: Predictor, held_out: Dataset, accelerator: Accelerat
     return {"validation_loss": sum(means) / len(means), **by_level}
 
 
-def _batches(held_out: Dataset, place: int) -> Iterator[Batch]:
+def _batches(held_out: CachedDataset, place: int) -> Iterator[Batch]:
     """One record at each noise level, each a batch of one."""
     sample = held_out[place]
     clean = sample.posterior.mean[None]
-    embeddings = {name: tensor[None] for name, tensor in sample.text("detailed").items()}
+    embeddings = {name: tensor[None] for name, tensor in sample.text.items()}
     for level, sigma in enumerate(SIGMAS):
         noise = normal(clean.shape, seed=0, step=level, sample=place, purpose="validation")
         yield Batch(clean=clean, noise=noise, sigma=torch.tensor([sigma]), embeddings=embeddings)

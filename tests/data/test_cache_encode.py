@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tiny import with_text_encoders, write_images
+from urae import mini
+from urae.data import cache, open_cache
+from urae.data.encode import (
+    USABLE,
+    EncodingPlan,
+    choose_encoding,
+    encode_in_strips,
+    encoding_need,
+    plan_encoding,
+)
+from urae.mini.pictures import clean
+
+FLUX = (4096, 4096)
+
+
+def vae_of(channels=(8, 8, 16, 16), *, sample_size=64, layers=1, groups=2) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=layers,
+        latent_channels=16,
+        norm_num_groups=groups,
+        sample_size=sample_size,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that were alive at a time of what was computed under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.peak = {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.alive = {key: found for key, found in self.alive.items() if not found[0].expired()}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+        self.peak = max(self.peak, sum(num for _, num in self.alive.values()))
+        return result
+
+
+@pytest.mark.parametrize("rows", [2, 24, 64, 1000])
+def test_strips_are_the_whole_encoder(rows):
+    torch.manual_seed(0)
+    vae, pixels = vae_of().eval(), torch.rand(2, 3, 144, 80) * 2 - 1
+    with torch.no_grad():
+        whole = vae.encode(pixels).latent_dist
+        with EncodingPlan(way="strips", rows=rows).on(vae):
+            strips = vae.encode(pixels).latent_dist
+    assert (strips.mean - whole.mean).abs().max() <= 1e-5
+    assert (strips.std - whole.std).abs().max() <= 1e-5
+
+
+def test_strips_need_the_norms_of_the_whole_image():
+    """What the exactness is worth: a strip encoded by itself differs by far more than rounding."""
+    torch.manual_seed(0)
+    vae, pixels = vae_of().eval(), torch.rand(1, 3, 128, 64).cumsum(dim=2) / 64 - 1
+    with torch.no_grad():
+        whole, alone = vae.encoder(pixels)[:, :, :8], vae.encoder(pixels[:, :, :64])
+        strips = encode_in_strips(vae.encoder, pixels, rows=64)[:, :, :8]
+    assert (strips - whole).abs().max() <= 1e-5
+    assert (alone - whole).abs().max() > 1e-2
+
+
+def test_tiles_differ_by_a_measured_amount():
+    """Tiles have norms and attention of their own. On the miniature's trained VAE, a scene of 256 px in tiles of
+    128 px: the latents are off by 9% of their standard deviation."""
+    vae = mini.pipeline().vae
+    image = torch.from_numpy(np.array(clean(3, 256).image, dtype=np.float32))
+    pixels = (image / 127.5 - 1).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        whole = vae.encode(pixels).latent_dist.mean
+        with EncodingPlan(way="tiles").on(vae):
+            tiles = vae.encode(pixels).latent_dist.mean
+    difference = ((tiles - whole).square().mean() / whole.var()).sqrt().item()
+    assert difference == pytest.approx(0.09, abs=0.02)
+
+
+def test_the_vae_is_as_it_was():
+    vae = vae_of()
+    for way in ("whole", "strips", "tiles"):
+        with EncodingPlan(way=way).on(vae):
+            pass
+        assert not vae.use_tiling
+        assert "forward" not in vars(vae.encoder)
+
+
+@pytest.fixture(scope="module")
+def weightless():
+    """A wide VAE that computes shapes alone."""
+    with FakeTensorMode() as fake:
+        return vae_of((64, 128, 256, 256), sample_size=128, layers=2, groups=32), fake
+
+
+@pytest.mark.parametrize(
+    ("way", "size"), [("whole", (128, 128)), ("strips", (32, 512)), ("tiles", (192, 128))]
+)
+def test_the_need_is_what_is_alive(weightless, way, size):
+    vae, fake = weightless
+    with fake, torch.no_grad():
+        pixels = torch.empty(1, 3, *reversed(size))
+        with LiveBytes() as live, EncodingPlan(way=way).on(vae):
+            vae.encode(pixels)
+    needed = encoding_need(vae, size, way)
+    assert live.peak <= needed <= 1.3 * live.peak
+
+
+def flux_vae(dtype: torch.dtype) -> AutoencoderKL:
+    with torch.device("meta"):
+        vae = vae_of((128, 256, 512, 512), sample_size=1024, layers=2, groups=32)
+    for parameter in vae.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return vae
+
+
+def test_4096_px_fit_within_24_gb():
+    fp32, bf16 = flux_vae(torch.float32), flux_vae(torch.bfloat16)
+    needs = [encoding_need(bf16, FLUX, way) / 1e9 for way in ("whole", "strips", "tiles")]
+    assert needs == pytest.approx([21.8, 9.4, 1.7], abs=0.05)
+    assert encoding_need(fp32, FLUX, "whole") > 24e9
+    assert encoding_need(fp32, FLUX, "strips") < USABLE * 24e9
+    assert choose_encoding(fp32, [FLUX], asked="auto", free=24e9) == "exact"
+    assert plan_encoding(fp32, FLUX, "exact", free=24e9).way == "strips"
+    assert plan_encoding(fp32, (2048, 2048), "exact", free=24e9).way == "whole"
+    assert choose_encoding(fp32, [FLUX], asked="auto", free=16e9) == "tiled"
+    assert choose_encoding(fp32, [FLUX], asked="exact", free=16e9) == "exact"
+
+
+def test_a_cache_keeps_its_encoding_whatever_the_memory(pipe, tmp_path):
+    pipe = with_text_encoders(pipe)
+    folder = write_images(tmp_path / "images", [(128, 128)] * 2)
+    whole = cache(pipe, folder, tmp_path / "whole", size=128)
+    # Less than one map, which only tiles of 64 px can do with; then more, which changes nothing any more.
+    tiled = cache(pipe, folder, tmp_path / "tiled", size=128, memory=1e6)
+    assert (whole.encoding, tiled.encoding) == ("exact", "tiled")
+    assert whole.digest != tiled.digest
+    assert (
+        cache(pipe, folder, tmp_path / "tiled", size=128).encoding == open_cache(tmp_path / "tiled").encoding
+    )
+    assert open_cache(tmp_path / "tiled").encoding == "tiled"
+    # Enough for strips, not for the whole: the same latents up to rounding, under the same keys.
+    strips = cache(
+        pipe,
+        folder,
+        tmp_path / "strips",
+        size=128,
+        memory=encoding_need(pipe.vae, (128, 128), "strips") / USABLE,
+    )
+    assert strips.digest == whole.digest
+    for first, second in zip(whole.entries, strips.entries, strict=True):
+        one, two = (made.load(entry).posterior.mean for made, entry in ((whole, first), (strips, second)))
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
