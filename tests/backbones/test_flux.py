@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file
 
@@ -22,6 +23,29 @@ def test_the_backbone_is_found_by_the_transformer(pipe):
     pipe.transformer = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="Linear is not a supported transformer.*FluxTransformer2DModel"):
         backbone_of(pipe)
+
+
+def test_a_compiled_transformer_is_recognised(pipe):
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager")
+    assert backbone_of(pipe) == Flux()
+    pipe.transformer = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    with pytest.raises(ValueError, match="Linear is not a supported transformer"):
+        backbone_of(pipe)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_images_go_where_an_offloaded_vae_computes(flux, pipe, part):
+    seen = []
+    getattr(pipe.vae, part).register_forward_pre_hook(lambda module, given: seen.append(given[0].device.type))
+    # The one other device that every machine has; it holds shapes alone, so no numbers come back.
+    for model in (pipe.transformer, pipe.vae):
+        cpu_offload_with_hook(model, execution_device="meta")
+    if part == "decoder":
+        flux.decode(pipe, torch.zeros(1, 16, 4, 4))
+    else:
+        with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+            flux.encode_images(pipe, torch.zeros(1, 3, 32, 32))
+    assert seen == ["meta"]
 
 
 def test_velocity_agrees_with_the_reference(flux, transformer):

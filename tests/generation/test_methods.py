@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from urae.generation import Direct, Imax, Sdedit, method_from_texts, method_named
+from urae.generation import Direct, Esrgan, Hiflow, Imax, Sdedit, Tiled, method_from_texts, method_named
 from urae.generation.methods import METHODS, options_of
 from urae.resolution import ResolutionPolicy
 
@@ -21,6 +21,9 @@ def test_a_name_is_the_method_with_its_defaults(name):
         Direct(),
         Sdedit(start_sigma=0.5, native_policy=ResolutionPolicy(shift=2.0)),
         Imax(shift="policy", repeat_text=True, native_steps=3),
+        Hiflow(reference="picture", cutoff=0.3, shifted_patches=True),
+        Tiled(window=96, weighting="tapered", windows_per_call=8),
+        Esrgan(weights="a.safetensors"),
     ],
 )
 def test_options_round_trip_through_json(method):
@@ -40,6 +43,10 @@ def test_texts_become_values(tmp_path):
         native_policy=ResolutionPolicy(shift=2.0),
     )
     assert method_from_texts("imax", ["shift=policy"]).shift == "policy"
+    assert method_from_texts("tiled", ["window=96", "overlap=0.25"]) == Tiled(window=96, overlap=0.25)
+    assert method_from_texts("tiled", ["window=native"]) == Tiled()
+    assert method_from_texts("esrgan", ["weights=a=b.safetensors"]) == Esrgan(weights="a=b.safetensors")
+    assert method_from_texts("hiflow", ["reference=picture"]) == Hiflow(reference="picture")
     assert method_from_texts("sdedit", ["native_policy=reference"]).native_policy == (
         ResolutionPolicy.reference()
     )
@@ -49,10 +56,16 @@ def test_texts_become_values(tmp_path):
 @pytest.mark.parametrize(
     ("name", "setting", "message"),
     [
-        ("magic", "weight=1", "method is 'magic': expected one of direct, sdedit, imax"),
+        ("magic", "weight=1", "method is 'magic': expected one of direct, tiled, sdedit, imax"),
         ("imax", "strength=1", "strength is no option of imax: valid options are native_steps, native_guid"),
         ("sdedit", "weight=1", "weight is no option of sdedit, it is one of imax: valid options are"),
         ("direct", "weight=1", "weight is no option of direct, it is one of imax: it has none"),
+        (
+            "direct",
+            "start_sigma=1",
+            "start_sigma is no option of direct, it is one of sdedit and hiflow: it has none",
+        ),
+        ("tiled", "window=big", "window is 'big': expected a whole number"),
         ("imax", "weight", "the setting 'weight' has no value: expected option=value"),
         ("imax", "weight=much", "weight is 'much': expected a number"),
         ("imax", "native_steps=1.5", "native_steps is '1.5': expected a whole number"),

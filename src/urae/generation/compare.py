@@ -26,7 +26,7 @@ from urae.generation.methods import Method
 from urae.generation.native import TwoPass
 from urae.resolution import ResolutionPolicy, Size
 
-__all__ = ["Outcome", "Way", "compare_ways", "grid"]
+__all__ = ["Outcome", "Way", "compare_ways", "drawn", "grid"]
 
 WARM_UP = (64, 64)
 """Size of a picture that is not counted, pixels."""
@@ -103,24 +103,28 @@ def compare_ways(
             plan = replace(plan, offload="unchanged")
         generate(pipe, prompt, size=WARM_UP, steps=1, policy="none", memory=plan)
         for way in ways:
-            outcome = _drawn(pipe, prompt, way, size, seed, measures or {}, plan, on_step)
+            outcome = drawn(
+                pipe, prompt, way, size=size, seed=seed, measures=measures or {}, memory=plan, on_step=on_step
+            )
             on_outcome(outcome)
             outcomes.append(outcome)
     return outcomes
 
 
-def _drawn(
+def drawn(
     pipe: Any,
     prompt: str,
     way: Way,
+    *,
     size: Size,
     seed: int,
     measures: Mapping[str, Callable[[Image.Image], float]],
-    plan: MemoryPlan,
-    on_step: Callable[[], None],
+    memory: MemoryPlan,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Outcome:
+    """Draw `prompt` one way, and say what it cost; the settings are those of `compare_ways`."""
     natives: list[tuple[Image.Image, float]] = []
-    with _calls_counted(pipe.transformer) as calls, _peak_measured(plan.device) as peak:
+    with _calls_counted(pipe.transformer) as calls, _peak_measured(memory.device) as peak:
         start = time.perf_counter()
         image: Any = generate(
             pipe,
@@ -131,7 +135,7 @@ def _drawn(
             policy=way.policy,
             seed=seed,
             steps=way.steps,
-            memory=plan,
+            memory=memory,
             on_step=on_step,
             on_native=lambda picture: natives.append((picture, time.perf_counter() - start)),
         )
@@ -200,25 +204,27 @@ def grid(outcomes: Sequence[Outcome], *, prompt: str) -> Image.Image:
 
     The part is the middle one, and left out where the picture is hardly reduced. The first native picture comes first.
     """
-    cells = [_native_cell(outcomes), *(_cell(outcome) for outcome in outcomes)]
-    shown = [cell for cell in cells if cell]
-    columns = min(MAX_COLUMNS, len(shown))
-    height = max(cell.height for cell in shown)
-    heading = _wrapped(prompt, _font(24), columns * (CELL + GAP) - GAP)
-    top = MARGIN + 32 * len(heading) + GAP
-    rows = math.ceil(len(shown) / columns)
-    sheet = Image.new(
-        "RGB",
-        (2 * MARGIN + columns * (CELL + GAP) - GAP, top + rows * (height + GAP) - GAP + MARGIN),
-        PAPER,
-    )
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(heading):
-        draw.text((MARGIN, MARGIN + 32 * number), line, fill=INK, font=_font(24))
-    for place, cell in enumerate(shown):
+    cells = [cell for cell in (_native_cell(outcomes), *map(_cell, outcomes)) if cell]
+    rows = math.ceil(len(cells) / MAX_COLUMNS)
+    columns = math.ceil(len(cells) / rows)
+    width = columns * (CELL + GAP) - GAP
+    heading = _heading(outcomes[0].image, prompt, width)
+    height = max(cell.height for cell in cells)
+    top = MARGIN + heading.height + GAP
+    size = (width + 2 * MARGIN, top + rows * (height + GAP) - GAP + MARGIN)
+    sheet = Image.new("RGB", size, PAPER)
+    sheet.paste(heading, (MARGIN, MARGIN))
+    for place, cell in enumerate(cells):
         row, column = divmod(place, columns)
         sheet.paste(cell, (MARGIN + column * (CELL + GAP), top + row * (height + GAP)))
     return sheet
+
+
+def _heading(image: Image.Image, prompt: str, width: int) -> Image.Image:
+    about = f"{image.width} x {image.height} px"
+    if _is_reduced(image):
+        about += "; below each picture its middle, pixel by pixel"
+    return _column([(prompt, INK, 24), (about, SOFT, 15)], [], width)
 
 
 def _native_cell(outcomes: Sequence[Outcome]) -> Image.Image | None:
@@ -232,23 +238,32 @@ def _cell(outcome: Outcome) -> Image.Image:
 
 
 def _labelled(image: Image.Image, label: str, below: str) -> Image.Image:
-    """A column of label, cost, the picture at the column's width, and its middle at full size."""
+    """Label, cost, the picture as wide as a column, and its middle at full size."""
     image = image.convert("RGB")
     whole = image.resize((CELL, round(CELL * image.height / image.width)), Image.Resampling.LANCZOS)
-    pictures = [whole, _middle(image)] if image.width > 1.5 * CELL else [whole]
-    lines = [(line, INK, _font(18)) for line in _wrapped(label, _font(18), CELL)]
-    lines.append((below, SOFT, _font(15)))
-    height = 24 * len(lines) + 4 + sum(picture.height + 8 for picture in pictures) - 8
-    cell = Image.new("RGB", (CELL, height), PAPER)
-    draw, top = ImageDraw.Draw(cell), 0
-    for text, color, font in lines:
-        draw.text((0, top), text, fill=color, font=font)
-        top += 24
-    top += 4
+    pictures = [whole, _middle(image)] if _is_reduced(image) else [whole]
+    return _column([(label, INK, 18), (below, SOFT, 15)], pictures, CELL)
+
+
+def _column(
+    texts: Sequence[tuple[str, str, int]], pictures: Sequence[Image.Image], width: int
+) -> Image.Image:
+    """Texts (words, colour, size), broken into lines where they are wider, and pictures, one below the other."""
+    lines = [(line, ink, size) for text, ink, size in texts for line in _wrapped(text, _font(size), width)]
+    height = sum(_line_height(size) for _, _, size in lines) + sum(8 + picture.height for picture in pictures)
+    column = Image.new("RGB", (width, height), PAPER)
+    draw, top = ImageDraw.Draw(column), 0
+    for line, ink, size in lines:
+        draw.text((0, top), line, fill=ink, font=_font(size))
+        top += _line_height(size)
     for picture in pictures:
-        cell.paste(picture, (0, top))
-        top += picture.height + 8
-    return cell
+        column.paste(picture, (0, top + 8))
+        top += 8 + picture.height
+    return column
+
+
+def _is_reduced(image: Image.Image) -> bool:
+    return image.width > 1.5 * CELL
 
 
 def _middle(image: Image.Image) -> Image.Image:
@@ -268,6 +283,10 @@ def _wrapped(text: str, font: Any, width: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def _line_height(size: int) -> int:
+    return round(1.3 * size)
 
 
 @lru_cache

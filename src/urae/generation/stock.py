@@ -1,0 +1,150 @@
+"""Other models' own pipelines, for comparison: PixArt-Sigma and Sana, from a folder in the diffusers layout.
+
+They run as diffusers ships them, at any size, without adapter, policy or method of ours. Two of their conveniences are
+off: resizing to a table of sizes, and rewriting the prompt before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image
+
+from urae.errors import BadFile
+from urae.generation.memory import MemoryPlan
+from urae.generation.open import model_name
+from urae.generation.provenance import Provenance, versions
+from urae.resolution import check_size
+
+__all__ = ["STOCK", "Stock", "generate_stock", "open_stock", "stock_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """A pipeline class of diffusers, and how it is called."""
+
+    name: str
+    """Of the class."""
+    steps: int = 20
+    """Its own default, as is the guidance."""
+    guidance: float = 4.5
+    settings: Mapping[str, Any] = field(
+        default_factory=lambda: {"use_resolution_binning": False, "clean_caption": False}
+    )
+    tells_steps: Callable[[Callable[[], None]], dict[str, Any]]
+    """The keyword by which it reports each step."""
+
+
+STOCK: dict[str, Stock] = {
+    "PixArtSigmaPipeline": Stock(
+        name="PixArtSigmaPipeline",
+        tells_steps=lambda on_step: {"callback": lambda step, time, latents: on_step()},
+    ),
+    "SanaPipeline": Stock(
+        name="SanaPipeline",
+        tells_steps=lambda on_step: {
+            "callback_on_step_end": lambda pipe, step, time, state: on_step() or state
+        },
+    ),
+}
+"""By the class that a folder's model_index.json names."""
+
+
+def stock_of(name: str | Path) -> Stock | None:
+    """What to call for the model in a folder; None where it is none of `STOCK`, such as FLUX or a hub id."""
+    index = Path(name) / "model_index.json"
+    if not index.is_file():
+        return None
+    try:
+        return STOCK.get(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise BadFile(f"{index} names no pipeline: download the model again") from error
+
+
+def open_stock(folder: str | Path, *, dtype: torch.dtype) -> Any:
+    """The pipeline in a folder that `stock_of` knows, on the CPU. `BadFile` where its weights cannot be read."""
+    stock = stock_of(folder)
+    if stock is None:
+        raise ValueError(f"{folder} holds no model to compare with: expected one of {', '.join(STOCK)}")
+    # Sana's repositories hold bfloat16 files under a name of their own.
+    half = any(Path(folder).glob("transformer/*.bf16*.safetensors"))
+    try:
+        return getattr(diffusers, stock.name).from_pretrained(
+            str(folder), torch_dtype=dtype, use_safetensors=True, variant="bf16" if half else None
+        )
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{folder} cannot be read as a {stock.name}: {error}") from error
+
+
+def generate_stock(
+    pipe: Any,
+    prompts: Sequence[str],
+    *,
+    size: int | Sequence[int],
+    seeds: Sequence[int] = (0,),
+    steps: int = 0,
+    guidance: float | None = None,
+    memory: MemoryPlan,
+    on_step: Callable[[], None] = lambda: None,
+    on_image: Callable[[Image.Image], None] = lambda image: None,
+) -> list[Image.Image]:
+    """An image of every prompt with every seed, all seeds of the first prompt first; what it was made from is in its
+    `info`. `steps` 0 and `guidance` None are the pipeline's own. `ValueError` for a size, or steps, out of range."""
+    stock = STOCK[type(pipe).__name__]
+    width, height = check_size(size)
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: expected 1 or more, or 0 for the {stock.steps} of {stock.name}")
+    num_steps, scale = steps or stock.steps, stock.guidance if guidance is None else guidance
+    images = []
+    with memory.on(pipe):
+        for prompt in prompts:
+            for seed in seeds:
+                image = pipe(
+                    prompt,
+                    width=width,
+                    height=height,
+                    num_inference_steps=num_steps,
+                    guidance_scale=scale,
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    **stock.settings,
+                    **stock.tells_steps(on_step),
+                ).images[0]
+                image.info.update(
+                    _provenance(pipe, prompt, seed, (width, height), num_steps, scale, memory).to_info()
+                )
+                on_image(image)
+                images.append(image)
+    return images
+
+
+def _provenance(
+    pipe: Any,
+    prompt: str,
+    seed: int,
+    size: tuple[int, int],
+    steps: int,
+    guidance: float,
+    memory: MemoryPlan,
+) -> Provenance:
+    return Provenance(
+        prompt=prompt,
+        seed=seed,
+        size=size,
+        steps=steps,
+        guidance=guidance,
+        method=type(pipe).__name__,
+        options={},
+        native="",
+        policy=None,
+        adapter_hash="",
+        adapter_file="",
+        model=model_name(pipe),
+        memory=str(memory),
+        versions=versions(),
+    )

@@ -1,0 +1,231 @@
+"""Several ways side by side: what is counted, what is drawn, and the command around it."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from urae.adapters import Lora, attach
+from urae.cli.compare import compare as command
+from urae.generation import (
+    Direct,
+    Imax,
+    MemoryPlan,
+    Outcome,
+    Sdedit,
+    Tiled,
+    Way,
+    compare_ways,
+    generate,
+    grid,
+    open_pipeline,
+    read_png_metadata,
+)
+from urae.generation.compare import CELL, MARGIN
+from urae.resolution import ResolutionPolicy
+
+TIGER = "a flat tiger on a wood background"
+SIZE = (128, 64)
+
+
+def same(left, right):
+    return np.array_equal(np.asarray(left), np.asarray(right))
+
+
+@pytest.fixture
+def adapter(small):
+    attached = attach(small.transformer, Lora(rank=2))
+    for parameter in attached.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
+    exported = attached.export(policy=ResolutionPolicy(shift=6.0))
+    attached.detach()
+    return exported
+
+
+# What is counted
+
+
+def test_each_way_is_what_generate_draws_and_what_that_costs(small, adapter):
+    ways = [
+        Way(label="stock", method=Direct(), policy="none", steps=2),
+        Way(label="adapted", method=Direct(), adapter=adapter, steps=2),
+        Way(label="tiled", method=Tiled(windows_per_call=1), steps=2),
+        Way(label="sdedit", method=Sdedit(native_steps=3), steps=1),
+    ]
+    steps = []
+    measures = {"red": lambda image: float(np.asarray(image)[..., 0].mean())}
+    outcomes = compare_ways(
+        small, TIGER, ways, size=SIZE, seed=4, measures=measures, on_step=lambda: steps.append(1)
+    )
+    assert [outcome.label for outcome in outcomes] == ["stock", "adapted", "tiled", "sdedit"]
+    settings = {"size": SIZE, "seed": 4}
+    alone = [
+        generate(small, TIGER, policy="none", steps=2, **settings),
+        generate(small, TIGER, adapter=adapter, steps=2, **settings),
+        generate(small, TIGER, method="tiled", steps=2, **settings),
+        generate(small, TIGER, method=Sdedit(native_steps=3), steps=1, **settings),
+    ]
+    for outcome, image in zip(outcomes, alone, strict=True):
+        assert same(outcome.image, image)
+        assert outcome.numbers == {"red": measures["red"](image)}
+        assert outcome.image.info["prompt"] == TIGER
+    # 128 x 64 px are 32 tokens and three windows of 16; the native picture is 96 x 48 px, 18 tokens.
+    assert outcomes[3].native.size == (96, 48)
+    assert [outcome.calls for outcome in outcomes] == [2, 2, 2 * 3, 3 + 1]
+    assert [outcome.tokens for outcome in outcomes] == [2 * 32, 2 * 32, 2 * 3 * 16, 3 * 18 + 32]
+    assert len(steps) == sum(way.num_steps for way in ways) == 2 + 2 + 2 + 4
+    assert outcomes[3].seconds > outcomes[3].native_seconds > 0
+    assert [outcome.native_seconds for outcome in outcomes[:3]] == [0, 0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read where Linux tells it")
+def test_the_peak_of_memory_is_that_of_each_way(small):
+    def large(image):
+        # Written to, so that it really takes memory; it is gone before the next way begins.
+        return float(np.ones(30_000_000).sum())
+
+    ways = [Way(label=label, method=Direct(), steps=1) for label in "ab"]
+    first, second = compare_ways(small, TIGER, ways, size=SIZE, measures={"large": large})
+    assert first.peak_bytes > 50e6
+    # Measuring is not part of a way: its 240 MB would show.
+    assert abs(second.peak_bytes - first.peak_bytes) < 100e6
+
+
+def test_the_pipeline_is_restored(small):
+    before = (small.transformer.pos_embed, small.scheduler)
+    ways = [Way(label="imax", method=Imax(native_steps=1), steps=1)]
+    compare_ways(small, TIGER, ways, size=SIZE, memory=MemoryPlan(device="cpu", offload="none"))
+    assert (small.transformer.pos_embed, small.scheduler) == before
+    assert "forward" not in vars(small.transformer)
+
+
+def test_labels_are_told_apart(small):
+    ways = [Way(label="a", method=Direct()), Way(label="a", method=Imax())]
+    with pytest.raises(ValueError, match="the ways are labelled a, a: expected another label for each"):
+        compare_ways(small, TIGER, ways, size=SIZE)
+
+
+# The sheet
+
+
+def outcome(label, size, *, native=None):
+    values = np.random.default_rng(len(label)).integers(0, 256, size=(size[1], size[0], 3), dtype=np.uint8)
+    return Outcome(
+        label=label,
+        image=Image.fromarray(values),
+        native=native,
+        seconds=1.0,
+        native_seconds=0.0,
+        calls=1,
+        tokens=1,
+        peak_bytes=None,
+        numbers={},
+    )
+
+
+def is_in(part, sheet, left):
+    """Whether the sheet shows `part` pixel by pixel, beginning at `left` pixels from its left side."""
+    part, sheet = np.asarray(part), np.asarray(sheet)
+    height, width = part.shape[:2]
+    places = range(sheet.shape[0] - height + 1)
+    return any(np.array_equal(sheet[y : y + height, left : left + width], part) for y in places)
+
+
+def test_a_large_picture_is_shown_reduced_and_in_part():
+    shown = outcome("large", (640, 480))
+    sheet = grid([shown], prompt=TIGER)
+    whole = shown.image.resize((CELL, 240), Image.Resampling.LANCZOS)
+    assert is_in(whole, sheet, MARGIN)
+    assert is_in(shown.image.crop((160, 80, 480, 400)), sheet, MARGIN)
+    assert sheet.width == CELL + 2 * MARGIN
+
+
+def test_the_native_picture_comes_first_and_rows_are_even():
+    native = Image.new("RGB", (64, 64), "red")
+    outcomes = [outcome(label, (CELL, CELL), native=native) for label in ("one", "four2", "five33")]
+    sheet = grid(outcomes, prompt=TIGER)
+    assert sheet.width == 4 * CELL + 3 * 20 + 2 * MARGIN
+    assert is_in(native.resize((CELL, CELL)), sheet, MARGIN)
+    for place, one in enumerate(outcomes, start=1):
+        assert is_in(one.image, sheet, MARGIN + place * (CELL + 20))
+    six = grid([outcome(str(i), (CELL, CELL)) for i in range(6)], prompt=TIGER)
+    assert six.width == 3 * CELL + 2 * 20 + 2 * MARGIN
+
+
+def test_a_long_prompt_takes_more_lines():
+    shown = [outcome("one", (CELL, CELL))]
+    short, long = grid(shown, prompt=TIGER), grid(shown, prompt=10 * f"{TIGER} and ")
+    assert long.width == short.width
+    assert long.height > short.height + 100
+
+
+# The command
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    small.save_pretrained(tmp_path / "model")
+    app = typer.Typer()
+    app.command()(command)
+
+    def run(*arguments):
+        settings = ["--model", str(tmp_path / "model"), "--size", "128x64", "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, [TIGER, *settings, *map(str, arguments)])
+        if result.exception:
+            raise result.exception
+        return result.stdout
+
+    return run
+
+
+def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
+    file = adapter.save(tmp_path / "tuned.safetensors")
+    methods = ["--method", "stock", "--method", "imax:weight=0.5,shift=policy"]
+    said = run(*methods, "--adapter", file, "--steps", 1, "--native-steps", 2, "--seed", 3)
+    out = tmp_path / "out"
+    labels = ["stock", "imax weight=0.5,shift=policy", "imax weight=0.5,shift=policy + adapter"]
+    table = json.loads((out / "compare.json").read_text())
+    assert [way["label"] for way in table["ways"]] == labels
+    assert [way["calls"] for way in table["ways"]] == [1, 3, 3]
+    assert (table["prompt"], table["seed"], table["size"]) == (TIGER, 3, [128, 64])
+    assert all(0 <= way["repetition"] <= 1 and way["detail"] > 0 for way in table["ways"])
+    assert {file.name for file in out.iterdir()} == {way["file"] for way in table["ways"]} | {
+        "grid.png",
+        "compare.json",
+    }
+    made = read_png_metadata(out / table["ways"][2]["file"])
+    assert (made.adapter_file, made.options["weight"], made.policy) == (
+        "tuned.safetensors",
+        0.5,
+        adapter.policy,
+    )
+    pipe = open_pipeline(tmp_path / "model")
+    method = Imax(weight=0.5, shift="policy", native_steps=2)
+    expected = generate(pipe, TIGER, size=SIZE, method=method, seed=3, steps=1)
+    assert same(Image.open(out / table["ways"][1]["file"]), expected)
+    assert Image.open(out / "grid.png").width == 4 * CELL + 3 * 20 + 2 * MARGIN
+    assert all(label.split()[0] in said for label in labels)
+    assert f"wrote {out / 'grid.png'} and {out / 'compare.json'}" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "magic"], "method is 'magic': expected one of direct"),
+        (["--method", "imax:strength=1"], "strength is no option of imax"),
+        (["--method", "stock:weight=1"], "stock has no options: leave 'weight=1' out"),
+        (["--method", "direct", "--native-steps", 2], "native_steps has no effect: none of the methods"),
+        (["--method", "direct", "--method", "direct"], "the ways are labelled direct, direct"),
+        (["--method", "direct", "--steps", 0], "steps is 0: expected 1 or more"),
+        (["--size", "96"], "size is '96': expected WIDTHxHEIGHT"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(run, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(*arguments)
+    assert not (tmp_path / "out").exists()

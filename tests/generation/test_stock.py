@@ -1,0 +1,193 @@
+"""PixArt-Sigma and Sana of toy width with random weights, saved as diffusers saves real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, Gemma2Config, Gemma2Model, PreTrainedTokenizerFast, T5EncoderModel
+
+from urae import mini
+from urae.cli.main import verb
+from urae.errors import BadFile
+from urae.generation import MemoryPlan, read_png_metadata
+from urae.generation.stock import generate_stock, open_stock, stock_of
+
+HERE = MemoryPlan(device="cpu", offload="unchanged")
+PROMPT = "a flat tiger"
+
+
+def save_pixart(folder: Path) -> Path:
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=128,
+        in_channels=4,
+        cross_attention_dim=16,
+        out_channels=8,
+        use_additional_conditions=False,
+    )
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[8] * 4,
+        norm_num_groups=2,
+        sample_size=64,
+    )
+    PixArtSigmaPipeline(
+        tokenizer=AutoTokenizer.from_pretrained(mini.WEIGHTS / "tokenizer_2"),
+        text_encoder=T5EncoderModel.from_pretrained(mini.WEIGHTS / "text_encoder_2"),
+        vae=vae,
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_sana(folder: Path) -> Path:
+    """Under the file names of the published bfloat16 repositories."""
+    torch.manual_seed(0)
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *PROMPT.split()]
+    tokens = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    encoder = Gemma2Config(
+        vocab_size=len(words),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    blocks = ("ResBlock", "EfficientViTBlock")
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+    )
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=8,
+    )
+    SanaPipeline(
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokens, **special),
+        text_encoder=Gemma2Model(encoder),
+        vae=vae,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    ).save_pretrained(folder, variant="bf16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pixart(tmp_path_factory):
+    return save_pixart(tmp_path_factory.mktemp("stock") / "pixart")
+
+
+@pytest.fixture(scope="module")
+def sana(tmp_path_factory):
+    return save_sana(tmp_path_factory.mktemp("stock") / "sana")
+
+
+@pytest.mark.parametrize("family", ["pixart", "sana"])
+def test_it_is_the_stock_pipeline_at_the_size_asked_for(family, request):
+    """Against a call of the pipeline by hand: 96x64 is in no table of sizes, and is not resized to one."""
+    folder = request.getfixturevalue(family)
+    pipe, steps = open_stock(folder, dtype=torch.float32), []
+    pipe.set_progress_bar_config(disable=True)
+    (image,) = generate_stock(
+        pipe, [PROMPT], size=(96, 64), seeds=[3], steps=2, memory=HERE, on_step=lambda: steps.append(1)
+    )
+    plain = pipe(
+        PROMPT,
+        width=96,
+        height=64,
+        num_inference_steps=2,
+        guidance_scale=4.5,
+        generator=torch.Generator().manual_seed(3),
+        use_resolution_binning=False,
+        clean_caption=False,
+    ).images[0]
+    assert (image.size, len(steps)) == ((96, 64), 2)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(plain))
+    assert (image.info["model"], image.info["method"]) == (family, type(pipe).__name__)
+
+
+def test_the_command_draws_each_prompt_with_each_seed_and_says_what_with(pixart, tmp_path):
+    arguments = ["generate", PROMPT, "--model", pixart, "--size", "64x64", "--steps", 1, "--out", tmp_path]
+    result = CliRunner().invoke(
+        verb("generate"), [str(a) for a in [*arguments[1:], "--seed", 1, "--seed", 2]], catch_exceptions=False
+    )
+    files = sorted(tmp_path.iterdir())
+    assert [str(file) for file in files] == [
+        line.removeprefix("wrote ") for line in result.output.splitlines() if line.startswith("wrote ")
+    ]
+    made = [read_png_metadata(file) for file in files]
+    assert [(one.seed, one.method, one.policy, one.guidance) for one in made] == [
+        (seed, "PixArtSigmaPipeline", None, 4.5) for seed in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "ours", [["--adapter", "a.safetensors"], ["--method", "imax"], ["--policy", "reference"], ["--base", "b"]]
+)
+def test_what_is_ours_has_no_effect_on_it(pixart, ours):
+    with pytest.raises(ValueError, match=f"{ours[0]} has no effect on a PixArtSigmaPipeline"):
+        CliRunner().invoke(verb("generate"), [PROMPT, "--model", str(pixart), *ours], catch_exceptions=False)
+
+
+def test_what_is_no_such_model(tmp_path):
+    assert stock_of("mini") is None
+    assert stock_of(mini.WEIGHTS) is None
+    with pytest.raises(ValueError, match="holds no model to compare with"):
+        open_stock(mini.WEIGHTS, dtype=torch.float32)
+    (tmp_path / "model_index.json").write_text("[]")
+    with pytest.raises(BadFile, match="names no pipeline"):
+        stock_of(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SanaPipeline"}))
+    with pytest.raises(BadFile, match="cannot be read as a SanaPipeline"):
+        open_stock(tmp_path, dtype=torch.float32)
+
+
+def test_steps_out_of_range(pixart):
+    with pytest.raises(ValueError, match="steps is -1: expected 1 or more"):
+        generate_stock(open_stock(pixart, dtype=torch.float32), [PROMPT], size=64, steps=-1, memory=HERE)
