@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
-import time
 from collections import Counter
 
 import pytest
-from collect_run import run
 from collect_server import KEY, running, sometimes
+from killed_run import kill_when, process, run_collect
 
 from urae.data import read_manifest
 from urae.data.journal import read_journal
 
-PROMPTS = [f"a scene number {number}" for number in range(24)]
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes start from one that has imported everything, in milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["urae.data.collect"])
-    return context
-
-
-def wait_for(condition, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.001)
-
-
-def kill_when(process, condition) -> bool:
-    """Whether the process had to be killed; False where it came to its end before."""
-    process.start()
-    wait_for(lambda: condition() or not process.is_alive())
-    alive = process.is_alive()
-    process.kill()
-    process.join()
-    return alive
+PROMPTS = [f"a scene number {number}" for number in range(16)]
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments_no_image_is_lost_or_ordered_twice(processes, tmp_path, seed):
+def test_killed_at_random_moments_no_image_is_lost_or_ordered_twice(tmp_path, seed):
     """Orders whose answers the journal holds are never repeated. One that was taken while the process died before
     the answer came may be, once for each kill at the most, and is counted as lost, and as spent."""
     draw, num_kills = random.Random(seed), 0
@@ -51,12 +24,11 @@ def test_killed_at_random_moments_no_image_is_lost_or_ordered_twice(processes, t
         server.faults["order"] = sometimes(seed + 1, ["429:0.01", "500"], 0.1)
         server.faults["download"] = sometimes(seed + 2, ["cut off", "corrupt", "expired"], 0.3)
         command = (server.url, str(tmp_path), PROMPTS, KEY)
-        for _ in range(10):
-            threshold = server.num_requests + draw.randrange(1, 20)
-            process = processes.Process(target=run, args=command)
-            num_kills += kill_when(process, lambda least=threshold: server.num_requests >= least)
-        last = processes.Process(target=run, args=command)
-        last.start()
+        for _ in range(8):
+            threshold = server.num_requests + draw.randrange(1, 14)
+            started = process(run_collect, *command)
+            num_kills += kill_when(started, lambda least=threshold: server.num_requests >= least)
+        last = process(run_collect, *command)
         last.join()
         assert last.exitcode == 0
     lines = read_journal(tmp_path / "orders.jsonl")
@@ -78,15 +50,14 @@ def test_killed_at_random_moments_no_image_is_lost_or_ordered_twice(processes, t
         assert made[(tmp_path / record.file).read_bytes()] == record.captions["original"]
 
 
-def test_killed_between_the_taking_of_an_order_and_its_answer(processes, tmp_path):
+def test_killed_between_the_taking_of_an_order_and_its_answer(tmp_path):
     """The one moment that no client can close: the server has the order, the client does not have its id."""
     with running() as server:
         server.fail("order", "", "taken, then held")
         command = (server.url, str(tmp_path), PROMPTS[:4], KEY)
-        assert kill_when(processes.Process(target=run, args=command), lambda: len(server.tasks) == 2)
+        assert kill_when(process(run_collect, *command), lambda: len(server.tasks) == 2)
         server.gate.set()
-        again = processes.Process(target=run, args=command)
-        again.start()
+        again = process(run_collect, *command)
         again.join()
         assert again.exitcode == 0
         assert sum(server.orders.values()) == 5

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from urae.data.image import read_image
 from urae.data.openai_server import OPENAI, OpenAIServer, import_openai, is_refusal
 from urae.data.teachers import Unserved
-from urae.errors import BadFile
 
 __all__ = ["OPTIONS", "Answer", "Captioner", "own_instruction"]
 
@@ -127,13 +127,10 @@ class Captioner:
 
 
 def shown(path: Path, max_side: int) -> str:
-    """The image as it is sent: upright, RGB, at most `max_side` px, as a data URI."""
-    try:
-        with Image.open(path) as image:
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadFile(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+    """The image as it is sent: upright, sRGB, at most `max_side` px, as a data URI. Raises `Unreadable`."""
+    image = read_image(path)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    image.info.clear()  # A comment would be sent along, and may tell what the picture shows.
     stream = io.BytesIO()
-    upright.save(stream, "JPEG", quality=QUALITY)
+    image.save(stream, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -17,10 +17,8 @@ import json
 import math
 import os
 import random
-import struct
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -37,7 +35,7 @@ from urae.data.journal import Journal, read_journal, sync_folder
 from urae.data.manifest import MANIFEST, listed, read_manifest, write_manifest
 from urae.data.orders import Account, Orders, accounts_of
 from urae.data.progress import Progress
-from urae.data.record import Record
+from urae.data.record import UNREADABLE, Record
 from urae.data.teachers import Expired, Gone, Later, Order, Refused, Request, Teacher, Unserved
 from urae.resolution import Size
 
@@ -48,16 +46,6 @@ SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 ORDERS_A_RUN = 2
 """Of one request, where the first came to nothing."""
 LONGEST_PAUSE = 60.0
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on bytes that are no image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +279,8 @@ class _Run:
                 for future in as_completed(futures):
                     if future.result():
                         rate = (progress.done + 1 - done) / (time.monotonic() - started) * 60
-                        progress.advance(f"{rate:.1f}/min, cost {self.orders.spent:.2f}")
+                        cost = f", cost {self.orders.spent:.2f}" if self.teacher.price else ""
+                        progress.advance(f"{rate:.1f}/min{cost}")
             except KeyboardInterrupt:
                 self.leaving.set()  # Tickets are on the disk: the next run fetches what is ordered.
                 raise
