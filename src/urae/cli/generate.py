@@ -14,6 +14,7 @@ from rich.console import Console
 
 from urae import generation
 from urae.adapters import Adapter
+from urae.cli.stock import draw_stock
 from urae.data import Progress
 from urae.errors import BadFile
 from urae.generation import (
@@ -26,6 +27,7 @@ from urae.generation import (
 )
 from urae.generation.memory import Offload
 from urae.generation.methods import METHODS
+from urae.generation.stock import stock_of
 from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift
 
 __all__ = ["generate"]
@@ -77,6 +79,30 @@ def generate(
     Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
     """
     pixels = parse_size(size)
+    if stock_of(model):
+        ours = {
+            "base": base,
+            "adapter": adapter,
+            "start": start,
+            "set": settings,
+            "method": method != "direct",
+        }
+        ours |= {"policy": policy not in ("auto", "none"), "native": native, "natives": natives}
+        for file in draw_stock(
+            model,
+            prompts,
+            size=pixels,
+            seeds=seed,
+            steps=steps,
+            guidance=guidance,
+            dtype=dtype,
+            offload=offload,
+            tiles=tiles,
+            ours=ours,
+            save=lambda image: _save(image, out, prompts, None),
+        ):
+            console.print(f"wrote {file}")
+        return
     chosen = parse_policy(policy)
     way = method_from_texts(method, settings)
     pipe = generation.open_pipeline(model, base=base, dtype=dtype)

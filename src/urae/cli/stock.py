@@ -1,0 +1,76 @@
+"""`urae generate` with a model to compare with, PixArt-Sigma or Sana: their own pipeline, and nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from urae.data import Progress
+from urae.generation.memory import MemoryPlan
+from urae.generation.open import DTYPES
+from urae.generation.stock import generate_stock, open_stock, stock_of
+from urae.resolution import Size
+
+__all__ = ["draw_stock"]
+
+
+def draw_stock(
+    model: str,
+    prompts: list[str],
+    *,
+    size: Size,
+    seeds: list[int],
+    steps: int | None,
+    guidance: float | None,
+    dtype: str,
+    offload: str,
+    tiles: str,
+    ours: Mapping[str, object],
+    save: Callable[[Image.Image], Path],
+) -> list[Path]:
+    """Draw and save, and return the files. `ours`: options by name that only FLUX understands, false if not given."""
+    stock = stock_of(model)
+    assert stock
+    if given := [name for name, value in ours.items() if value]:
+        raise ValueError(
+            f"--{given[0]} has no effect on a {stock.name}, which runs as it comes: leave it out"
+        )
+    num_steps, files = stock.steps if steps is None else steps, []
+    plan = _plan(offload, tiles)
+    pipe = open_stock(model, dtype=_dtype(dtype))
+    pipe.set_progress_bar_config(disable=True)
+    with Progress("generating", total=len(prompts) * len(seeds) * num_steps) as progress:
+        generate_stock(
+            pipe,
+            prompts,
+            size=size,
+            seeds=seeds,
+            steps=num_steps,
+            guidance=guidance,
+            memory=plan,
+            on_step=progress.advance,
+            on_image=lambda image: files.append(save(image)),
+        )
+    return files
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}: expected one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _plan(offload: str, tiles: str) -> MemoryPlan:
+    """Whole on the GPU where there is one: these models are small beside FLUX."""
+    if tiles not in ("auto", "on", "off"):
+        raise ValueError(f"tiles is {tiles!r}: expected auto, on or off")
+    if not torch.cuda.is_available():
+        return MemoryPlan(device="cpu", offload="unchanged", tile_vae=tiles == "on")
+    chosen: Any = "none" if offload == "auto" else offload
+    return MemoryPlan(device="cuda", offload=chosen, tile_vae=tiles == "on")
