@@ -1,0 +1,247 @@
+"""The methods on the miniature, each with and without an adapter: `python benchmarks/guided.py --adapter FILE`.
+
+Draws the quickstart's prompts, which no training has seen, every way with the same seed, and measures on each picture
+what the recogniser sees (object, style and background as the prompt says), repetition, detail, seconds and transformer
+calls. A two-pass method is charged for its native pass. Means come with bootstrap intervals over prompts, and adapter
+against none is compared on the same prompts, corrected for the number of comparisons.
+
+Each picture's numbers are appended to a file in .cache/benchmarks/ as soon as they are there; the same command goes on
+where it was. Writes benchmarks/results/guided.json and guided.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from urae import mini
+from urae.adapters import Adapter
+from urae.adapters.base import base_of
+from urae.data import Progress
+from urae.evaluation import detail, mean, repetition
+from urae.evaluation.statistics import MIN_PROMPTS, adjusted, compare
+from urae.generation import Direct, TwoPass, Way, plan_memory
+from urae.generation.compare import drawn
+from urae.generation.methods import METHODS, options_of
+from urae.mini.recogniser import Recogniser, recogniser
+
+RESULTS = Path(__file__).parent / "results"
+CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
+FIRST_PROMPT = 2_000_000
+"""Seed of the first prompt's scene, as in the quickstart: beyond everything that is trained on."""
+SHARES = ("object", "style", "background")
+MEASURES: Mapping[str, Callable] = {"repetition": repetition, "detail": detail}
+COLUMNS = (*SHARES, *MEASURES, "seconds", "calls")
+ADAPTED = " + adapter"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--adapter", type=Path, help="a 4x adapter; without it each method is drawn alone")
+    parser.add_argument("--start", type=Path, help="what was fused before the adapter's training")
+    parser.add_argument(
+        "--methods", nargs="*", default=["stock", "direct", "tiled", "sdedit", "imax", "hiflow"]
+    )
+    parser.add_argument("--steps", type=int, help="in place of each method's own, for a trial")
+    parser.add_argument("--native-steps", type=int, help="the same for the native pass")
+    parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
+    options = parser.parse_args()
+    pipe = mini.pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    adapter = Adapter.load(options.adapter, base=pipe, start=options.start) if options.adapter else None
+    ways = list(ways_of(options, adapter))
+    rows = measured(pipe, ways, options, CACHE / "guided.jsonl")
+    result = {**conditions(options, adapter), "rows": summary(rows), "adapter_effects": effects(rows)}
+    write(options.out, json.dumps(result, indent=1) + "\n")
+    write(options.out.with_suffix(".md"), markdown(result))
+
+
+def ways_of(options: argparse.Namespace, adapter: Adapter | None) -> Iterator[Way]:
+    """Each method alone and with the adapter; "stock" is the direct method without a policy."""
+    for name in options.methods:
+        method = Direct() if name == "stock" else METHODS[name]()
+        if options.native_steps and isinstance(method, TwoPass):
+            method = replace(method, native_steps=options.native_steps)
+        policy = "none" if name == "stock" else "auto"
+        plain = Way(label=name, method=method, policy=policy, steps=options.steps or "auto")
+        yield plain
+        if adapter:
+            yield replace(plain, label=name + ADAPTED, adapter=adapter)
+
+
+def identity(pipe: Any, way: Way, side: int) -> str:
+    """A hash of all that the numbers of a way's pictures depend on but the prompt."""
+    base, adapter = base_of(pipe.transformer), way.adapter.hash if way.adapter else ""
+    known = [
+        base.config,
+        base.weights,
+        side,
+        torch.__version__,
+        way.label,
+        way.steps,
+        options_of(way.method),
+        adapter,
+    ]
+    return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()[:12]
+
+
+def measured(pipe: Any, ways: list[Way], options: argparse.Namespace, path: Path) -> list[dict[str, Any]]:
+    """The numbers of every picture, those that are in the file already included."""
+    wanted = {(identity(pipe, way, options.size), i): way for i in range(options.prompts) for way in ways}
+    rows = [row for row in kept(path) if (row["identity"], row["prompt"]) in wanted]
+    known = {(row["identity"], row["prompt"]) for row in rows}
+    judge = recogniser()
+    with Progress("pictures", total=len(wanted), done=len(known)) as progress, path.open("a") as file:
+        for (name, i), way in wanted.items():
+            if (name, i) not in known:
+                row = {"identity": name, **row_of(pipe, way, i, options.size, judge)}
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                rows.append(row)
+                progress.advance(way.label)
+    return rows
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """The rows of the file, without the beginning of one at whose writing the run was stopped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def row_of(pipe: Any, way: Way, number: int, side: int, judge: Recogniser) -> dict[str, Any]:
+    scene, size = mini.familiar_scene(FIRST_PROMPT + number), (side, side)
+    outcome = drawn(
+        pipe,
+        scene.caption(),
+        way,
+        size=size,
+        seed=number,
+        measures=MEASURES,
+        memory=plan_memory(pipe, size),
+    )
+    verdict = judge.look([outcome.image], [len(scene.things)])[0].agrees(scene)
+    return {
+        "way": way.label,
+        "prompt": number,
+        **{name: float(verdict[name]) for name in SHARES},
+        **outcome.numbers,
+        "seconds": round(outcome.seconds, 2),
+        "native_seconds": round(outcome.native_seconds, 2),
+        "calls": outcome.calls,
+        "tokens": outcome.tokens,
+    }
+
+
+def by_way(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, float]]:
+    """way -> prompt -> value."""
+    ways: dict[str, dict[str, float]] = {}
+    for row in sorted(rows, key=lambda row: row["prompt"]):
+        ways.setdefault(row["way"], {})[str(row["prompt"])] = row[column]
+    return ways
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means with intervals; without them where there are too few prompts for any."""
+    lines: dict[str, dict[str, Any]] = {}
+    for column in COLUMNS:
+        for way, values in by_way(rows, column).items():
+            enough = len(values) >= MIN_PROMPTS
+            value = asdict(mean(values)) if enough else {"value": sum(values.values()) / len(values)}
+            lines.setdefault(way, {"way": way, "prompts": len(values)})[column] = value
+    return list(lines.values())
+
+
+def effects(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the adapter changes in each method: paired differences, Holm's correction over methods."""
+    found: dict[str, dict[str, Any]] = {}
+    for column in ("object", "background", "repetition"):
+        ways = by_way(rows, column)
+        pairs = {way: (ways[way + ADAPTED], values) for way, values in ways.items() if way + ADAPTED in ways}
+        if any(len(values) < MIN_PROMPTS for values in ways.values()):
+            continue
+        results = adjusted({way: compare(with_it, without) for way, (with_it, without) in pairs.items()})
+        found[column] = {way: {**asdict(result), "real": result.real} for way, result in results.items()}
+    return found
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"# The methods on the miniature, {result['size']} px, {result['prompts']} prompts",
+        "",
+        f"`{result['command']}`, {result['date'][:10]}, {result['machine']}, commit {result['commit']}. Shares of "
+        "pictures whose object, style and background are those of the prompt; [95% interval] over prompts. Seconds "
+        "include the native pass.",
+        "",
+        "| way | " + " | ".join(COLUMNS) + " |",
+        "|---|" + "---:|" * len(COLUMNS),
+    ]
+    lines += [
+        f"| {row['way']} | " + " | ".join(shown(row[name]) for name in COLUMNS) + " |"
+        for row in result["rows"]
+    ]
+    for column, methods in result["adapter_effects"].items():
+        lines += [
+            "",
+            f"What the adapter changes, {column}:",
+            "",
+            "| way | difference | p, corrected | real |",
+        ]
+        lines.append("|---|---:|---:|---|")
+        for way, effect in methods.items():
+            difference = shown(effect["difference"])
+            real = "yes" if effect["real"] else "no"
+            lines.append(f"| {way} | {difference} | {effect['p_adjusted']:.2g} | {real} |")
+    return "\n".join(lines) + "\n"
+
+
+def shown(value: Mapping[str, float]) -> str:
+    interval = f" [{value['low']:.3g}, {value['high']:.3g}]" if "low" in value else ""
+    return f"{value['value']:.3g}{interval}"
+
+
+def conditions(options: argparse.Namespace, adapter: Adapter | None) -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    return {
+        "benchmark": "guided",
+        "command": f"python benchmarks/guided.py --prompts {options.prompts} --size {options.size}"
+        + (f" --adapter {options.adapter.name}" if options.adapter else ""),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "size": options.size,
+        "prompts": options.prompts,
+        "adapter_hash": adapter.hash if adapter else "",
+    }
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
