@@ -45,7 +45,7 @@ from urae.data.record import Record, content_hash
 from urae.data.shards import open_store
 from urae.data.store import Folder, Store, parsed, part_name, serialized
 from urae.errors import BadFile, StaleCache, UraeError
-from urae.resolution import Size
+from urae.resolution import Size, check_size
 
 __all__ = ["Cache", "CacheReport", "Entry", "Form", "Sample", "cache", "make_cache", "open_cache"]
 
@@ -261,6 +261,7 @@ def _planned(
     """The cache as it will be, its folder claimed for it, and the folder that its images are relative to."""
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
+    check_size(size)
     records, root = read_records(source)
     buckets = [bucket for _, bucket in assign_buckets(records, size)]
     there = _header(Folder(out)) if (out / "cache.json").is_file() else {}

@@ -65,7 +65,10 @@ class Shards:
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int, int]]:
-        index = json.loads(self.text("index.json"))["entries"]
+        try:
+            index = json.loads(self.text("index.json"))["entries"]
+        except FileNotFoundError as error:
+            raise BadFile(f"{self.path} has no index: write the shards again") from error
         return {name: (shard, start, length) for name, (shard, start, length) in index.items()}
 
 

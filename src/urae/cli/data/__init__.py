@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from urae.cli.data.cache import cache
 from urae.cli.data.caption import caption
 from urae.cli.data.collect import collect
 
@@ -14,3 +15,4 @@ app = typer.Typer(
 )
 app.command()(collect)
 app.command()(caption)
+app.command()(cache)

@@ -1,0 +1,89 @@
+"""`urae data cache`: images and captions in, latents and text embeddings out."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+import typer
+from accelerate import PartialState
+from rich.console import Console
+
+from urae.data import make_cache, write_shards
+from urae.data.encoders import open_encoders
+from urae.data.processes import on_main
+from urae.data.sources import cache_folder
+from urae.generation.open import DTYPES
+
+__all__ = ["cache"]
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def cache(
+    source: Annotated[str, typer.Argument(help="A folder of captioned images, or a manifest (.jsonl).")],
+    size: Annotated[int, typer.Option(help="Side of the square whose area the images get, px.")],
+    model: Annotated[str, typer.Option(help="mini, a diffusers folder or a hub id.")] = "mini",
+    out: Annotated[
+        str, typer.Option(help="Folder for the cache; by default beside the data, where training looks.")
+    ] = "",
+    encoding: Annotated[
+        str, typer.Option(help="exact, tiled, or auto: exact where the memory allows it.")
+    ] = "auto",
+    form: Annotated[str, typer.Option(help="full, or small: an 8-bit std and 8-bit embeddings.")] = "full",
+    memory: Annotated[
+        float,
+        typer.Option(min=0, help="GB for encoding an image; by default what is free.", show_default=False),
+    ] = math.inf,
+    dtype: Annotated[
+        str, typer.Option(help=f"auto, {', '.join(DTYPES)}: as training loads the model.")
+    ] = "auto",
+    shards: Annotated[
+        str, typer.Option(help="URL to write the cache to as shards, such as s3://bucket/name.")
+    ] = "",
+    verify: Annotated[
+        bool, typer.Option(help="Read what is there and make anew what is damaged, or trust it.")
+    ] = True,
+) -> None:
+    """Encode images and captions once, for training.
+
+    Stopped or killed at any moment, the same command goes on where it was.
+
+    Example: urae data cache data/2k/manifest.jsonl --size 2048 --model black-forest-labs/FLUX.1-dev
+
+    Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
+    """
+    pipe = open_encoders(model, dtype=_dtype(dtype, model))
+    suffix = "-small" if form == "small" else ""
+    folder = out or on_main(lambda: f"{cache_folder(pipe, source, size=size)}{suffix}")
+    report = make_cache(
+        pipe,
+        source,
+        folder,
+        size=size,
+        encoding=encoding,
+        form=form,
+        memory=memory * 1e9,
+        device=PartialState().device,
+        verify=verify,
+    )
+    _say(str(report))
+    _say(f"wrote {folder}")
+    if shards:
+        num = write_shards(report.cache, shards)
+        _say(f"wrote {num} shards to {shards}")
+    _say(f"next: urae train RECIPE data={shards or folder} size={size}")
+
+
+def _dtype(name: str, model: str) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}: expected one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        console.print(text)
