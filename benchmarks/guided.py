@@ -57,9 +57,10 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, help="in place of each method's own, for a trial")
     parser.add_argument("--native-steps", type=int, help="the same for the native pass")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
     options = parser.parse_args()
-    pipe = mini.pipeline()
+    pipe = mini.pipeline().to(options.device)
     pipe.set_progress_bar_config(disable=True)
     adapter = Adapter.load(options.adapter, base=pipe, start=options.start) if options.adapter else None
     ways = list(ways_of(options, adapter))
@@ -212,7 +213,8 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def shown(value: Mapping[str, float]) -> str:
-    interval = f" [{value['low']:.3g}, {value['high']:.3g}]" if "low" in value else ""
+    is_sure = value.get("low") == value.get("high")  # the same for every prompt, or too few prompts to tell
+    interval = "" if is_sure else f" [{value['low']:.3g}, {value['high']:.3g}]"
     return f"{value['value']:.3g}{interval}"
 
 
@@ -220,12 +222,13 @@ def conditions(options: argparse.Namespace, adapter: Adapter | None) -> dict[str
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     )
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
     return {
         "benchmark": "guided",
         "command": f"python benchmarks/guided.py --prompts {options.prompts} --size {options.size}"
         + (f" --adapter {options.adapter.name}" if options.adapter else ""),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{device}, {os.cpu_count()} cores, {platform.system()}",
         "commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

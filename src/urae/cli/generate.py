@@ -80,7 +80,7 @@ def generate(
     """
     pixels = parse_size(size)
     if stock_of(model):
-        ours = {
+        ours: dict[str, Any] = {
             "base": base,
             "adapter": adapter,
             "start": start,
