@@ -176,6 +176,9 @@ def poll(handler: Any, state: Server) -> None:
         return handler.send(int(fault), {"detail": "no"})
     if fault == "unknown" or task is None:
         return handler.send(404, {"id": "", "status": "Task not found", "result": None})
+    if fault == "error":
+        task.done = True
+        return handler.send(200, {"id": task.id, "status": "Error", "result": None})
     if time.monotonic() < task.ready:
         return handler.send(200, {"id": task.id, "status": "Pending", "result": None})
     task.done = True
@@ -183,8 +186,6 @@ def poll(handler: Any, state: Server) -> None:
         if word in task.prompt:
             details = {"Moderation Reasons": ["Derivative Works"]}
             return handler.send(200, {"id": task.id, "status": status, "result": None, "details": details})
-    if fault == "error":
-        return handler.send(200, {"id": task.id, "status": "Error", "result": None})
     token = f"{len(task.tokens)}"
     task.tokens.add(token)
     sample = f"{state.url}/delivery/{task.id}?sig={token}"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from killed_run import kill_when, process, run_caption
 from PIL import ExifTags, Image
+from post_server import serving
 
 from tiny import write_images
 from urae.data import read_manifest, read_records, scan_folder, write_manifest
@@ -53,38 +52,10 @@ def decoded(body) -> Image.Image:
 
 
 @contextmanager
-def serving(react):
-    asked: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(body)
-            status, answer = react(body, len(asked) - 1)
-            content = json.dumps(answer).encode()
-            try:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(content)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-
-        def log_message(self, *_): ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield Captioner(model="toy", base_url=f"http://127.0.0.1:{server.server_port}/v1", retries=3), asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def answering(react):
+    """A captioner at a server that reacts so, and what it was asked."""
+    with serving(react) as (url, asked):
+        yield Captioner(model="toy", base_url=url, retries=3), asked
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +75,7 @@ def manifest(tmp_path):
 
 def test_every_image_gets_its_own_detailed_caption(manifest):
     before = read_manifest(manifest)
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         captioned = caption(manifest, captioner)
     after = read_manifest(manifest)
     for old, new in zip(before[:5], after[:5], strict=True):
@@ -116,7 +87,7 @@ def test_every_image_gets_its_own_detailed_caption(manifest):
 
 
 def test_what_is_sent(manifest):
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         caption(manifest, replace(captioner, instruction="What is there?", options={"max_tokens": 9}))
     assert {
         (body["model"], body["max_tokens"], body["messages"][0]["content"][0]["text"]) for body in asked
@@ -142,7 +113,7 @@ def test_images_are_shown_upright_reduced_never_enlarged_and_without_metadata(tm
 
 
 def test_a_second_run_asks_nothing_and_another_question_everything(manifest):
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         caption(manifest, captioner)
         caption(manifest, captioner)
         assert len(asked) == 5
@@ -161,7 +132,7 @@ def test_an_answer_is_known_by_all_that_it_depends_on():
 
 def test_a_manifest_without_its_captions_gets_them_back_for_nothing(manifest):
     before = read_manifest(manifest)
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         caption(manifest, captioner)
         after = read_manifest(manifest)
         write_manifest(before, manifest)
@@ -174,7 +145,7 @@ def test_a_folder_without_captions_becomes_a_captioned_manifest(tmp_path):
     folder = write_images(tmp_path / "photographs", [(64, 48), (80, 48)])
     for sidecar in folder.glob("*.json"):
         sidecar.unlink()
-    with serving(described()) as (captioner, _):
+    with answering(described()) as (captioner, _):
         captioned = caption(folder, captioner)
     assert captioned.manifest == folder / "manifest.jsonl"
     records, _ = read_records(folder)
@@ -189,7 +160,7 @@ def test_answers_that_are_no_captions_are_asked_for_once_more_and_listed(manifes
         112: failed(400, "content_policy_violation"),
         128: described(),
     }
-    with serving(lambda body, number: cases[decoded(body).width](body, number)) as (captioner, asked):
+    with answering(lambda body, number: cases[decoded(body).width](body, number)) as (captioner, asked):
         captioned = caption(manifest, captioner)
         assert caption(manifest, captioner).missing == captioned.missing
     times = Counter(decoded(body).width for body in asked)
@@ -204,14 +175,14 @@ def test_a_busy_server_is_asked_again_and_a_dead_one_ends_the_run_with_what_is_t
     def mostly_busy(body, number):
         return described()(body, number) if number % 2 else failed(429)(body, number)
 
-    with serving(mostly_busy) as (captioner, asked):
+    with answering(mostly_busy) as (captioner, asked):
         assert caption(manifest, captioner, concurrency=1).num_written == 5
     manifest.with_suffix(".captions.jsonl").unlink()
 
     def dies(body, number):
         return described()(body, number) if number < 2 else failed(401)(body, number)
 
-    with serving(dies) as (captioner, asked):
+    with answering(dies) as (captioner, asked):
         with pytest.raises(Unserved, match=r"toy at .* wrote no caption.*\*\*\*") as raised:
             caption(manifest, replace(captioner, max_side=512), renew=True, concurrency=1)
         assert len(asked) == 3
@@ -221,7 +192,7 @@ def test_a_busy_server_is_asked_again_and_a_dead_one_ends_the_run_with_what_is_t
 
 def test_the_manifest_must_be_that_of_the_images(manifest):
     write_images(manifest.parent, [(64, 48)] * 6, seed=9)
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         with pytest.raises(StaleCache, match="not the image that the manifest names"):
             caption(manifest, captioner)
         assert not asked
@@ -232,7 +203,7 @@ def test_a_damaged_image_is_listed_and_the_others_captioned(manifest):
     path = manifest.parent / first.file
     path.write_bytes(path.read_bytes()[:-200])
     write_manifest([replace(first, id=content_hash(path)), *others], manifest)
-    with serving(described()) as (captioner, asked):
+    with answering(described()) as (captioner, asked):
         captioned = caption(manifest, captioner)
     assert (captioned.num_written, len(asked)) == (4, 4)
     assert list(captioned.missing) == [first.file]
@@ -259,7 +230,7 @@ def test_a_run_that_is_killed_pays_for_no_answer_twice(manifest):
             answered.append(decoded(body).width)
         return described()(body, number)
 
-    with serving(react) as (captioner, asked):
+    with answering(react) as (captioner, asked):
         started = process(run_caption, captioner.base_url, str(manifest))
         assert kill_when(started, lambda: len(asked) == 4)
         gate.set()

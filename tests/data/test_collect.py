@@ -89,16 +89,16 @@ def test_a_second_call_orders_nothing_and_more_prompts_only_what_is_new(server, 
 
 def test_shapes_follow_the_mix_and_depend_on_nothing_else(tmp_path):
     """A draw is a function of the prompt and the seed: neither order nor other prompts change it."""
-    prompts = [f"prompt {number}" for number in range(2000)]
+    prompts = [f"prompt {number}" for number in range(1000)]
 
     def shapes(prompts, seed=0):
         teacher = FluxProUltra(shapes={"1:1": 3, "16:9": 1})
         return {r.prompt: (r.shape, r.seed) for r in _requests(prompts, teacher, copies=1, seed=seed)}
 
     drawn = shapes(prompts)
-    assert shapes(prompts[::-1][:500]) == {p: drawn[p] for p in prompts[1500:]}
+    assert shapes(prompts[::-1][:500]) == {p: drawn[p] for p in prompts[500:]}
     share = sum(shape == "1:1" for shape, _ in drawn.values()) / len(prompts)
-    assert share == pytest.approx(0.75, abs=0.04)  # four standard deviations
+    assert share == pytest.approx(0.75, abs=0.055)  # four standard deviations
     assert shapes(prompts, seed=1) != drawn
 
 
@@ -107,11 +107,11 @@ def test_faults_of_every_kind_cost_no_second_order(server, tmp_path):
     server.faults["order"] = sometimes(1, ["429:0.01", "429", "500", "503"], 0.4)
     server.faults["poll"] = sometimes(2, ["500", "429", "503"], 0.2)
     server.faults["download"] = sometimes(3, ["cut off", "short", "corrupt", "expired", "500"], 0.5)
-    prompts = [f"prompt {number}" for number in range(30)]
+    prompts = [f"prompt {number}" for number in range(20)]
     collection = gather(server, tmp_path, prompts, retries=30)
     assert server.orders == Counter(prompts)
-    assert len(collection.records) == 30
-    assert collection.spent == pytest.approx(30 * 0.06)
+    assert len(collection.records) == 20
+    assert collection.spent == pytest.approx(20 * 0.06)
     assert {429, 500, 503} <= set(server.refused)
     assert server.most_active <= 3
     whole = {task.image for task in server.tasks.values()}
@@ -228,6 +228,9 @@ def test_the_key_is_needed_and_is_written_nowhere(server, tmp_path, monkeypatch,
     monkeypatch.setenv("BFL_API_KEY", "wrong-key")
     with pytest.raises(Unserved, match=r"403: .*\*\*\*"):
         gather(server, tmp_path / "b")
+    monkeypatch.setenv("BFL_API_KEY", f"{KEY}\nx")
+    with pytest.raises(ValueError, match="BFL_API_KEY holds characters that no key has"):
+        gather(server, tmp_path / "c")
     monkeypatch.delenv("BFL_API_KEY")
     with pytest.raises(ValueError, match="BFL_API_KEY is not set: export it"):
         gather(server, tmp_path / "c")

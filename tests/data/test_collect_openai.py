@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from collect_server import picture
+from post_server import serving
 
 from urae.data.collect import collect
 from urae.data.journal import read_journal
@@ -19,55 +16,12 @@ KEY = "sk-very-secret"
 PROMPTS = ["a cat", "a dog", "a bird"]
 
 
-@contextmanager
-def serving(react):
-    """`react(body, number)` gives a status and a body for each POST; any GET is a download of a picture."""
-    asked: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            body["_key"], body["_idempotency"] = (
-                self.headers["Authorization"],
-                self.headers["Idempotency-Key"],
-            )
-            body["_path"] = self.path
-            asked.append(body)
-            self.answer(*react(body, len(asked) - 1))
-
-        def do_GET(self):
-            assert "Authorization" not in self.headers
-            self.answer(200, picture(self.path))
-
-        def answer(self, status, content, **headers):
-            content = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_): ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def drawn(body, number):
     return 200, {"created": 0, "data": [{"b64_json": base64.b64encode(picture(body["prompt"])).decode()}]}
 
 
 def gather(url, out, prompts=PROMPTS, **settings):
-    teacher = OpenAIImages(model="toy", base_url=f"{url}/v1", rate=6e4, **settings)
+    teacher = OpenAIImages(model="toy", base_url=url, rate=6e4, **settings)
     return collect(prompts, teacher, out, pause=0.01, retries=3)
 
 
@@ -85,7 +39,7 @@ def test_images_in_the_answer_are_kept_and_paid_once(tmp_path):
     assert {(b["quality"], b["size"], b["n"], b["model"], b["_path"]) for b in asked} == {
         ("high", "1536x1024", 1, "toy", "/v1/images/generations")
     }
-    assert {body["_key"] for body in asked} == {f"Bearer {KEY}"}
+    assert {body["_headers"]["Authorization"] for body in asked} == {f"Bearer {KEY}"}
     assert "seed" not in asked[0]
     for record in collection.records:
         assert (tmp_path / record.file).read_bytes() == picture(record.captions["original"])
@@ -115,7 +69,7 @@ def test_refusals_are_recorded_and_busy_servers_asked_again(tmp_path):
     assert list(collection.refused) == ["a dog"]
     assert len(collection.records) == 2
     assert [body["prompt"] for body in asked] == ["a cat"] * 3 + ["a dog", "a bird"]
-    assert len({body["_idempotency"] for body in asked[:3]}) == 1
+    assert len({body["_headers"]["Idempotency-Key"] for body in asked[:3]}) == 1
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,7 @@ class FluxProUltra:
     def fetch(self, ticket: dict[str, Any]) -> bytes | None:
         reply = self._ask(ticket["polling_url"])
         answer = reply.json()
-        if reply.status == 404 and "status" not in answer:
-            return self._missing(ticket)
-        match answer.get("status"):
+        match answer.get("status", "Task not found" if reply.status == 404 else None):
             case "Ready":
                 return download(self._sample(answer), timeout=self.timeout)
             case "Request Moderated" | "Content Moderated" as status:
@@ -110,7 +108,8 @@ class FluxProUltra:
             case "Error" | "Failed":
                 raise Gone(self._blackened(f"the task failed{_details(answer)}"))
             case "Task not found":
-                return self._missing(ticket)
+                self._check_grace(ticket)
+                return None
             case None:
                 raise self._failure(reply)
             case _:
@@ -135,7 +134,7 @@ class FluxProUltra:
             raise Later(f"{self._place} has an image ready and names no address")
         return sample
 
-    def _missing(self, ticket: dict[str, Any]) -> None:
+    def _check_grace(self, ticket: dict[str, Any]) -> None:
         if time.time() - ticket["time"] > self.grace:
             raise Gone(f"{self._place} no longer knows the task {ticket['id']}")
 
@@ -166,9 +165,12 @@ class FluxProUltra:
         return f"{self.name} at {self.base_url}"
 
     def _key(self) -> str:
-        key = os.environ.get(self.key_variable, "")
+        key = os.environ.get(self.key_variable, "").strip()
         if not key:
             raise ValueError(f"{self.key_variable} is not set: export it with the API key of {self.base_url}")
+        if not (key.isascii() and key.isprintable()):
+            # The HTTP client would show it in its complaint.
+            raise ValueError(f"{self.key_variable} holds characters that no key has: export it anew")
         return key
 
     def _blackened(self, text: str) -> str:
