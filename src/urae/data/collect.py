@@ -259,8 +259,8 @@ class _Run:
 
     def _find(self, request: Request, account: Account) -> None:
         if found := sorted((self.out / IMAGES).glob(f"{request.key}.*")):
-            # Only whole images have this name.
-            self._record(request, found[0], found[0].read_bytes(), cost=account.at_stake)
+            content = found[0].read_bytes()  # Only whole images have this name.
+            self._record(request, found[0], content, size=_whole(content)[1], cost=account.at_stake)
         elif account.underway:
             self.orders.lost(request, "the run ended before the answer came")
 
@@ -382,7 +382,7 @@ class _Run:
             raise Gone(str(damage)) from None
 
     def _keep(self, request: Request, content: bytes, *, cost: float) -> None:
-        suffix, _ = _whole(content)
+        suffix, size = _whole(content)
         path = self.out / IMAGES / f"{request.key}{suffix}"
         part = path.with_name(f".{path.name}.part")
         with part.open("wb") as file:
@@ -391,10 +391,9 @@ class _Run:
             os.fsync(file.fileno())
         os.replace(part, path)
         sync_folder(path.parent)
-        self._record(request, path, content, cost=cost)
+        self._record(request, path, content, size=size, cost=cost)
 
-    def _record(self, request: Request, path: Path, content: bytes, *, cost: float) -> None:
-        _, size = _whole(content)
+    def _record(self, request: Request, path: Path, content: bytes, *, size: Size, cost: float) -> None:
         image = {
             "id": hashlib.sha256(content).hexdigest(),
             "file": f"{IMAGES}/{path.name}",
