@@ -1,0 +1,25 @@
+"""The paper's tables as plans: every cell named, what is missing made, the result beside the paper's numbers.
+
+    plan = read_plan("table1", {"models.flux": "/models/FLUX.1-dev", "prompts.hpd": "hpd.jsonl"})
+    print(reproduce(plan, "out/table1").to_markdown())
+
+The same plan runs on the miniature, `read_plan("table1", miniature=True)`, which needs nothing.
+"""
+
+from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
+from urae.reproduce.report import Reproduction
+from urae.reproduce.run import MissingInputs, State, reproduce, survey
+
+__all__ = [
+    "PLANS",
+    "Column",
+    "Made",
+    "MissingInputs",
+    "Plan",
+    "Reproduction",
+    "Row",
+    "State",
+    "read_plan",
+    "reproduce",
+    "survey",
+]

@@ -1,0 +1,184 @@
+"""The pictures of a plan: a folder for each row and prompt set, and the drawing of what is missing in it.
+
+A folder's name depends on all that its pictures are made from, so a plan that was changed never takes old ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from urae import generation
+from urae.adapters import Adapter
+from urae.data import Progress
+from urae.evaluation.judge.pictures import SUFFIXES
+from urae.generation import save_png
+from urae.generation.memory import MemoryPlan
+from urae.generation.methods import Method, method_named
+from urae.generation.stock import generate_stock, stock_of
+from urae.reproduce.plan import Made, Plan, Row
+from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
+from urae.reproduce.training import adapter_file, identity_of
+from urae.resolution import ResolutionPolicy
+
+__all__ = ["Cell", "cell_of", "draw_cell", "method_of"]
+
+TRUTH = "mini:truth"
+OpenModel = Callable[[str, str], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The pictures of one row for one prompt set."""
+
+    row: Row
+    prompts: str
+    folder: Path
+    texts: dict[str, str]
+    """Prompts by id; a picture is named after its id."""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Pictures that are there, by id."""
+        there = sorted(self.folder.iterdir()) if self.folder.is_dir() else ()
+        found = {path.stem: path for path in there if path.suffix.lower() in SUFFIXES}
+        return {key: found[key] for key in self.texts if key in found}
+
+    @property
+    def missing(self) -> list[str]:
+        """Ids without a picture."""
+        files = self.files
+        return [key for key in self.texts if key not in files]
+
+
+def cell_of(plan: Plan, row: Row, prompts: str, out: Path) -> Cell:
+    """Where the pictures are, or will be. Prompts and adapter file must be there."""
+    if row.folder and plan.folders[row.folder] != TRUTH:
+        folder = Path(plan.folders[row.folder]) / prompts
+    elif row.folder:
+        scenes = plan.prompts[prompts].removeprefix(SCENES)
+        folder = out / "pictures" / f"truth-{scenes}-{plan.size}" / prompts
+    else:
+        folder = out / "pictures" / f"{_slug(row.name)}-{identity_of(_settings(plan, row, out))}" / prompts
+    return Cell(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
+
+
+def draw_cell(plan: Plan, cell: Cell, out: Path, open_model: OpenModel) -> None:
+    """Make the pictures that are missing; each is on the disk as soon as it is there."""
+    row, missing = cell.row, cell.missing
+    if not missing:
+        return
+    if row.folder:
+        draw_truth(plan, cell.prompts, cell.folder)
+        return
+    texts, left = [cell.texts[key] for key in missing], iter(missing)
+
+    def save(image: Image.Image) -> None:
+        save_png(image, cell.folder / f"{next(left)}.png")
+
+    draw = _draw_stock if stock_of(plan.models[row.model]) else _draw
+    draw(plan, row, texts, out, open_model, f"{row.name}, {cell.prompts}", save)
+
+
+def method_of(plan: Plan, row: Row) -> Method:
+    """The row's method with its options; in two passes, both have the plan's number of steps."""
+    options = {key: _file(plan, value) for key, value in row.options.items()}
+    method = method_named(row.method, options)
+    if plan.steps and hasattr(method, "native_steps"):
+        method = method_named(row.method, {**options, "native_steps": plan.steps})
+    return method
+
+
+def _draw(
+    plan: Plan,
+    row: Row,
+    texts: list[str],
+    out: Path,
+    open_model: OpenModel,
+    title: str,
+    save: Callable[[Image.Image], None],
+) -> None:
+    method, pipe = method_of(plan, row), open_model(plan.models[row.model], "auto")
+    pipe.set_progress_bar_config(disable=True)
+    adapter = Adapter.load(adapter_file(plan, row.adapter, out), base=pipe) if row.adapter else None
+    steps = plan.steps or method.steps if method.steps else 0
+    with Progress(title, total=len(texts) * (steps + getattr(method, "native_steps", 0))) as progress:
+        generation.generate(
+            pipe,
+            texts,
+            size=plan.size,
+            method=method,
+            adapter=adapter,
+            policy=ResolutionPolicy.reference() if row.policy == "reference" else row.policy,
+            seed=plan.seed,
+            steps=steps or "auto",
+            natives=out / "natives" if hasattr(method, "native_steps") else None,
+            on_step=progress.advance,
+            on_image=save,
+        )
+
+
+def _draw_stock(
+    plan: Plan,
+    row: Row,
+    texts: list[str],
+    out: Path,
+    open_model: OpenModel,
+    title: str,
+    save: Callable[[Image.Image], None],
+) -> None:
+    stock = stock_of(plan.models[row.model])
+    assert stock
+    pipe = open_model(plan.models[row.model], "auto")
+    pipe.set_progress_bar_config(disable=True)
+    on_gpu = torch.cuda.is_available()
+    with Progress(title, total=len(texts) * (plan.steps or stock.steps)) as progress:
+        generate_stock(
+            pipe,
+            texts,
+            size=plan.size,
+            seeds=[plan.seed],
+            steps=plan.steps,
+            memory=MemoryPlan(device="cuda" if on_gpu else "cpu", offload="none" if on_gpu else "unchanged"),
+            on_step=progress.advance,
+            on_image=save,
+        )
+
+
+def _settings(plan: Plan, row: Row, out: Path) -> dict[str, Any]:
+    """All that decides the pixels."""
+    return {
+        "model": plan.models[row.model],
+        "size": plan.size,
+        "seed": plan.seed,
+        "steps": plan.steps,
+        "method": row.method,
+        "options": {key: _file(plan, value) for key, value in row.options.items()},
+        "policy": row.policy,
+        "adapter": _adapter_identity(plan, row, out),
+    }
+
+
+def _adapter_identity(plan: Plan, row: Row, out: Path) -> str:
+    if not row.adapter:
+        return ""
+    file = adapter_file(plan, row.adapter, out)
+    if isinstance(plan.adapters[row.adapter], Made):
+        return file.parent.name
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _file(plan: Plan, value: Any) -> Any:
+    section, _, name = value.partition(".") if isinstance(value, str) else ("", "", "")
+    return plan.files[name] if section == "files" and name in plan.files else value
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-")

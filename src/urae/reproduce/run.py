@@ -1,0 +1,168 @@
+"""Running a plan: train, draw and measure what is missing, in that order; stopped at any moment, it goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from urae.errors import UraeError
+from urae.evaluation.judge import Cost
+from urae.generation import open_pipeline
+from urae.generation.stock import open_stock, stock_of
+from urae.reproduce.cells import Cell, cell_of, draw_cell
+from urae.reproduce.measure import measure
+from urae.reproduce.needs import adapter_needs, column_needs, needs, row_needs, set_needs
+from urae.reproduce.plan import Column, Made, Plan, Row
+from urae.reproduce.report import Reproduction
+from urae.reproduce.training import adapter_file, train_adapter
+
+__all__ = ["MissingInputs", "State", "reproduce", "survey"]
+
+
+class MissingInputs(UraeError):
+    """What a plan needs is not on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far one part of a plan is."""
+
+    part: str
+    """adapter, pictures or column."""
+    name: str
+    state: str
+
+
+def survey(plan: Plan, out: Path | str) -> list[State]:
+    """Every cell and its state, without computing anything."""
+    out = Path(out)
+    adapters = [
+        _state("adapter", name, adapter_needs(plan, name), partial(_adapter_state, plan, name, out))
+        for name in _adapters(plan)
+    ]
+    pictures = [
+        _state(
+            "pictures",
+            f"{row.name}, {name}",
+            [*set_needs(plan, name), *row_needs(plan, row)],
+            partial(_picture_state, plan, row, name, out),
+        )
+        for row in plan.rows
+        for name in plan.sets
+    ]
+    columns = [
+        _state("column", column.name, column_needs(plan, column), partial(_column_state, column))
+        for column in plan.columns
+    ]
+    return [*adapters, *pictures, *columns]
+
+
+def reproduce(
+    plan: Plan, out: Path | str, *, on_cost: Callable[[Cost, str], object] = lambda cost, judge: None
+) -> Reproduction:
+    """Run a plan in the folder `out`, and write the table there as Markdown and JSON.
+
+    `on_cost` is called with what a judge will cost, and its name, before it is asked. `MissingInputs` names everything
+    that is not there, before anything is computed.
+    """
+    out = Path(out)
+    if missing := needs(plan, out):
+        raise MissingInputs(
+            f"{plan.name} needs {'; '.join(missing)}. Give each as key=value, or leave its rows and columns out with "
+            "--row and --column"
+        )
+    open_model = _Opener()
+    for name in _adapters(plan):
+        if not adapter_file(plan, name, out).is_file():
+            train_adapter(plan, name, out, open_model)
+    cells = _cells(plan, out)
+    for cell in sorted(cells.values(), key=lambda cell: cell.row.model):
+        draw_cell(plan, cell, out, open_model)
+    open_model.close()
+    numbers, notes = measure(plan, cells, out, on_cost=on_cost)
+    counts = {cell.prompts: len(cell.texts) for cell in cells.values()}
+    result = Reproduction(plan=plan, numbers=numbers, notes=notes, counts=counts)
+    _write(out / f"{plan.name}.md", result.to_markdown())
+    _write(out / f"{plan.name}.json", result.to_json())
+    return result
+
+
+class _Opener:
+    """Opens a model; the last one stays open, for there is room for one."""
+
+    def __init__(self) -> None:
+        self.name, self.dtype, self.pipe = "", "", None
+
+    def __call__(self, name: str, dtype: str) -> Any:
+        if (name, dtype) != (self.name, self.dtype):
+            self.close()
+            self.pipe = _opened(name, dtype)
+            self.name, self.dtype = name, dtype
+        return self.pipe
+
+    def close(self) -> None:
+        self.name, self.pipe = "", None
+
+
+def _opened(name: str, dtype: str) -> Any:
+    if stock_of(name):
+        return open_stock(name, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    return open_pipeline(name, dtype=dtype)
+
+
+def _adapters(plan: Plan) -> list[str]:
+    """Adapters that the rows use, each after those that it starts from."""
+    wanted: list[str] = []
+
+    def want(name: str) -> None:
+        made = plan.adapters[name]
+        for value in made.changes.values() if isinstance(made, Made) else ():
+            section, _, other = str(value).partition(".")
+            if section == "adapters" and other in plan.adapters:
+                want(other)
+        if name not in wanted:
+            wanted.append(name)
+
+    for row in plan.rows:
+        if row.adapter:
+            want(row.adapter)
+    return wanted
+
+
+def _adapter_state(plan: Plan, name: str, out: Path) -> str:
+    file = adapter_file(plan, name, out)
+    if file.is_file():
+        return f"there, {file}"
+    return "begun" if (file.parent / "checkpoints").is_dir() else "to be trained"
+
+
+def _picture_state(plan: Plan, row: Row, name: str, out: Path) -> str:
+    cell = cell_of(plan, row, name, out)
+    return f"{len(cell.texts) - len(cell.missing)} of {len(cell.texts)}"
+
+
+def _column_state(column: Column) -> str:
+    return f"{column.kind} {column.of}".strip()
+
+
+def _state(part: str, name: str, needed: Iterable[str], known: Callable[[], str]) -> State:
+    """What it needs; where that is nothing, how far it is."""
+    missing = "; ".join(needed)
+    return State(part=part, name=name, state=f"needs {missing}" if missing else known())
+
+
+def _cells(plan: Plan, out: Path) -> dict[tuple[str, str], Cell]:
+    return {(row.name, name): cell_of(plan, row, name, out) for row in plan.rows for name in plan.sets}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
