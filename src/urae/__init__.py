@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from urae.errors import UraeError
     from urae.evaluation import evaluate
     from urae.generation import generate
+    from urae.planning import plan
     from urae.resolution import ResolutionPolicy
     from urae.training import Recipe, train
 
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "generate",
     "mini",
+    "plan",
     "recipes",
     "theory",
     "train",
@@ -49,6 +51,7 @@ _HOMES = {
     "urae.errors": ["UraeError"],
     "urae.evaluation": ["evaluate"],
     "urae.generation": ["generate"],
+    "urae.planning": ["plan"],
     "urae.resolution": ["ResolutionPolicy"],
     "urae.training": ["Recipe", "train"],
 }

@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from accelerate import PartialState
 from rich.console import Console
 
-from urae import training
+from urae import planning, training
 from urae.generation import open_pipeline
 from urae.recipes import RECIPES
 from urae.training import Recipe
 
-__all__ = ["train"]
+__all__ = ["chosen_recipe", "train"]
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -28,6 +29,7 @@ def train(
     model: Annotated[
         str, typer.Option(help="mini, a diffusers folder or a hub id; by default the recipe's own.")
     ] = "",
+    anyway: Annotated[bool, typer.Option(help="Begin even where the plan says that it cannot fit.")] = False,
 ) -> None:
     """Train an adapter. Stopped at any moment, the same command goes on where it was.
 
@@ -35,13 +37,30 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae train flux_2k
     """
-    chosen = training.override(_recipe(recipe), _parsed(changes or []))
+    chosen = chosen_recipe(recipe, changes or [])
     chosen = replace(chosen, model=model) if model else chosen
+    if torch.cuda.is_available():
+        _check_fits(chosen, anyway=anyway)
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
     training.train(open_pipeline(chosen.model, dtype=dtype), chosen)
     if PartialState().is_main_process:
         console.print(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
         console.print(f"next: {_next(chosen)}")
+
+
+def chosen_recipe(name: str, changes: list[str]) -> Recipe:
+    """The recipe of this name or file, with changes as key=value."""
+    return training.override(_recipe(name), _parsed(changes))
+
+
+def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
+    """Print the plan of the run on this machine's GPUs, and refuse one that cannot fit."""
+    state = PartialState()
+    made = planning.plan(recipe, planning.gpu_here(state.device), num_gpus=state.num_processes)
+    if state.is_main_process:
+        console.print(planning.report(made))
+    if not (made.fits or anyway):
+        raise ValueError(f"{planning.refusal(made)}; --anyway begins it nevertheless")
 
 
 def _recipe(name: str) -> Recipe:

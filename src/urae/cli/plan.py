@@ -1,0 +1,51 @@
+"""`urae plan`: what a training run needs, before it is begun."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from urae import planning
+from urae.cli.train import chosen_recipe
+from urae.recipes import RECIPES
+
+__all__ = ["plan"]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help=f"{', '.join(RECIPES)}, or a YAML file.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Changes as key=value, such as gradient_accumulation=8.")
+    ] = None,
+    gpu: Annotated[str, typer.Option(help=f"One of {', '.join(planning.GPUS)}.")] = "",
+    memory: Annotated[float, typer.Option(help="Of another GPU, GiB; with --tflops.")] = 0.0,
+    tflops: Annotated[
+        float, typer.Option(help="Of another GPU, dense bf16, 10^12 operations a second.")
+    ] = 0.0,
+    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    price: Annotated[float, typer.Option(min=0, help="Of one GPU for one hour.")] = 0.0,
+) -> None:
+    """Say whether a run fits on a GPU, which settings make it fit, how long it takes and what it costs.
+
+    Nothing is loaded or downloaded but configurations. Time rests on the share of the GPU's peak rate that
+    benchmarks/gpu.py measured, or on an assumption, which is named.
+
+    Example: urae plan flux_4k --gpu H200 --gpus 8 --price 3.5
+
+    Another GPU: urae plan flux_2k gradient_accumulation=8 --memory 24 --tflops 165
+    """
+    chosen = chosen_recipe(recipe, changes or [])
+    made = planning.plan(chosen, _gpu(gpu, memory, tflops), num_gpus=gpus, price=price)
+    console.print(planning.report(made))
+
+
+def _gpu(name: str, memory: float, tflops: float) -> planning.Gpu:
+    if name and not (memory or tflops):
+        return planning.gpu_named(name)
+    if name or not (memory and tflops):
+        raise ValueError("which GPU? give either --gpu H200, or --memory 24 and --tflops 165")
+    return planning.Gpu(name=f"{memory:g} GiB GPU", memory=memory, tflops=tflops)

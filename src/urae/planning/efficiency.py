@@ -1,0 +1,47 @@
+"""Which share of a GPU's peak rate a run reaches: measured where benchmarks/gpu.py has run, else assumed.
+
+The assumption is a published number: the reference draws a 4096 px image in 28 steps in about five minutes on
+an H100 (its README), which is 37% of 989 TFLOP/s. Smaller images have more small operations for each large
+one, compiled blocks fewer; both are what the benchmark is for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from urae.planning.gpus import Gpu
+
+__all__ = ["ASSUMED", "MEASURED", "Efficiency", "efficiency_of"]
+
+ASSUMED = 0.37
+"""Share of the peak rate."""
+
+MEASURED = Path(__file__).parents[3] / "benchmarks" / "results" / "gpu.json"
+"""Where benchmarks/gpu.py writes; beside the package in a checkout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """A share of the peak rate, and where it is from."""
+
+    share: float
+    source: str
+
+
+def efficiency_of(gpu: Gpu, size: int, *, measured: Path = MEASURED) -> Efficiency:
+    """Of a training step at this size (px): that measured on a GPU of this name at the nearest size, or the
+    assumption."""
+    result = (
+        json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {"gpu": "", "rows": []}
+    )
+    rows = [row for row in result["rows"] if row["what"] == "train step" and row["way"] == "urae"]
+    if result["gpu"] != gpu.name or not rows:
+        return Efficiency(
+            share=ASSUMED, source="assumed, from the reference's five minutes for a 4096 px image"
+        )
+    nearest = min(rows, key=lambda row: abs(row["size"] - size))
+    return Efficiency(
+        share=nearest["efficiency"], source=f"measured at {nearest['size']} px on {result['date'][:10]}"
+    )

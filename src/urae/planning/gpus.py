@@ -1,0 +1,104 @@
+"""GPUs as a plan sees them: how much memory, how many operations a second.
+
+Memory is what the driver reports, in GiB; the rate is the vendor's for dense bf16 matrix products with fp32
+sums, which no program reaches (`urae.planning.efficiency`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["GPUS", "Gpu", "gpu_here", "gpu_named"]
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU."""
+
+    name: str
+    memory: float
+    """GiB."""
+    tflops: float
+    """10^12 dense bf16 operations a second, at most."""
+
+    def __post_init__(self) -> None:
+        if not (self.memory > 0 and self.tflops > 0):
+            raise ValueError(
+                f"a GPU of {self.memory} GiB and {self.tflops} TFLOP/s: expected both above 0, such as 24 and 165"
+            )
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.memory * GIB)
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu(name="B200", memory=179.1, tflops=2250),
+        Gpu(name="H200", memory=140.4, tflops=989),
+        Gpu(name="H100", memory=79.6, tflops=989),
+        Gpu(name="H100 PCIe", memory=79.6, tflops=756),
+        Gpu(name="A100 80GB", memory=80.0, tflops=312),
+        Gpu(name="A100 40GB", memory=40.0, tflops=312),
+        Gpu(name="L40S", memory=45.0, tflops=362),
+        Gpu(name="RTX 6000 Ada", memory=48.0, tflops=364),
+        Gpu(name="RTX A6000", memory=48.0, tflops=155),
+        Gpu(name="RTX 5090", memory=31.8, tflops=210),
+        Gpu(name="RTX 4090", memory=24.0, tflops=165),
+        Gpu(name="RTX 3090", memory=24.0, tflops=71),
+        Gpu(name="A10G", memory=22.5, tflops=70),
+        Gpu(name="L4", memory=22.5, tflops=121),
+    )
+}
+"""The vendor's numbers, by name."""
+
+
+def gpu_named(name: str) -> Gpu:
+    """The GPU of this name, however it is written: "H200", "h100-pcie", "RTX 4090"."""
+    for known, gpu in GPUS.items():
+        if _plain(known) == _plain(name):
+            return gpu
+    raise ValueError(
+        f"GPU {name!r} is unknown: expected one of {', '.join(GPUS)}, or its memory and rate, "
+        "such as --memory 24 --tflops 165"
+    )
+
+
+def gpu_here(device: torch.device) -> Gpu:
+    """The CUDA device of this machine, with the memory it reports; the rate of one that `GPUS` lacks is
+    measured."""
+    properties = torch.cuda.get_device_properties(device)
+    memory, known = properties.total_memory / GIB, known_as(properties.name)
+    if known in GPUS:
+        return Gpu(name=known, memory=memory, tflops=GPUS[known].tflops)
+    return Gpu(name=properties.name, memory=memory, tflops=measured_rate(device))
+
+
+def known_as(device: str) -> str:
+    """Name in `GPUS` of what a driver calls "NVIDIA A100-SXM4-80GB", say; "" if it is not there."""
+    words = set(re.split(r"[^a-z0-9]+", device.lower()))
+    fitting = [name for name in GPUS if set(name.lower().split()) <= words]
+    return max(fitting, key=len, default="")
+
+
+def measured_rate(device: torch.device, *, size: int = 8192, repeats: int = 10) -> float:
+    """10^12 operations a second in bf16 products of square matrices on a CUDA device."""
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    matrix @ matrix  # the first call chooses a kernel
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        matrix @ matrix
+    end.record()
+    end.synchronize()
+    return 2 * size**3 * repeats / (start.elapsed_time(end) * 1e-3) / 1e12
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

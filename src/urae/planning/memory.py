@@ -1,0 +1,123 @@
+"""Bytes on one GPU, phase by phase, of a training run.
+
+What a training step keeps is reckoned in widths: numbers per token, in units of the transformer's width. A
+block keeps, under bf16 autocast, the inputs of its norms (fp32, so twice), of attention and of its
+activations, which makes 14 to 16 widths, and a copy of the input of each adapted layer; with checkpointing
+its own input alone. While a block's gradients are computed, `BACKWARD` widths more are alive. All these were
+counted on fake tensors of the full-size architecture, and tests/planning/test_memory.py counts them again.
+
+What comes beside: a share of the GPU for its driver, libraries and fragments (`CONTEXT`, `USABLE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from urae.adapters import Full, Lora
+from urae.data.encode import encoding_need
+from urae.generation.memory import memory_need
+from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
+from urae.planning.architecture import Architecture
+from urae.planning.compute import Trained
+from urae.planning.gpus import GIB, Gpu
+from urae.resolution import num_image_tokens, text_tokens
+from urae.training import Recipe
+from urae.training.recipe import Checkpointing
+
+__all__ = ["activation_bytes", "phases", "usable"]
+
+CONTEXT = 0.6 * GIB
+"""What CUDA and its libraries take before the first tensor; about."""
+
+USABLE = 0.95
+"""Share of the rest that is planned with; fragments and workspaces of kernels take some."""
+
+KEPT = {"bf16": {"double": 16, "single": 14}, "fp32": {"double": 12, "single": 11}}
+"""Widths per token that a block keeps for its backward pass, without those for adapters."""
+
+BACKWARD = {"bf16": 26, "fp32": 11}
+"""Widths per token that are alive beside what was kept, while a block's gradients are computed."""
+
+AROUND = 2
+"""Widths per token that the model keeps outside of its blocks."""
+
+WORKSPACE = 6
+"""Copies in fp64 of the largest matrix that is decomposed: itself, its factorisation, and the iteration's."""
+
+
+def usable(gpu: Gpu) -> float:
+    """Bytes of a GPU to plan with."""
+    return (gpu.num_bytes - CONTEXT) * USABLE
+
+
+def phases(
+    architecture: Architecture, trained: Trained, recipe: Recipe, *, num_gpus: int = 1
+) -> dict[str, int]:
+    """Most bytes that are allocated on one GPU in each phase of a run; `trained` is the recipe's adapter on the
+    architecture's transformer."""
+    weights, vae = _weight_bytes(architecture.transformer), _weight_bytes(architecture.vae)
+    picture = (recipe.size, recipe.size)
+    held = weights + _state_bytes(adapter_size(architecture.transformer, recipe.adapter), recipe)
+    held += (vae if recipe.sample_every else 0) + (0 if recipe.teacher == "base" else weights)
+    images = recipe.batch_size // num_gpus // recipe.gradient_accumulation
+    found = {
+        "captions": architecture.encoder_bytes,
+        "images": vae + encoding_need(architecture.vae, picture, "strips"),
+        "training": held + activation_bytes(architecture, trained, recipe, num_images=images),
+    }
+    if not isinstance(recipe.adapter, Lora | Full):
+        found["decomposing"] = weights + _workspace_bytes(trained)
+    if recipe.sample_every:
+        need = memory_need(architecture, picture)
+        found["samples"] = held + max(need.denoise, need.decode)
+    return found
+
+
+def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
+    """Of a training step on that many images at a time, gradients of activations included."""
+    kind = recipe.base_dtype
+    tokens = num_image_tokens(recipe.size) + text_tokens(architecture)
+    unit = num_images * tokens * trained.width * (torch.bfloat16.itemsize if kind == "bf16" else FP32)
+    kept = [_kept(trained, block, adapted, kind) for block, adapted in trained.blocks().items()]
+    return int((AROUND + BACKWARD[kind] + _alive(kept, recipe.gradient_checkpointing)) * unit)
+
+
+def _alive(kept: list[float], checkpointing: Checkpointing) -> float:
+    """Widths that are kept when the most are: by all blocks, or, with checkpointing, by a block that is computed
+    again and the inputs of those before it."""
+    if not checkpointing:
+        return sum(kept)
+    attention = checkpointing == "attention"
+    return max((num * (1 + attention) + own - attention for num, own in enumerate(kept, 1)), default=0)
+
+
+def _kept(trained: Trained, block: str, adapted: list[str], kind: str) -> float:
+    """Widths of one block. Under autocast each adapted layer has a copy of its input; in fp32 layers share it."""
+    inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
+    if kind == "fp32":
+        inputs = {_shared_input(name): widths for name, widths in inputs.items()}
+    return KEPT[kind]["single" if block.startswith("single") else "double"] + sum(inputs.values())
+
+
+def _shared_input(name: str) -> str:
+    return "state" if name.rpartition(".")[2] in ("to_q", "to_k", "to_v", "proj_mlp") else name
+
+
+def _state_bytes(size: AdapterSize, recipe: Recipe) -> int:
+    """Parameters, where they started, gradients, the optimizer, the average."""
+    copies = 2 + (recipe.ema > 0) + (recipe.distill_weight > 0 and recipe.teacher == "base")
+    changed = size.trained * FP32 if isinstance(recipe.adapter, Full) else 0
+    return FP32 * (copies * size.trained + size.frozen) + optimizer_bytes(size, recipe.optimizer) + changed
+
+
+def _workspace_bytes(trained: Trained) -> int:
+    largest = max(inputs * outputs for inputs, outputs in (trained.sides[name] for name in trained.adapted))
+    return WORKSPACE * largest * torch.float64.itemsize
+
+
+def _weight_bytes(module: Any) -> int:
+    tensors: Iterable[Any] = (*module.parameters(), *module.buffers())
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,205 @@
+"""`plan`: does a run fit on a GPU, with which settings, for how long and at what price; before it is begun.
+
+Memory is reckoned phase by phase (`urae.planning.memory`), time from the operations of a step
+(`urae.planning.compute`) and the share of the GPU's peak rate that a run reaches
+(`urae.planning.efficiency`). No weights are loaded: the answer takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from urae.planning.adapter import adapter_size
+from urae.planning.architecture import Architecture, architecture_of
+from urae.planning.compute import Tokens, Trained, step_work, trained_by
+from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
+from urae.planning.efficiency import Efficiency, efficiency_of
+from urae.planning.gpus import GPUS, Gpu, gpu_named
+from urae.planning.memory import phases, usable
+from urae.resolution import num_image_tokens, text_tokens
+from urae.training import Recipe
+from urae.training.recipe import Checkpointing
+from urae.training.validation import SIGMAS
+
+__all__ = ["Option", "Plan", "plan"]
+
+CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
+"""Ways to keep activations, from the fastest to the smallest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A recipe's run with activations kept in one way and its batch in so many parts."""
+
+    recipe: Recipe
+    phases: dict[str, int]
+    """Most bytes on one GPU in each phase of the run."""
+    fits: bool
+    seconds: float
+    """Per optimizer step."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The most of all phases."""
+        return max(self.phases.values())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What distinguishes options, as keys and values of the command line."""
+        recipe = self.recipe
+        return {
+            "gradient_checkpointing": _word(recipe.gradient_checkpointing),
+            "gradient_accumulation": str(recipe.gradient_accumulation),
+            "sample_every": str(recipe.sample_every),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will need."""
+
+    asked: Option
+    """The recipe as it is."""
+    options: tuple[Option, ...]
+    """The same run in other ways, the fastest first."""
+    gpu: Gpu
+    num_gpus: int
+    price: float
+    """Of one GPU for one hour; 0 if it does not matter."""
+    efficiency: Efficiency
+    hours: dict[str, float]
+    """Of training, validation and samples, on all GPUs together at work."""
+    disk: dict[str, int]
+    """Bytes of the cache (one image with two captions), a checkpoint, the adapter."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe runs on this GPU as it is."""
+        return self.asked.fits
+
+    @property
+    def best(self) -> Option | None:
+        """The fastest way that fits; None if none does."""
+        return next((option for option in self.options if option.fits), None)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """Settings of the best option that differ from the recipe's; empty if there are none or none fits."""
+        if self.best is None:
+            return {}
+        own = self.asked.settings
+        return {key: value for key, value in self.best.settings.items() if value != own[key]}
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.asked.seconds
+
+    @property
+    def total_hours(self) -> float:
+        return sum(self.hours.values())
+
+    @property
+    def cost(self) -> float:
+        return self.total_hours * self.num_gpus * self.price
+
+    def roomy(self) -> list[str]:
+        """Known GPUs on which some option fits."""
+        least = min(option.num_bytes for option in self.options)
+        return [gpu.name for gpu in GPUS.values() if least <= usable(gpu)]
+
+
+def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> Plan:
+    """What training by `recipe` needs on `num_gpus` GPUs of this kind.
+
+    gpu: a name of `urae.planning.GPUS`, or a `Gpu` of your own. price: of one GPU for one hour, in any currency.
+    Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
+    """
+    gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
+    _check_shares(recipe, num_gpus)
+    architecture = architecture_of(recipe.model, dtype=_loaded_as(recipe))
+    efficiency = efficiency_of(gpu, recipe.size)
+    rate = efficiency.share * gpu.tflops * 1e12
+    trained = trained_by(architecture.transformer, recipe.adapter)
+    asked, *others = (
+        _option(architecture, trained, variant, gpu, num_gpus, rate)
+        for variant in (recipe, *_variants(recipe, num_gpus))
+    )
+    size = adapter_size(architecture.transformer, recipe.adapter)
+    return Plan(
+        asked=asked,
+        options=tuple(sorted(others, key=lambda option: (not option.recipe.sample_every, option.seconds))),
+        gpu=gpu,
+        num_gpus=num_gpus,
+        price=price,
+        efficiency=efficiency,
+        hours=_hours(architecture, trained, recipe, num_gpus, asked.seconds, rate),
+        disk={
+            "cache": cache_bytes(architecture, recipe.size),
+            "checkpoint": checkpoint_bytes(size, recipe),
+            "adapter": adapter_bytes(size),
+        },
+    )
+
+
+def _word(mode: Checkpointing) -> str:
+    return "full" if mode is True else str(mode).lower()
+
+
+def _check_shares(recipe: Recipe, num_gpus: int) -> None:
+    if num_gpus < 1 or recipe.batch_size % (num_gpus * recipe.gradient_accumulation):
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}: expected a multiple of GPUs x gradient_accumulation = "
+            f"{num_gpus} x {recipe.gradient_accumulation}"
+        )
+
+
+def _loaded_as(recipe: Recipe) -> torch.dtype:
+    whole = recipe.base_dtype == "fp32" or recipe.model == "mini"
+    return torch.float32 if whole else torch.bfloat16
+
+
+def _option(
+    architecture: Architecture, trained: Trained, recipe: Recipe, gpu: Gpu, num_gpus: int, rate: float
+) -> Option:
+    needed = phases(architecture, trained, recipe, num_gpus=num_gpus)
+    work = step_work(trained, _tokens(architecture, recipe), recipe.gradient_checkpointing)
+    return Option(
+        recipe=recipe,
+        phases=needed,
+        fits=max(needed.values()) <= usable(gpu),
+        seconds=work.total * recipe.batch_size / num_gpus / rate,
+    )
+
+
+def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
+    """The recipe with every way to keep activations, in every number of parts, and without samples if
+    nothing else helps."""
+    share = recipe.batch_size // num_gpus
+    for every in dict.fromkeys((recipe.sample_every, 0)):
+        for mode in CHOICES:
+            for parts in (number for number in range(1, share + 1) if share % number == 0):
+                yield replace(
+                    recipe, gradient_checkpointing=mode, gradient_accumulation=parts, sample_every=every
+                )
+
+
+def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
+    return Tokens(image=num_image_tokens(recipe.size), text=text_tokens(architecture))
+
+
+def _hours(
+    architecture: Architecture, trained: Trained, recipe: Recipe, num_gpus: int, step: float, rate: float
+) -> dict[str, float]:
+    call = step_work(trained, _tokens(architecture, recipe), False).forward / rate
+    validations = recipe.steps // recipe.validate_every + 1 if recipe.validate_every else 0
+    draws = recipe.steps // recipe.sample_every + 1 if recipe.sample_every else 0
+    seconds = {
+        "training": step * recipe.steps,
+        "validation": validations * recipe.num_validation * len(SIGMAS) * call / num_gpus,
+        # One process draws, and the others wait.
+        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * call,
+    }
+    return {name: value / 3600 for name, value in seconds.items()}

@@ -1,0 +1,77 @@
+"""A plan in words, as `urae plan` and `urae train` print it."""
+
+from __future__ import annotations
+
+from urae.planning.memory import usable
+from urae.planning.plan import Option, Plan
+
+__all__ = ["refusal", "report"]
+
+GB = 1e9
+
+
+def report(plan: Plan) -> str:
+    """The whole plan in some twenty lines."""
+    recipe = plan.asked.recipe
+    parts = recipe.batch_size // plan.num_gpus // recipe.gradient_accumulation
+    lines = [
+        f"{recipe.model} at {recipe.size} px, {recipe.steps:,} steps of {recipe.batch_size} images, on "
+        f"{plan.num_gpus} x {plan.gpu.name} ({plan.gpu.memory:g} GiB, {plan.gpu.tflops:g} TFLOP/s)",
+        "",
+        f"memory on one GPU, {parts} image{'s' * (parts > 1)} at a time; {usable(plan.gpu) / GB:.1f} GB are usable",
+        *(f"  {name:<12}{num / GB:>8.1f} GB" for name, num in plan.asked.phases.items()),
+        f"fits: {'yes' if plan.fits else 'no'}{_advice(plan)}",
+        "",
+        f"time at {plan.efficiency.share:.0%} of the peak rate ({plan.efficiency.source})",
+        f"  a step      {plan.seconds_per_step:>8.3g} s",
+        *(f"  {name:<12}{hours:>8.3g} h" for name, hours in plan.hours.items() if hours),
+        *([f"cost: {plan.cost:,.2f} at {plan.price:g} a GPU hour"] if plan.price else []),
+        "",
+        f"disk: {plan.disk['cache'] / 1e6:.2f} MB of cache an image, {_checkpoints(plan) / 1e6:,.0f} MB of "
+        f"checkpoints, {plan.disk['adapter'] / 1e6:,.0f} MB for the adapter",
+        "",
+        *_table(plan),
+    ]
+    return "\n".join(lines)
+
+
+def refusal(plan: Plan) -> str:
+    """Why a run that does not fit is not begun, and what would make it fit; one sentence."""
+    needed, there = plan.asked.num_bytes / GB, usable(plan.gpu) / GB
+    phase = max(plan.asked.phases, key=lambda name: plan.asked.phases[name])
+    return f"the run needs {needed:.1f} GB for {phase} and {plan.gpu.name} has {there:.1f} GB{_advice(plan)}"
+
+
+def _advice(plan: Plan) -> str:
+    settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
+    if plan.best is None:
+        return (
+            f"; no setting makes it fit. It fits on {', '.join(plan.roomy()) or 'no single GPU known here'}"
+        )
+    if not plan.fits:
+        return f"; it would with {settings}"
+    if settings and plan.best.seconds < 0.99 * plan.seconds_per_step:
+        return f"; faster with {settings}"
+    return ""
+
+
+def _checkpoints(plan: Plan) -> int:
+    # One more while the next is written and the oldest not yet removed.
+    return (plan.asked.recipe.keep_checkpoints + 1) * plan.disk["checkpoint"]
+
+
+def _table(plan: Plan) -> list[str]:
+    shown = [
+        option for option in plan.options if option.recipe.sample_every == plan.asked.recipe.sample_every
+    ]
+    return [
+        "gradient_checkpointing  images at a time  memory      a step",
+        *(_row(plan, row) for row in shown),
+    ]
+
+
+def _row(plan: Plan, option: Option) -> str:
+    mode = option.settings["gradient_checkpointing"]
+    images = option.recipe.batch_size // plan.num_gpus // option.recipe.gradient_accumulation
+    fits = "" if option.fits else "  does not fit"
+    return f"{mode:<24}{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s{fits}"

@@ -1,0 +1,103 @@
+"""What a step is said to keep is what autograd keeps, on fake tensors of the real architecture."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rehearsal import Architecture, Live, count_bytes
+from test_compute import SMALL, on_meta
+
+from urae import recipes
+from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
+from urae.planning import memory
+from urae.planning.adapter import adapter_size
+from urae.planning.architecture import Architecture as Parts
+from urae.planning.architecture import architecture_of
+from urae.planning.compute import trained_by
+from urae.training import Recipe
+
+FLUX = {"num_attention_heads": 24, "attention_head_dim": 128, "guidance_embeds": True}
+
+
+def said(config: dict, what: Architecture, mode) -> int:
+    """Bytes of activations by the plan."""
+    architecture = Parts(
+        transformer=on_meta(**config),
+        vae=None,
+        tokenizer_2=SimpleNamespace(model_max_length=what.text_tokens),
+        num_encoder_values=0,
+    )
+    recipe = recipes.flux_2k(
+        size=what.size,
+        gradient_checkpointing=mode,
+        base_dtype="bf16" if what.bf16 else "fp32",
+        adapter=Lora(rank=what.rank, targets=what.targets),
+    )
+    trained = trained_by(architecture.transformer, recipe.adapter)
+    return memory.activation_bytes(architecture, trained, recipe, num_images=what.batch)
+
+
+@pytest.mark.parametrize("mode", [False, "full", "attention"])
+def test_activations_of_flux(mode):
+    """Blocks of full width, 1024 px: the peak of the step within 5%."""
+    config = {"num_layers": 2, "num_single_layers": 3, **FLUX}
+    what = Architecture(config=config, targets=PAPER_TARGETS, rank=16, size=1024, text_tokens=512)
+    assert said(config, what, mode) == pytest.approx(count_bytes(what, mode).peak, rel=0.05)
+
+
+def test_another_block_keeps_as_much_as_said():
+    """What one block more of each kind keeps, within 3%: FLUX.1 has 57 of them."""
+    counted, planned = [], []
+    for num in (1, 2):
+        config = {"num_layers": num, "num_single_layers": num, **FLUX}
+        what = Architecture(config=config, targets=PAPER_TARGETS, rank=16, size=1024, text_tokens=512)
+        counted.append(count_bytes(what, False).kept)
+        planned.append(said(config, what, False))
+    assert planned[1] - planned[0] == pytest.approx(counted[1] - counted[0], rel=0.03)
+
+
+def test_activations_in_fp32():
+    what = Architecture(
+        config=SMALL, targets=PAPER_TARGETS, rank=4, size=512, text_tokens=32, bf16=False, batch=2
+    )
+    assert said(SMALL, what, False) == pytest.approx(count_bytes(what, False).peak, rel=0.1)
+
+
+def test_the_decomposition_fits_its_workspace():
+    weight = torch.randn(768, 768)
+    live = Live()
+    live.track(weight)
+    with live:
+        decompose(weight, rank=4, kind="smallest")
+    trained = trained_by(on_meta(**{**SMALL, "num_attention_heads": 24}), Minor(rank=4))
+    assert live.peak - weight.nbytes < memory._workspace_bytes(trained)
+
+
+def test_phases_follow_the_recipe(recipe):
+    with_samples = phases(recipe(sample_every=2, sample_prompts=("a",)))
+    without = phases(recipe())
+    assert with_samples.keys() - without.keys() == {"samples"}
+    assert with_samples["training"] > without["training"]  # the VAE stays
+    assert "decomposing" in phases(recipe(adapter=Minor(rank=4)))
+    assert phases(recipe(batch_size=4))["training"] > without["training"]
+    assert phases(recipe(batch_size=4, gradient_accumulation=2)) == without
+
+
+def test_state_counts_every_copy(recipe):
+    architecture = architecture_of("mini", dtype=torch.float32)
+    size = adapter_size(architecture.transformer, Lora(rank=4))
+    plain = memory._state_bytes(size, recipe())
+    assert plain == 4 * 4 * size.trained  # parameters, gradients, two moments
+    assert memory._state_bytes(size, recipe(ema=0.9)) == plain + 4 * size.trained
+
+
+def phases(recipe: Recipe) -> dict[str, int]:
+    architecture = architecture_of("mini", dtype=torch.float32)
+    return memory.phases(architecture, trained_by(architecture.transformer, recipe.adapter), recipe)
+
+
+@pytest.fixture
+def recipe():
+    return lambda **changes: recipes.mini_2x(
+        **{"sample_every": 0, "batch_size": 2, "optimizer": "adamw", **changes}
+    )

@@ -1,0 +1,199 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tiny import with_text_encoders, write_images
+from urae import mini, recipes
+from urae.adapters import Lora, Mica, Minor, attach
+from urae.data import cache
+from urae.planning import GPUS, Gpu, gpu_named, plan, refusal, report
+from urae.planning.adapter import adapter_size, optimizer_bytes
+from urae.planning.architecture import architecture_of
+from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
+from urae.planning.efficiency import ASSUMED, efficiency_of
+from urae.planning.gpus import known_as
+from urae.planning.memory import usable
+from urae.training import train
+from urae.training.optimizer import make_optimizer, optimizer_state
+
+
+@pytest.fixture(scope="module")
+def at_4k():
+    return plan(recipes.flux_4k(), "H200", num_gpus=8, price=3.5)
+
+
+def test_a_run_that_fits_is_priced(at_4k):
+    assert at_4k.fits
+    assert at_4k.cost == pytest.approx(8 * 3.5 * sum(at_4k.hours.values()))
+    assert at_4k.hours["training"] == pytest.approx(2000 * at_4k.seconds_per_step / 3600)
+
+
+def test_the_settings_that_make_a_run_fit_are_named():
+    asked = plan(recipes.flux_4k(), "H100")
+    assert not asked.fits
+    assert asked.changes == {"gradient_accumulation": "8"}
+    changed = plan(recipes.flux_4k(**asked.changes), "H100")
+    assert changed.fits
+    assert "training" in refusal(asked)
+    assert "it would with gradient_accumulation=8" in refusal(asked)
+
+
+def test_a_card_that_is_too_small_is_told_apart():
+    small = plan(recipes.flux_2k(gradient_accumulation=8), Gpu(name="mine", memory=24, tflops=165))
+    assert small.best is None
+    assert "no setting makes it fit. It fits on" in refusal(small)
+    assert set(small.roomy()) >= {"H200", "H100", "RTX 6000 Ada"}
+    assert not {"RTX 4090", "L4"} & set(small.roomy())
+
+
+def test_what_is_faster_and_fits_is_said():
+    slow = plan(recipes.flux_2k(gradient_accumulation=8), "H200")
+    assert slow.changes == {"gradient_checkpointing": "false"}
+    assert slow.best.seconds < 0.8 * slow.seconds_per_step
+    assert "faster with gradient_checkpointing=false" in report(slow)
+
+
+def test_samples_are_left_out_only_where_nothing_else_helps():
+    # A VAE's decoder needs more for a large image than one step on one image.
+    asked = plan(recipes.mini_4x(), "L4").asked.phases
+    step = plan(recipes.mini_4x(gradient_checkpointing="full", gradient_accumulation=2), "L4").asked.phases
+    assert step["training"] < asked["samples"]
+    between = Gpu(name="mine", memory=0.6 + (step["training"] + asked["samples"]) / 2 / 0.95 / 2**30, tflops=1)
+    assert plan(recipes.mini_4x(), between).changes["sample_every"] == "0"
+    assert plan(recipes.mini_4x(), "L4").fits
+
+
+def test_the_published_cost_of_4k_is_of_this_order(at_4k):
+    """2,000 steps of batch 8 in about a day on 8 H100 (paper, Sec. 4)."""
+    assert 0.5 < plan(recipes.flux_4k(), "H100", num_gpus=8).hours["training"] / 24 < 2
+
+
+def test_time_falls_with_gpus_and_rises_with_size(at_4k):
+    alone = plan(recipes.flux_4k(), "H200")
+    assert alone.seconds_per_step == pytest.approx(8 * at_4k.seconds_per_step)
+    assert plan(recipes.flux_2k(), "H200").seconds_per_step < alone.seconds_per_step / 7
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size is 8: expected a multiple of GPUs x .* = 3 x 1"):
+        plan(recipes.flux_2k(), "H200", num_gpus=3)
+
+
+@pytest.mark.parametrize("name", ["h200", "RTX4090", "a100-80gb", "H100 PCIe"])
+def test_gpus_are_found_however_they_are_written(name):
+    assert gpu_named(name) in GPUS.values()
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA L40", ""),
+    ],
+)
+def test_gpus_are_known_by_what_drivers_call_them(device, name):
+    assert known_as(device) == name
+
+
+def test_an_unknown_gpu_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="GPU 'H300' is unknown: expected one of B200, H200"):
+        gpu_named("H300")
+
+
+def test_efficiency_is_measured_where_the_benchmark_ran(tmp_path):
+    file = tmp_path / "gpu.json"
+    rows = [
+        {"what": "train step", "way": "urae", "size": size, "efficiency": size / 1e4} for size in (1024, 4096)
+    ]
+    file.write_text(f'{{"gpu": "H200", "date": "2026-01-02T03:04", "rows": {rows}}}'.replace("'", '"'))
+    assert efficiency_of(gpu_named("H200"), 2048, measured=file).share == 0.1024
+    assert efficiency_of(gpu_named("H100"), 2048, measured=file).share == ASSUMED
+
+
+def test_the_assumed_efficiency_is_that_of_the_published_five_minutes(at_4k):
+    calls = at_4k.hours["samples"] * 3600  # at 37% of the same 989 TFLOP/s
+    images = (2000 // 500 + 1) * 2
+    assert calls / images == pytest.approx(300, rel=0.03)
+
+
+# --- what is written, against what is really written ---------------------------------------------------------
+
+
+@pytest.fixture
+def pipe(pipe):
+    return with_text_encoders(pipe)
+
+
+def test_a_cache_is_as_large_as_said(pipe, tmp_path):
+    images = write_images(tmp_path / "images", [(128, 128)] * 2)
+    made = cache(pipe, images, tmp_path / "cache", size=128)
+    files = list((made.path / "entries").iterdir())
+    assert sum(file.stat().st_size for file in files) / 2 == pytest.approx(cache_bytes(pipe, 128), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("spec", "optimizer"), [(Lora(rank=8), "prodigy"), (Minor(rank=8), "prodigy"), (Lora(rank=8), "adamw")]
+)
+def test_checkpoint_and_adapter_are_as_large_as_said(pipe, tmp_path, spec, optimizer):
+    images = write_images(tmp_path / "images", [(128, 128)] * 2)
+    recipe = recipes.mini_2x(
+        data=str(images),
+        out=str(tmp_path / "run"),
+        size=128,
+        steps=1,
+        batch_size=2,
+        adapter=spec,
+        num_validation=0,
+        validate_every=0,
+        sample_every=0,
+        optimizer=optimizer,
+        loggers=(),
+        ema=0.5,
+    )
+    train(pipe, recipe)
+    size = adapter_size(pipe.transformer, spec)
+    folder = tmp_path / "run" / "checkpoints" / "step-000001"
+    tensors = [t for file in folder.glob("*.safetensors") for t in load_file(file).values()]
+    stored = sum(tensor.nbytes for tensor in tensors)
+    assert stored == pytest.approx(checkpoint_bytes(size, recipe), rel=0.01)
+    exported = load_file(tmp_path / "run" / "adapter.safetensors").values()
+    assert sum(tensor.nbytes for tensor in exported) == adapter_bytes(size)
+
+
+@pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4), Mica(rank=4)])
+@pytest.mark.parametrize("optimizer", ["adamw", "prodigy"])
+def test_optimizer_state_is_as_large_as_said(transformer, spec, optimizer):
+    attached = attach(transformer, spec)
+    made = make_optimizer(attached.parameters(), replace(recipes.mini_2x(), optimizer=optimizer))
+    for parameter in attached.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    made.step()
+    tensors, _ = optimizer_state(made)
+    size = adapter_size(transformer, spec)
+    assert size.trained == sum(parameter.numel() for parameter in attached.parameters())
+    stored = sum(tensor.nbytes for tensor in tensors.values() if tensor.dim())
+    assert stored == optimizer_bytes(size, optimizer)
+
+
+def test_the_architecture_is_that_of_the_loaded_model():
+    pipe = mini.pipeline()
+    found = architecture_of("mini", dtype=torch.float32)
+    for name in ("transformer", "vae"):
+        shapes = [
+            {key: value.shape for key, value in model.state_dict().items()}
+            for model in (getattr(pipe, name), getattr(found, name))
+        ]
+        assert shapes[0] == shapes[1]
+    encoders = (pipe.text_encoder, pipe.text_encoder_2)
+    assert found.num_encoder_values == sum(p.numel() for encoder in encoders for p in encoder.parameters())
+    assert found.tokenizer_2.model_max_length == pipe.tokenizer_2.model_max_length
+
+
+def test_flux_has_twelve_billion_weights():
+    found = architecture_of("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
+    assert sum(p.numel() for p in found.transformer.parameters()) == 11_901_408_320
