@@ -87,6 +87,16 @@ def test_a_run_can_be_made_longer(pipe, recipe, tmp_path):
     assert longer.hash == whole.hash
 
 
+def test_a_run_may_go_on_in_other_parts_and_with_less_memory(pipe, recipe, tmp_path):
+    changes = {"batch_size": 4, "steps": 4}
+    whole = train(pipe, recipe(**changes, out=str(tmp_path / "whole")))
+    train(pipe, recipe(**{**changes, "steps": 2}))
+    less = {"gradient_accumulation": 4, "gradient_checkpointing": "attention"}
+    other = train(pipe, recipe(**changes, **less))
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

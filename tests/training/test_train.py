@@ -90,7 +90,13 @@ def test_the_written_recipe_repeats_the_run(pipe, recipe, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"gradient_accumulation": 4}, {"num_workers": 2}, {"gradient_checkpointing": True}]
+    "change",
+    [
+        {"gradient_accumulation": 4},
+        {"num_workers": 2},
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": "attention"},
+    ],
 )
 def test_splitting_loading_and_recomputing_leave_the_result(pipe, recipe, tmp_path, change):
     plain = train(pipe, recipe(batch_size=4))

@@ -44,6 +44,8 @@ class Setting:
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
+    attention: str
+    """Name of the attention kernel that was chosen; "" where torch chooses."""
 
 
 class Loop:
@@ -138,7 +140,8 @@ class Loop:
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.setting.metrics:
-            self.setting.metrics.write(row)
+            kernel = {"attention": self.setting.attention} if self.setting.attention else {}
+            self.setting.metrics.write(row | kernel)
         self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def _validate(self) -> dict[str, float]:

@@ -1,27 +1,68 @@
-"""How modules keep activations for the duration of a block."""
+"""How a transformer keeps activations and how it runs, for the duration of a block.
+
+What a backward pass needs can be kept or computed again. Between the two extremes lies the setting for large
+images: at 4096 px attention is four fifths of a block's work, and its output one of some twenty tensors that
+a block keeps. So "attention" recomputes everything else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-__all__ = ["gradient_checkpointing"]
+import torch
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from urae.training.recipe import Checkpointing
+
+__all__ = ["ATTENTION", "compiled", "gradient_checkpointing"]
+
+ATTENTION = [
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
+    for kind in ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
+]
+"""The operations whose results "attention" keeps: every fused kernel behind scaled_dot_product_attention."""
 
 
 @contextmanager
-def gradient_checkpointing(transformer: Any, enabled: bool) -> Iterator[None]:
-    """Recompute activations in the backward pass, or keep them, as `enabled` says."""
-    before = transformer.is_gradient_checkpointing
-    _set_checkpointing(transformer, enabled)
+def gradient_checkpointing(
+    transformer: Any, mode: Checkpointing, *, compiled: bool = False
+) -> Iterator[None]:
+    """Recompute activations in the backward pass: all inside a block (True or "full"), all but the results of
+    attention ("attention"), or none (False). `compiled` says that blocks are, and so must be what surrounds
+    them."""
+    before, function = transformer.is_gradient_checkpointing, transformer._gradient_checkpointing_func
+    run = _keep_attention if mode == "attention" else None
+    _set_checkpointing(transformer, bool(mode), torch.compile(run) if run and compiled else run)
     try:
         yield
     finally:
-        _set_checkpointing(transformer, before)
+        _set_checkpointing(transformer, before, function)
 
 
-def _set_checkpointing(transformer: Any, enabled: bool) -> None:
+@contextmanager
+def compiled(transformer: Any, enabled: bool) -> Iterator[None]:
+    """Compile one block of each kind, which all blocks of the kind then share, or run them as they are."""
+    if not enabled:
+        yield
+        return
+    transformer.compile_repeated_blocks()
+    try:
+        yield
+    finally:
+        for module in transformer.modules():
+            module._compiled_call_impl = None
+
+
+def _set_checkpointing(transformer: Any, enabled: bool, run: Callable[..., Any] | None) -> None:
     if enabled:
-        transformer.enable_gradient_checkpointing()
+        transformer.enable_gradient_checkpointing(run)
     else:
         transformer.disable_gradient_checkpointing()
+
+
+def _keep_attention(block: Any, *inputs: Any) -> Any:
+    contexts = partial(create_selective_checkpoint_contexts, ATTENTION)
+    return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)

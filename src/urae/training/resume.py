@@ -1,8 +1,8 @@
 """When a run may go on from a checkpoint: only if it is the same run.
 
-Everything on which the trained bits depend is compared, by content rather than by path: the recipe without
-the keys that only say how the run is watched or split, the cached data, the base's weights, the adapter it
-starts from.
+Everything on which the result depends is compared, by content rather than by path: the recipe without the
+keys that only say how the run is watched, split or computed, the cached data, the base's weights, the adapter
+it starts from. So a run that was begun on eight GPUs goes on on one, in smaller parts and with less memory.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ NO_EFFECT = (
     *("model", "data", "start", "out"),  # compared by content, or no part of the run
     *("steps", "num_workers", "checkpoint_every", "keep_checkpoints", "loggers"),
     *("validate_every", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"),
+    *("gradient_accumulation", "gradient_checkpointing", "compile"),  # sums in another order, no more
 )
 """Keys that leave each step's result as it is. `steps` is one: a run may be made longer."""
 
@@ -33,7 +34,8 @@ def run_identity(recipe: Recipe, *, data: str, base: str, start: str) -> dict[st
 
 def check_same_run(checkpoint: Checkpoint, identity: dict[str, Any], recipe: Recipe) -> None:
     """Raise `ValueError`, naming what differs, unless the checkpoint is this run's and not beyond its end."""
-    there, here = _flat(checkpoint.state["identity"]), _flat(identity)
+    kept = {key: value for key, value in checkpoint.state["identity"].items() if _has_effect(key, identity)}
+    there, here = _flat(kept), _flat(identity)
     differing = [
         f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
         for key in sorted(there.keys() | here.keys())
@@ -46,6 +48,10 @@ def check_same_run(checkpoint: Checkpoint, identity: dict[str, Any], recipe: Rec
             f"{recipe.out} holds a checkpoint of another run: {'; '.join(differing)}. Choose another out, or "
             f"delete {Path(recipe.out) / 'checkpoints'} to start anew"
         )
+
+
+def _has_effect(key: str, identity: dict[str, Any]) -> bool:
+    return key in identity or key not in NO_EFFECT
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -156,12 +157,9 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
     arguments = get_args(hint)
     if get_origin(hint) is tuple:
         return _checked_tuple(key, value, arguments)
-    if get_origin(hint) is Literal:
-        fits, expected = value in arguments, f"one of {', '.join(arguments)}"
-    else:
-        fits, expected = _fits(value, hint), _NAMES[hint]
-    if not fits:
-        raise ValueError(f"{key} is {value!r}: expected {expected}")
+    kinds = arguments if get_origin(hint) in (Union, UnionType) else (hint,)
+    if not any(_fits(value, kind) for kind in kinds):
+        raise ValueError(f"{key} is {value!r}: expected {' or '.join(map(_described, kinds))}")
     return float(value) if hint is float else value
 
 
@@ -173,10 +171,16 @@ def _checked_tuple(key: str, value: Any, arguments: tuple[Any, ...]) -> tuple:
     return tuple(_checked(key, item, arguments[0]) for item in value)
 
 
-def _fits(value: Any, kind: type) -> bool:
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def _described(kind: Any) -> str:
+    return f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else _NAMES[kind]
 
 
 _NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -103,11 +103,22 @@ class Objective:
 
     def _norm(self, parameters: Sequence[nn.Parameter]) -> float:
         """Add the gradients of all processes, clip them, and return their norm before that."""
-        for parameter in parameters:
-            assert parameter.grad is not None
-            parameter.grad = self._sum(parameter.grad)
+        if self.accelerator.num_processes > 1:
+            self._add_up(parameters)
         limit = self.recipe.clip_norm or float("inf")
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
+    def _add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        # In one message: an adapter has hundreds of small parameters.
+        flat = torch.cat([_gradient(parameter).flatten() for parameter in parameters])
+        sizes = [parameter.numel() for parameter in parameters]
+        for parameter, total in zip(parameters, self._sum(flat).split(sizes), strict=True):
+            parameter.grad = total.view_as(parameter)
+
     def _sum(self, tensor: Tensor) -> Tensor:
         return self.accelerator.reduce(tensor, reduction="sum")
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad

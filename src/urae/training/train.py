@@ -15,7 +15,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from urae.adapters import Adapter, Attached, attach
 from urae.backbones import backbone_of
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.data.placement import placed
-from urae.resolution import ResolutionPolicy, native_size, size_scale
+from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
+from urae.training.attention import fastest_attention
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
-from urae.training.placement import gradient_checkpointing
+from urae.training.placement import compiled, gradient_checkpointing
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity
@@ -72,7 +73,11 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
-        stack.enter_context(gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing))
+        kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
+        stack.enter_context(compiled(pipe.transformer, recipe.compile))
+        stack.enter_context(
+            gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing, compiled=recipe.compile)
+        )
         identity = _identity(pipe, recipe, attached, data)
         checkpoint = _checkpoint(recipe, identity)
         loop = Loop(
@@ -86,6 +91,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
                 sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity)),
                 metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
                 identity=identity,
+                attention=kernel,
             )
         )
         if checkpoint:
@@ -171,6 +177,16 @@ def _attached(
             yield attached
         finally:
             attached.detach()
+
+
+def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractContextManager[str]:
+    return fastest_attention(
+        pipe.transformer,
+        accelerator,
+        num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
+        num_images=recipe.batch_size // accelerator.num_processes // recipe.gradient_accumulation,
+        checkpointing=recipe.gradient_checkpointing,
+    )
 
 
 @contextmanager

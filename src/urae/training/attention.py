@@ -1,0 +1,96 @@
+"""Which attention kernel a run uses: on CUDA the fastest, by measurement when it starts.
+
+No table knows every GPU, size and version, and the differences are large: at 4096 px attention is four fifths
+of a step. Measured are the kernels behind torch's own function, and the flash-attn packages where they are
+installed; anything that does not run here is left out. On a CPU nothing is measured or changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
+
+from urae.training.recipe import Checkpointing
+
+__all__ = ["fastest_attention", "measured_kernels"]
+
+KERNELS = ("native", "_native_cudnn", "_native_flash", "flash", "_flash_3")
+"""Names of diffusers' attention backends."""
+
+KEEPABLE = ("native", "_native_cudnn", "_native_flash")
+"""Those whose results "attention" checkpointing can keep (`urae.training.placement.ATTENTION`)."""
+
+
+@contextmanager
+def fastest_attention(
+    transformer: Any,
+    accelerator: Accelerator,
+    *,
+    num_tokens: int,
+    num_images: int,
+    checkpointing: Checkpointing,
+) -> Iterator[str]:
+    """Run attention by the fastest kernel for this many tokens and images; yields its name, which is "" on a CPU,
+    where nothing is changed."""
+    if accelerator.device.type != "cuda":
+        yield ""
+        return
+    config = transformer.config
+    shape = (num_images, num_tokens, config.num_attention_heads, config.attention_head_dim)
+    kernels = KEEPABLE if checkpointing == "attention" else KERNELS
+    name = ""
+    if accelerator.is_main_process:
+        seconds = measured_kernels(kernels, shape, device=accelerator.device, dtype=torch.bfloat16)
+        name = min(seconds, key=lambda kernel: seconds[kernel])
+    name = broadcast_object_list([name])[0]  # all processes of a run compute alike
+    with attention_backend(name):
+        yield name
+
+
+def measured_kernels(
+    kernels: Sequence[str],
+    shape: Sequence[int],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int = 2,
+) -> dict[str, float]:
+    """Seconds of one attention forward and backward by each kernel that runs here.
+
+    shape: (images, tokens, heads, values of a head).
+    """
+    inputs = [torch.randn(*shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
+    seconds = {}
+    for kernel in kernels:
+        try:
+            with attention_backend(kernel):
+                _attend(inputs)  # the first call loads and chooses
+                seconds[kernel] = min(_timed(inputs, device) for _ in range(repeats))
+        except RuntimeError:  # not installed, or not for this GPU, type or head
+            continue
+    return seconds
+
+
+def _timed(inputs: Sequence[torch.Tensor], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    _attend(inputs)
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _attend(inputs: Sequence[torch.Tensor]) -> None:
+    query, key, value = inputs
+    torch.autograd.grad(dispatch_attention_fn(query, key, value).sum(), inputs)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
