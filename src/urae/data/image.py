@@ -58,6 +58,10 @@ LEVELS_OF_ROUNDING = 2
 """A profile that moves no colour by more is sRGB under another name, and pixels stay as they are."""
 
 
+OPAQUE = 250
+"""Alpha from which on a pixel has its own colour, whatever lies behind it, but for 2%."""
+
+
 class Unreadable(BadFile):
     """An image file that is damaged, or has no single right reading; `reason` is one of
     `UNREADABLE_REASONS`."""
@@ -73,8 +77,8 @@ def training_buckets(size: int) -> list[Size]:
     """The buckets for images of about `size` squared pixels: the same dozen shapes at every size, where the
     size allows, so that batches of one shape fill up."""
     coarse = range(max(size // 16, PIXELS_PER_TOKEN), 0, -1)
-    multiple = next(step for step in coarse if step % PIXELS_PER_TOKEN == 0 and size % step == 0)
-    return buckets(size, multiple=multiple)
+    fitting = (step for step in coarse if step % PIXELS_PER_TOKEN == 0 and size % step == 0)
+    return buckets(size, multiple=next(fitting, PIXELS_PER_TOKEN))
 
 
 def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, Size]]:
@@ -177,8 +181,10 @@ def _opaque(image: Image.Image, name: object) -> Image.Image:
         raise Unreadable(name, "depth", f"mode {image.mode}")
     if image.mode in ("LAB", "HSV"):
         raise Unreadable(name, "colours", image.mode)
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-        raise Unreadable(name, "transparent")
+    if image.has_transparency_data:
+        least, _ = image.convert("RGBA").getchannel("A").getextrema()
+        if least < OPAQUE:
+            raise Unreadable(name, "transparent", f"alpha down to {least} of 255")
     return _like(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"), image)
 
 

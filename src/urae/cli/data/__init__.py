@@ -7,6 +7,7 @@ import typer
 from urae.cli.data.cache import cache
 from urae.cli.data.caption import caption
 from urae.cli.data.collect import collect
+from urae.cli.data.import_ import import_
 
 __all__ = ["app"]
 
@@ -14,5 +15,6 @@ app = typer.Typer(
     no_args_is_help=True, help="Collect, import, caption, cache and inspect the images to train on."
 )
 app.command()(collect)
+app.command("import")(import_)
 app.command()(caption)
 app.command()(cache)

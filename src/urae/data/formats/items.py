@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from urae.data.manifest import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, MANIFEST, read_
 from urae.data.sidecar import Sidecar, read_sidecar
 from urae.errors import BadFile
 
-__all__ = ["Item", "list_items"]
+__all__ = ["Item", "list_items", "other_files"]
 
 FACTS = ("source", "licence", "teacher", "time")
 
@@ -55,6 +56,17 @@ def list_items(source: str | Path) -> Iterator[Item]:
         f"no data set at {source}: expected a folder of images or shards, a shard (.tar), a manifest (.jsonl) or a "
         "folder that `datasets` saved"
     )
+
+
+def other_files(source: str | Path) -> Counter[str]:
+    """How many files in a folder of images are neither images nor captions, by ending. A folder with a list of its
+    own has none."""
+    path = Path(source)
+    if not path.is_dir() or is_arrow(path) or (path / MANIFEST).is_file():
+        return Counter()
+    known = (*IMAGE_SUFFIXES, *FOREIGN_SUFFIXES, ".json", ".txt", ".tar")
+    endings = (file.suffix.lower() for file in path.rglob("*") if file.is_file())
+    return Counter(ending or "(none)" for ending in endings if ending not in known)
 
 
 def _folder(folder: Path) -> Iterator[Item]:

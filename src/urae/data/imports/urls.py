@@ -1,0 +1,102 @@
+"""Tables of URLs, downloaded by img2dataset into shards.
+
+It is run as a program rather than imported: it pins old packages (pandas below 3, a version of albumentations that
+is no longer kept up), so it is best installed in an environment of its own, and its distributors for many machines
+(pyspark, ray) are chosen by its own options. What it has downloaded it does not download again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from urae.errors import MissingExtra, UraeError
+
+__all__ = ["URL_SUFFIXES", "download"]
+
+URL_SUFFIXES = (".csv", ".parquet")
+
+URL_COLUMNS = ("url", "URL", "image_url")
+CAPTION_COLUMNS = ("prompt", "caption", "text", "TEXT")
+KEPT_COLUMNS = ("licence", "license", "generated_prompt")
+
+
+def download(table: Path, folder: Path, *, options: Mapping[str, str]) -> Path:
+    """Download the images of a table into shards in `folder`, as the servers sent them, and return that folder.
+
+    The table has a column "url", and may have one of captions ("prompt", "caption" or "text"), and "licence".
+    options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}. Images that cannot be
+    downloaded are in its statistics (`*_stats.json`), not in the shards.
+    """
+    if not table.is_file():
+        raise ValueError(f"there is no table {table}")
+    program = _program()
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | dict(options)).items()]
+    # One of its packages asks the network for a newer version of itself whenever it is imported.
+    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
+    finished = subprocess.run([program, *arguments], stdout=sys.stderr, env=environment)
+    if finished.returncode:
+        raise UraeError(
+            f"img2dataset ended with {finished.returncode}: what it printed above tells why; run again"
+        )
+    return folder
+
+
+def _settings(table: Path, folder: Path) -> dict[str, Any]:
+    columns = _columns(table)
+    captions = _first(CAPTION_COLUMNS, columns)
+    kept = [name for name in KEPT_COLUMNS if name in columns]
+    url = _first(URL_COLUMNS, columns)
+    if not url:
+        raise ValueError(f"{table} has the columns {', '.join(columns)}: expected one named url")
+    return {
+        "url_list": table,
+        "input_format": table.suffix[1:],
+        "output_folder": folder,
+        "output_format": "webdataset",
+        "url_col": url,
+        **({"caption_col": captions} if captions else {}),
+        **({"save_additional_columns": json.dumps(kept)} if kept else {}),
+        # Images as they are: another JPEG would be added to each, and what is large is what we want.
+        "resize_mode": "no",
+        "skip_reencode": True,
+        "disable_all_reencoding": True,
+        "incremental_mode": "incremental",
+        "number_sample_per_shard": 1000,
+        "processes_count": os.cpu_count() or 1,
+        "enable_wandb": False,
+    }
+
+
+def _first(names: tuple[str, ...], columns: list[str]) -> str:
+    return next((name for name in names if name in columns), "")
+
+
+def _columns(table: Path) -> list[str]:
+    if table.suffix == ".csv":
+        with table.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), [])
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra("parquet tables need pyarrow: pip install 'urae[data]'") from error
+    return parquet.read_schema(table).names
+
+
+def _program() -> str:
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("img2dataset", path=beside)
+    if program is None:
+        raise MissingExtra(
+            "tables of URLs need img2dataset on the PATH: install it in an environment of its own, "
+            "with `pipx install img2dataset` or `uv tool install img2dataset`"
+        )
+    return program
