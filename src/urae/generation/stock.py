@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from urae.errors import BadFile
+from urae.generation.direct import after_each_step
 from urae.generation.memory import MemoryPlan
 from urae.generation.open import model_name
 from urae.generation.provenance import Provenance, versions
@@ -41,16 +42,15 @@ class Stock:
     """The keyword by which it reports each step."""
 
 
+def _older_callback(on_step: Callable[[], None]) -> dict[str, Any]:
+    return {"callback": lambda step, time, latents: on_step()}
+
+
 STOCK: dict[str, Stock] = {
-    "PixArtSigmaPipeline": Stock(
-        name="PixArtSigmaPipeline",
-        tells_steps=lambda on_step: {"callback": lambda step, time, latents: on_step()},
-    ),
+    "PixArtSigmaPipeline": Stock(name="PixArtSigmaPipeline", tells_steps=_older_callback),
     "SanaPipeline": Stock(
         name="SanaPipeline",
-        tells_steps=lambda on_step: {
-            "callback_on_step_end": lambda pipe, step, time, state: on_step() or state
-        },
+        tells_steps=lambda on_step: {"callback_on_step_end": after_each_step(on_step)},
     ),
 }
 """By the class that a folder's model_index.json names."""

@@ -6,6 +6,7 @@
 The same plan runs on the miniature, `read_plan("table1", miniature=True)`, which needs nothing.
 """
 
+from urae.reproduce.measure import Number
 from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
 from urae.reproduce.report import Reproduction
 from urae.reproduce.run import MissingInputs, State, reproduce, survey
@@ -15,6 +16,7 @@ __all__ = [
     "Column",
     "Made",
     "MissingInputs",
+    "Number",
     "Plan",
     "Reproduction",
     "Row",

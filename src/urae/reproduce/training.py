@@ -30,7 +30,7 @@ def recipe_of(plan: Plan, name: str, out: Path) -> Recipe:
     assert isinstance(made, Made)
     changes = {key: _resolved(plan, value, out) for key, value in {**plan.changes, **made.changes}.items()}
     make = RECIPES[plan.recipes[made.recipe]]
-    recipe = make(**changes, model=plan.models[made.model], size=plan.size)
+    recipe = make(**changes, model=plan.models[made.model])
     digest = identity_of({**training.to_dict(recipe), "out": ""})
     return training.override(recipe, {"out": str(out / "adapters" / f"{name}-{digest}")})
 

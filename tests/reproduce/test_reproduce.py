@@ -1,0 +1,158 @@
+"""A table made on the miniature, made again, and columns that need no model: what is there is never made twice."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+from judge_server import failure, oracle, running
+from plan_material import IDS, write_plan
+
+from urae.cli.main import verb
+from urae.generation import read_png_metadata
+from urae.reproduce import Number, read_plan, reproduce, survey
+
+QUICK = {"steps": "1", "changes.steps": "1"}
+ROW, TRUTH = "FLUX-1.dev* w/ URAE", "FLUX1.1 [Pro] Ultra"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One row of Table 1 on the miniature, with its reference: an adapter, six pictures, four columns."""
+    out = tmp_path_factory.mktemp("table1")
+    plan = read_plan("table1", QUICK, miniature=True).only([ROW], [])
+    return plan, out, reproduce(plan, out)
+
+
+def pictures(out):
+    return sorted(path for path in (out / "pictures").rglob("*.png") if "truth" not in path.parts[-3])
+
+
+def test_from_training_to_numbers_beside_the_papers(made):
+    plan, out, result = made
+    (adapter,) = (out / "adapters").glob("*/adapter.safetensors")
+    files = pictures(out)
+    assert [file.stem for file in files] == [f"s{i}" for i in range(6)]
+    told = read_png_metadata(files[0])
+    assert (told.size, told.steps, told.method, told.seed) == ((256, 256), 1, "direct", 0)
+    assert told.adapter_hash
+    assert told.policy
+    assert adapter.parent.name.startswith("urae_2k-")
+    assert result.numbers[TRUTH, "DPG"].value == 100
+    assert (TRUTH, "patch FID") not in result.numbers  # It is the reference itself.
+    assert result.numbers[ROW, "patch FID"].value > 0
+    page = (out / "table1.md").read_text()
+    assert re.search(r"\| FLUX-1\.dev\\\* w/ URAE \| \d+\.\d+ .*\(29\.44\) \|", page)
+    assert "equality with them is never claimed" in page
+    assert "says nothing about FLUX" in page
+    assert "mini\\_patch\\_kid" in page  # Few pictures: the biased distance does not stand alone.
+    row = json.loads((out / "table1.json").read_text())["rows"][ROW]
+    assert row["DPG"]["paper"] == 83.83
+    assert row["DPG"]["here"]["value"] == result.numbers[ROW, "DPG"].value
+
+
+def test_what_is_there_is_not_made_again(made):
+    plan, out, result = made
+    before = {
+        path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".safetensors")
+    }
+    assert {state.state for state in survey(plan, out) if state.part == "pictures"} == {"6 of 6"}
+    again = reproduce(plan, out)
+    assert again.to_markdown() == result.to_markdown()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_lost_picture_comes_back_to_the_bit(made):
+    plan, out, result = made
+    lost, *others = pictures(out)
+    content, times = lost.read_bytes(), [file.stat().st_mtime_ns for file in others]
+    lost.unlink()
+    assert "5 of 6" in {state.state for state in survey(plan, out)}
+    assert reproduce(plan, out).numbers == result.numbers
+    assert lost.read_bytes() == content
+    assert [file.stat().st_mtime_ns for file in others] == times
+
+
+def test_another_setting_is_another_folder(made):
+    plan, out, _ = made
+    other = read_plan("table1", {**QUICK, "seed": "1"}, miniature=True).only([ROW], [])
+    assert {state.state for state in survey(other, out) if state.name.startswith(ROW)} == {"0 of 6"}
+    retrained = read_plan("table1", {**QUICK, "changes.steps": "2"}, miniature=True).only([ROW], [])
+    assert {state.state for state in survey(retrained, out) if state.part == "adapter"} == {"to be trained"}
+
+
+def judged(root, kind, **more):
+    against = ", against: Bright" if kind == "pair" else ""
+    columns = [
+        f"name: {aspect}, kind: {kind}, of: {aspect}, prompts: coco{against}{paper}"
+        for aspect, paper in (("overall", ", paper: Overall"), ("alignment", ""))
+    ]
+    return str(write_plan(root, *columns)), {"judge.model": "toy", **more}
+
+
+def test_a_judges_scores(tmp_path):
+    with running(oracle) as server:
+        file, inputs = judged(tmp_path, "score", **{"judge.base_url": server.url})
+        costs = []
+        plan = read_plan(file, inputs)
+        result = reproduce(
+            plan, tmp_path / "out", on_cost=lambda cost, judge: costs.append((cost.num_requests, judge))
+        )
+        again = reproduce(plan, tmp_path / "out", on_cost=lambda cost, judge: costs.append(None))
+    assert costs == [(24, "toy")]
+    assert len(server.asked) == 24
+    assert again.numbers == result.numbers
+    assert result.numbers["Dark", "overall"].value == pytest.approx(60 / 2.55, abs=0.5)
+    assert result.numbers["Bright", "alignment"].value == pytest.approx(180 / 2.55, abs=0.5)
+    page = result.to_markdown()
+    assert "(87.09)" in page
+    assert "The judge is toy" in page
+
+
+def test_a_judges_preferences_are_of_the_row_that_is_compared_with(tmp_path):
+    with running(oracle) as server:
+        file, inputs = judged(tmp_path, "pair", **{"judge.base_url": server.url})
+        result = reproduce(read_plan(file, inputs), tmp_path / "out")
+    assert result.numbers["Dark", "overall"] == Number(value=100, low=100, high=100, digits=1)
+    assert ("Bright", "overall") not in result.numbers
+    assert "Bright is preferred to the row" in result.to_markdown()
+
+
+def test_the_command_shows_the_cost_and_takes_no_for_an_answer(tmp_path):
+    with running(lambda asked: failure(500)) as server:
+        file, inputs = judged(tmp_path, "score", **{"judge.base_url": server.url})
+        given = [f"{key}={value}" for key, value in inputs.items()]
+        command = [file, *given, "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(verb("reproduce"), command, input="n\n")
+        assert result.exit_code == 1
+        assert "judge: toy, 24 questions" in result.output
+        assert not server.asked
+
+
+def test_the_command_lists_cells_and_refuses_what_is_no_input(tmp_path):
+    file, _ = judged(tmp_path, "score")
+    result = CliRunner().invoke(verb("reproduce"), [file, "--dry-run"], catch_exceptions=False)
+    assert "pictures: Dark, coco: 6 of 6" in result.output
+    assert "column: overall: needs judge.model" in result.output
+    with pytest.raises(ValueError, match="'judge.model' is no input of a plan: expected key=value"):
+        CliRunner().invoke(verb("reproduce"), [file, "judge.model"], catch_exceptions=False)
+
+
+def test_a_folder_without_a_picture_is_named_before_anything_is_asked(tmp_path):
+    file, inputs = judged(tmp_path, "score")
+    (tmp_path / "dark" / "coco" / f"{IDS[2]}.png").unlink()
+    with pytest.raises(Exception, match=r"folders.dark: 1 pictures in coco/, such as p2.png"):
+        reproduce(read_plan(file, inputs), tmp_path / "out")
+
+
+def test_metrics_on_given_pictures_take_no_others_along(tmp_path):
+    """The folder may hold more than the prompts that were drawn."""
+    file = write_plan(tmp_path, "name: detail, kind: metric, of: detail, prompts: coco")
+    (tmp_path / "dark" / "coco" / "stranger.png").write_bytes(
+        (tmp_path / "dark" / "coco" / "p0.png").read_bytes()
+    )
+    result = reproduce(read_plan(str(file)), tmp_path / "out")
+    assert result.numbers["Dark", "detail"].value > 0
+    assert "6 prompts of coco" in result.to_markdown()
