@@ -27,7 +27,8 @@ def serving(react: Callable[[Body, int], tuple[int, Body]]) -> Iterator[tuple[st
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append({**body, "_path": self.path, "_headers": dict(self.headers)})
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked.append({**body, "_path": self.path, "_headers": headers})
             status, answer = react(body, len(asked) - 1)
             self.answer(status, json.dumps(answer).encode())
 

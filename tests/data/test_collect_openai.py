@@ -39,7 +39,7 @@ def test_images_in_the_answer_are_kept_and_paid_once(tmp_path):
     assert {(b["quality"], b["size"], b["n"], b["model"], b["_path"]) for b in asked} == {
         ("high", "1536x1024", 1, "toy", "/v1/images/generations")
     }
-    assert {body["_headers"]["Authorization"] for body in asked} == {f"Bearer {KEY}"}
+    assert {body["_headers"]["authorization"] for body in asked} == {f"Bearer {KEY}"}
     assert "seed" not in asked[0]
     for record in collection.records:
         assert (tmp_path / record.file).read_bytes() == picture(record.captions["original"])
@@ -69,7 +69,7 @@ def test_refusals_are_recorded_and_busy_servers_asked_again(tmp_path):
     assert list(collection.refused) == ["a dog"]
     assert len(collection.records) == 2
     assert [body["prompt"] for body in asked] == ["a cat"] * 3 + ["a dog", "a bird"]
-    assert len({body["_headers"]["Idempotency-Key"] for body in asked[:3]}) == 1
+    assert len({body["_headers"]["idempotency-key"] for body in asked[:3]}) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,9 @@ def test_a_damaged_image_is_paid_and_ordered_anew(tmp_path):
     with serving(react) as (url, asked):
         collection = gather(url, tmp_path, ["a cat"], price=0.25)
     assert (len(asked), len(collection.records)) == (2, 1)
+    assert len({body["_headers"]["idempotency-key"] for body in asked}) == 2, (
+        "another order, not a repetition"
+    )
     assert collection.spent == pytest.approx(0.5)
 
 

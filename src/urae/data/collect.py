@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -342,7 +342,8 @@ class _Run:
 
     def _send(self, request: Request) -> Order | Later:
         try:
-            order = self.teacher.order(request)
+            num_gone = self.orders.account(request).num_gone
+            order = self.teacher.order(replace(request, num_gone=num_gone))
         except (Later, Unserved) as failure:
             note = self.orders.lost if failure.ordered else self.orders.declined
             note(request, str(failure))

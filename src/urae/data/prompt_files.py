@@ -50,7 +50,9 @@ def _json_lines(path: Path, column: str) -> Iterable[tuple[str, Any]]:
         try:
             yield place, json.loads(line)[column]
         except (ValueError, LookupError, TypeError) as error:
-            raise BadFile(f"{place} holds no prompt: expected a JSON object with the key {column!r}") from error
+            raise BadFile(
+                f"{place} holds no prompt: expected a JSON object with the key {column!r}"
+            ) from error
 
 
 def _table(path: Path, column: str) -> Iterable[tuple[str, Any]]:

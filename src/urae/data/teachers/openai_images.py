@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -73,7 +74,7 @@ class OpenAIImages:
                 size=request.shape,
                 n=1,
                 extra_body=body,
-                extra_headers={"Idempotency-Key": request.key},
+                extra_headers={"Idempotency-Key": self._idempotency_key(request)},
             )
             return self._taken(answer.text() if callable(answer.text) else answer.text)
         except openai.APIError as error:
@@ -82,6 +83,11 @@ class OpenAIImages:
 
     def fetch(self, ticket: dict[str, Any]) -> bytes:
         return download(ticket["url"], timeout=self.timeout)
+
+    def _idempotency_key(self, request: Request) -> str:
+        """The same for a repetition after a lost answer, another for an order that is meant to be another."""
+        asked = json.dumps([self.settings(), asdict(request)], sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     def _taken(self, text: str) -> Order:
         try:

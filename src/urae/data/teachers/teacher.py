@@ -58,6 +58,8 @@ class Request:
     """One of the teacher's shapes: an aspect ratio such as "16:9", or a size such as "2048x1152"."""
     seed: int
     """In [0, 2^31)."""
+    num_gone: int = 0
+    """Orders of it that came to nothing before."""
 
 
 @dataclass(frozen=True, kw_only=True)
