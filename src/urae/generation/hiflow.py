@@ -87,7 +87,7 @@ class Hiflow(TwoPass):
 
     @property
     def needs_path(self) -> bool:
-        """True unless the picture alone is followed, or nothing is."""
+        """True unless the picture alone is followed."""
         return self.reference == "path"
 
     def check(self, pipe: Any, size: Size) -> None:

@@ -22,8 +22,8 @@ from urae.resolution import ResolutionPolicy, Size
 __all__ = ["Provenance", "read_png_metadata", "save_png", "versions"]
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
-"""The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `model`, `memory`
-and `versions` may be there too."""
+"""The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
+(of a network that enlarged it), `model`, `memory` and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
