@@ -84,7 +84,7 @@ def _save(table: Table, plan: Evaluation, file: Path) -> Path:
 
 def _prompts(text: str) -> Prompts:
     if text in ("png", "names"):
-        return text  # type: ignore[return-value]
+        return text
     if not Path(text).is_file():
         raise ValueError(f"prompts is {text!r}: expected png, names, or a file of prompts")
     return Path(text)

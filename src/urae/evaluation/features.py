@@ -1,15 +1,15 @@
 """What was measured once is not measured again: values and features of single pictures, by hash.
 
 A key is a hash of everything that the numbers depend on: the picture's bytes, the metric's variant and weights, the
-prompt or the reference where it reads one, and the version of this package. Each entry is a safetensors file of its
-own, written whole or not at all, so that runs may be killed, repeated and run side by side.
+prompt or the reference where it reads one, and the source of the metrics themselves, so that no change of theirs can
+go unseen. Each entry is a safetensors file of its own, written whole or not at all, so that runs may be killed,
+repeated and run side by side.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ __all__ = ["FeatureCache", "feature_key"]
 def feature_key(metric: Metric, reader: Reader, sample: Sample) -> str:
     """SHA-256 of what `reader` makes of `sample`; equal for metrics that share their features."""
     parts = {
-        "version": _version(),
+        "source": _source(),
         "reader": reader.identity,
         "picture": sample.picture.digest,
         "prompt": sample.prompt if metric.needs == "prompt" else "",
@@ -38,8 +38,11 @@ def feature_key(metric: Metric, reader: Reader, sample: Sample) -> str:
 
 
 @functools.cache
-def _version() -> str:
-    return importlib.metadata.version("urae")
+def _source() -> str:
+    """SHA-256 of the modules that compute the numbers."""
+    room = Path(__file__).parent
+    files = [room / "detail.py", room / "repetition.py", *sorted((room / "metrics").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 class FeatureCache:
@@ -78,5 +81,6 @@ class FeatureCache:
     def _write(self, path: Path, value: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file({"value": np.ascontiguousarray(value)}, temporary)
+        # `ascontiguousarray` would make a row of a single value.
+        save_file({"value": np.array(value, order="C")}, temporary)
         os.replace(temporary, path)

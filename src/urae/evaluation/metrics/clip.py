@@ -58,7 +58,7 @@ class Towers:
     @property
     def logit_scale(self) -> float:
         """The learned temperature, exponentiated."""
-        return float(self.model.logit_scale.exp())
+        return self.model.logit_scale.exp().item()
 
     def pictures(self, pixels: Tensor) -> Tensor:
         """(B, 3, side, side) -> (B, dims), each of length 1."""

@@ -52,7 +52,8 @@ def frechet(
     rows_of = np.split(np.arange(len(rows)), starts[1:])
     resampled = ([rows_of[i] for i in rng.integers(count, size=count)] for _ in range(RESAMPLES))
     draws = [distance(np.concatenate(chosen), _quick_nuclear_norm) for chosen in resampled]
-    return _interval(distance(np.arange(len(rows)), _nuclear_norm), draws, count, confidence)
+    value = max(0.0, distance(np.arange(len(rows)), _nuclear_norm))
+    return _interval(value, draws, count, confidence, lowest=0.0)
 
 
 def kid(
@@ -149,6 +150,9 @@ def _quick_nuclear_norm(matrix: np.ndarray) -> float:
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum())
 
 
-def _interval(value: float, draws: Sequence[float], count: int, confidence: float) -> Interval:
+def _interval(
+    value: float, draws: Sequence[float], count: int, confidence: float, lowest: float = -math.inf
+) -> Interval:
     half = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(draws, ddof=1))
-    return Interval(value=value, low=value - half, high=value + half, count=count, confidence=confidence)
+    low, high = max(lowest, value - half), value + half
+    return Interval(value=value, low=low, high=high, count=count, confidence=confidence)

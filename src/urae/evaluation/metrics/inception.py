@@ -120,10 +120,10 @@ class _Graph:
         weight = self.tensors[f"{name}.conv.weight"]
         padding = (weight.shape[2] // 2, weight.shape[3] // 2) if same else (0, 0)
         x = F.conv2d(x, weight, stride=stride, padding=padding)
-        norm = [
+        mean, variance, scale, shift = (
             self.tensors[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-        ]
-        return F.relu(F.batch_norm(x, *norm, eps=EPSILON))
+        )
+        return F.relu(F.batch_norm(x, mean, variance, scale, shift, eps=EPSILON))
 
     def chain(self, x: Tensor, block: str, names: Sequence[str]) -> Tensor:
         for name in names:
