@@ -1,6 +1,7 @@
 """Data: records and manifests; collecting, captioning and caching of images; the order of training."""
 
-from urae.data.cache import Cache, CacheReport, Entry, Sample, cache, make_cache, open_cache
+from urae.data.cache import Cache, Entry, Sample, open_cache
+from urae.data.caching import CacheReport, cache, make_cache
 from urae.data.caption import Captioned, CaptionPlan, caption, plan_captions
 from urae.data.captioner import Captioner
 from urae.data.collect import Collection, CollectionPlan, collect, plan_collection

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from urae.backbones import backbone_of
-from urae.data.cache import Cache, cache, open_cache
+from urae.data.cache import Cache, open_cache
+from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
 from urae.data.processes import on_main
 from urae.data.scenes import is_scenes, render_scenes

@@ -1,0 +1,305 @@
+"""Making a cache: captions first, then images, each process its share.
+
+Every file is complete or absent, so a run that was stopped goes on where it was. Under `torchrun` or `accelerate
+launch` each process takes its share. Of the text encoders and the VAE only those at work are on the device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from urae.backbones import backbone_of
+from urae.data.cache import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
+from urae.data.compact import small
+from urae.data.encode import EncodingPlan, choose_encoding, free_memory, plan_encoding
+from urae.data.image import assign_buckets, load_pixels
+from urae.data.manifest import read_records
+from urae.data.placement import placed
+from urae.data.processes import gathered, on_main, share
+from urae.data.progress import Progress
+from urae.data.record import content_hash
+from urae.data.store import Folder, part_name, serialized
+from urae.errors import BadFile, StaleCache, UraeError
+from urae.resolution import Size, check_size
+
+__all__ = ["CacheReport", "cache", "make_cache"]
+
+AHEAD = 2
+"""Images that are read while one is encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheReport:
+    """A cache, and what making it took."""
+
+    cache: Cache
+    num_encoded: int
+    """Images that were encoded; the others were there."""
+    num_embedded: int
+    """Captions that were embedded; the others were there."""
+    num_bytes: int
+    """On disk, the whole cache."""
+    seconds: float
+    """In all, with the check of what was there."""
+    encoding_seconds: float
+    """Of the images alone."""
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all processes together, while images were encoded."""
+        return self.num_encoded / self.encoding_seconds
+
+    def __str__(self) -> str:
+        num = len(self.cache.entries)
+        lines = [
+            f"{num} images at {self.cache.size} px, {self.num_bytes / 1e6:,.1f} MB in all, "
+            f"{self.num_bytes / num / 1e6:.3f} MB an image",
+            f"encoded {self.num_encoded} images ({self.cache.encoding}) and embedded {self.num_embedded} captions "
+            f"in {self.seconds:.1f} s; the rest was there",
+        ]
+        if self.num_encoded:
+            lines.append(f"{self.images_per_second:.2f} images/s while encoding")
+        return "\n".join(lines)
+
+
+def cache(pipe: Any, source: str | Path, out: str | Path, **options: Any) -> Cache:
+    """Encode the images and captions of a folder or manifest into the folder `out`, and return the cache;
+    options and errors as of `make_cache`."""
+    return make_cache(pipe, source, out, **options).cache
+
+
+def make_cache(
+    pipe: Any,
+    source: str | Path,
+    out: str | Path,
+    *,
+    size: int,
+    encoding: str = "auto",
+    form: str = "full",
+    memory: float = math.inf,
+    device: torch.device | str = "",
+    verify: bool = True,
+) -> CacheReport:
+    """Encode the images and captions of a folder or manifest into the folder `out`, and report on it.
+
+    size: side in px of the square whose area the buckets have. encoding: "exact", "tiled", or "auto", which is
+    what `out` holds already, or else exact where the memory allows it. form: "full", or "small" for an 8-bit std
+    and 8-bit embeddings. memory: bytes for the encoder's activations, at most what is free. device: where to
+    encode; "" is where the pipeline's encoders are. verify: read everything that is there and make anew what is
+    damaged, or only look at its keys.
+
+    Entries that are there already and belong to this data and pipeline are kept. Images that cannot be read are
+    named at the end, in a `BadFile`, when all others are done; the cache is unfinished then. Raises `StaleCache`
+    if `out` was made at another size, by other weights or in another form, `ValueError` for images too small.
+    """
+    started = time.perf_counter()
+    device = torch.device(device) if device else pipe.vae.device
+    # One process looks at data and weights: reading terabytes once is enough.
+    plan, root = on_main(
+        lambda: _planned(
+            pipe,
+            source,
+            Path(out),
+            size=size,
+            asked=encoding,
+            form=form,
+            free=min(memory, free_memory(device)),
+        )
+    )
+    work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
+    num_embedded = work.embed()
+    encoding_started = time.perf_counter()
+    num_encoded = work.encode()
+    work.finish()
+    ended = time.perf_counter()
+    on_main(lambda: _write_records(plan))
+    return CacheReport(
+        cache=plan,
+        num_encoded=sum(gathered([num_encoded])),
+        num_embedded=sum(gathered([num_embedded])),
+        num_bytes=on_main(lambda: _num_bytes(plan)),
+        seconds=ended - started,
+        encoding_seconds=ended - encoding_started,
+    )
+
+
+def _planned(
+    pipe: Any, source: str | Path, out: Path, *, size: int, asked: str, form: str, free: float
+) -> tuple[Cache, Path]:
+    """The cache as it will be, its folder claimed for it, and the folder that its images are relative to."""
+    if form not in get_args(Form):
+        raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
+    check_size(size)
+    records, root = read_records(source)
+    buckets = [bucket for _, bucket in assign_buckets(records, size)]
+    there = header_of(Folder(out)) if (out / "cache.json").is_file() else {}
+    encoding = choose_encoding(pipe.vae, buckets, asked=asked, free=free)
+    if asked == "auto":
+        encoding = there.get("encoding", encoding)
+    header = {
+        "size": size,
+        "identity": identity_of(pipe),
+        "encoding": encoding,
+        "form": form,
+        "source": str(source),
+    }
+    _claim(out, header, there)
+    return cache_of(records, Folder(out), header), root
+
+
+def _claim(out: Path, header: dict[str, Any], there: dict[str, Any]) -> None:
+    differing = [
+        name for name in ("size", "identity", "encoding", "form") if there and there[name] != header[name]
+    ]
+    if differing:
+        raise StaleCache(
+            f"{out} holds a cache with another {' and '.join(differing)} "
+            f"({there['size']} px, {there['encoding']}, {there['form']}; asked for {header['size']} px, "
+            f"{header['encoding']}, {header['form']}): choose another folder or delete it"
+        )
+    (out / "entries").mkdir(parents=True, exist_ok=True)
+    (out / "records.jsonl").unlink(missing_ok=True)
+    Folder(out).write_text("cache.json", json.dumps({"format": FORMAT, **header}, indent=2))
+
+
+def _write_records(made: Cache) -> None:
+    lines = (json.dumps(asdict(entry.record)) for entry in made.entries)
+    _folder(made).write_text("records.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _num_bytes(made: Cache) -> int:
+    names = (part_name(entry.record.id, part) for entry in made.entries for part in entry.keys)
+    return sum(_folder(made).file(name).stat().st_size for name in names)
+
+
+def _folder(made: Cache) -> Folder:
+    assert isinstance(made.store, Folder)
+    return made.store
+
+
+# --- making it ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A file to be made."""
+
+    entry: Entry
+    part: str
+
+
+class _Work:
+    """This process's share of a cache, and what could not be done of it."""
+
+    def __init__(
+        self, *, pipe: Any, plan: Cache, root: Path, device: torch.device, memory: float, verify: bool
+    ) -> None:
+        self.pipe, self.plan, self.root, self.device = pipe, plan, root, device
+        self.memory, self.verify = memory, verify
+        self.backbone, self.folder = backbone_of(pipe), _folder(plan)
+        self.entries = share(plan.entries)
+        self.failures: list[UraeError] = []
+
+    def embed(self) -> int:
+        """Embed the captions that are missing; returns their number."""
+        missing = self._missing(lambda entry: entry.record.captions)
+        with ExitStack() as stack, self._progress("embedding captions", missing) as progress:
+            for name, part in self.pipe.components.items():
+                if missing and name.startswith("text_encoder"):
+                    stack.enter_context(placed(part, self.device))
+            for item in missing:
+                caption = item.entry.record.captions[item.part]
+                embeddings = self.backbone.encode_prompts(self.pipe, [caption])
+                self._write(item, {name: tensor[0] for name, tensor in embeddings.items()})
+                progress.advance(progress.rate("captions"))
+        return len(missing)
+
+    def encode(self) -> int:
+        """Encode the images that are missing; returns the number of those that could be."""
+        missing = self._missing(lambda entry: ["latents"])
+        num_failed = len(self.failures)
+        with ExitStack() as stack, self._progress("encoding images", missing) as progress:
+            if missing:
+                stack.enter_context(placed(self.pipe.vae, self.device))
+            plans = self._plans(missing)
+            if self.plan.encoding == "tiled":
+                progress.say("encoding in tiles: latents differ a little from those of the whole image")
+            for item, pixels in _ahead(self._pixels, missing):
+                try:
+                    self._write(item, self._posterior(pixels.result(), plans[item.entry.bucket]))
+                except (BadFile, StaleCache) as error:
+                    self.failures.append(error)
+                progress.advance(progress.rate("images"))
+        return len(missing) - (len(self.failures) - num_failed)
+
+    def finish(self) -> None:
+        """Wait for the other processes, and raise what went wrong in any."""
+        failures = gathered(self.failures)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise BadFile(
+                f"{len(failures)} of {len(self.plan.entries)} images could not be cached; the others are done and "
+                "kept: " + "; ".join(str(failure) for failure in failures)
+            )
+
+    def _missing(self, parts: Callable[[Entry], Any]) -> list[_Part]:
+        candidates = [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
+        return [item for item in candidates if not self._holds(item)]
+
+    def _holds(self, item: _Part) -> bool:
+        name = part_name(item.entry.record.id, item.part)
+        return self.folder.holds(name, item.entry.keys[item.part], verify=self.verify)
+
+    def _pixels(self, item: _Part) -> Tensor:
+        file = self.root / item.entry.record.file
+        if content_hash(file) != item.entry.record.id:
+            raise StaleCache(f"{file} is not the image that the manifest names: make the manifest again")
+        return load_pixels(file, item.entry.bucket)
+
+    def _plans(self, missing: list[_Part]) -> dict[Size, EncodingPlan]:
+        free = min(self.memory, free_memory(self.device))
+        return {
+            bucket: plan_encoding(self.pipe.vae, bucket, self.plan.encoding, free=free)
+            for bucket in {item.entry.bucket for item in missing}
+        }
+
+    def _posterior(self, pixels: Tensor, plan: EncodingPlan) -> dict[str, Tensor]:
+        with plan.on(self.pipe.vae):
+            posterior = self.backbone.encode_images(self.pipe, pixels[None])
+        # Stored in the VAE's own type: more bits would hold nothing.
+        dtype = self.pipe.vae.dtype
+        return {"mean": posterior.mean[0].to(dtype), "std": posterior.std[0].to(dtype)}
+
+    def _write(self, item: _Part, tensors: dict[str, Tensor]) -> None:
+        stored = small(tensors) if self.plan.form == "small" else tensors
+        data = serialized(stored, key=item.entry.keys[item.part])
+        self.folder.write_entry(part_name(item.entry.record.id, item.part), data)
+
+    def _progress(self, doing: str, missing: list[_Part]) -> Progress:
+        show = bool(missing) and PartialState().is_main_process
+        return Progress(f"{doing} at {self.plan.size} px", total=len(missing), show=show)
+
+
+def _ahead(load: Callable[[_Part], Tensor], items: Sequence[_Part]) -> Iterator[tuple[_Part, Future[Tensor]]]:
+    """The items in their order, each with what `load` makes of it while others are worked on."""
+    waiting: deque[tuple[_Part, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(load, item)))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft()
+        yield from waiting
