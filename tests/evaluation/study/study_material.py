@@ -151,7 +151,7 @@ def running(study: Study) -> Iterator[Site]:
             listening.close()
 
 
-def wait_for(condition, seconds: float = 240) -> None:
+def wait_for(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -125,7 +125,12 @@ function ballot() {
 
   const GAP = 4; // as in the style sheet
 
+  const prompt = document.querySelector(".prompt");
+  prompt.addEventListener("click", () => prompt.classList.toggle("whole"));
+
   function arrange() {
+    // Faded where it goes on, and shown whole by a click.
+    prompt.classList.toggle("long", prompt.scrollHeight > prompt.clientHeight + 2);
     const room = { width: stage.clientWidth - GAP, height: stage.clientHeight - GAP };
     let best = 0;
     for (let columns = 1; columns <= panes.length; columns++) {
@@ -157,6 +162,15 @@ function ballot() {
     for (const [name, value] of [["--width", size.width], ["--height", size.height], ["--x", x], ["--y", y]]) {
       stage.style.setProperty(name, `${value}px`);
     }
+  }
+
+  function watchScale() {
+    // Another monitor or the browser's own zoom: the page may keep its size while its pixels change theirs.
+    const again = () => {
+      place();
+      watchScale();
+    };
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", again, { once: true });
   }
 
   function loadNative(pane) {
@@ -255,5 +269,6 @@ function ballot() {
   const open = questions.findIndex((question) => !chosen(question));
   activate(open < 0 ? 0 : open);
   new ResizeObserver(arrange).observe(stage);
+  watchScale();
   arrange();
 }
