@@ -203,6 +203,8 @@ def download(handler: Any, state: Server) -> None:
         return handler.send(403, b"<Error>signature expired</Error>")
     if fault.isdigit():
         return handler.send(int(fault), b"no")
+    if fault == "moved":
+        return handler.send(302, b"", Location=f"{state.url}{handler.path}")
     if fault == "slow":
         time.sleep(1.0)
     if fault == "cut off":

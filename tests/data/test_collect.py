@@ -118,7 +118,7 @@ def test_faults_of_every_kind_cost_no_second_order(server, tmp_path):
     assert {(tmp_path / record.file).read_bytes() for record in collection.records} == whole
 
 
-@pytest.mark.parametrize("fault", ["cut off", "short", "corrupt", "expired", "500"])
+@pytest.mark.parametrize("fault", ["cut off", "short", "corrupt", "expired", "500", "moved"])
 def test_a_download_that_fails_is_repeated(server, tmp_path, fault):
     server.fail("download", fault, fault)
     (record,) = gather(server, tmp_path, ["one"]).records
@@ -209,7 +209,8 @@ def test_a_refused_connection_is_not_an_order(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [("402", "no credits left"), ("403", "check BFL_API_KEY"), ("422", "status 422")]
+    ("status", "said"),
+    [("402", "no credits left"), ("403", "check BFL_API_KEY"), ("422", "status 422"), ("302", "status 302")],
 )
 def test_what_waiting_cannot_mend_ends_the_run_and_keeps_what_is_there(server, tmp_path, status, said):
     server.faults["order"] = itertools.chain(["", ""], itertools.repeat(status))

@@ -49,7 +49,7 @@ class Journal(AbstractContextManager):
 
     def append(self, line: Line) -> None:
         """On the disk when this returns. Called from several threads."""
-        content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        content = json.dumps(line).encode() + b"\n"
         with self.writing:
             end = os.fstat(self.file).st_size
             if os.write(self.file, content) < len(content):

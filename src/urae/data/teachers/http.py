@@ -90,7 +90,7 @@ def exchange(
     )
     deadline = time.monotonic() + timeout
     try:
-        with _opener(follow).open(sent, timeout=timeout) as response:
+        with urllib.request.build_opener(_AnyStatus(follow)).open(sent, timeout=timeout) as response:
             return Reply(
                 status=response.status,
                 headers={name.lower(): value for name, value in response.headers.items()},
@@ -124,13 +124,8 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-class _Unmoved(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
-
-
 class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    """Hands every answer on, as far as no redirection is to be followed."""
+    """Hands every answer on; redirections are followed only if `follow`."""
 
     def __init__(self, follow: bool) -> None:
         self.follow = follow
@@ -140,11 +135,6 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
         return super().http_response(request, response) if moved else response
 
     https_response = http_response
-
-
-def _opener(follow: bool) -> urllib.request.OpenerDirector:
-    moved = urllib.request.HTTPRedirectHandler() if follow else _Unmoved()
-    return urllib.request.build_opener(_AnyStatus(follow), moved)
 
 
 def _read(response: Any, deadline: float) -> bytes:
