@@ -120,7 +120,7 @@ def decode_image(content: bytes, *, name: object) -> Image.Image:
         with _SILENCE:
             return _decoded(content, name)
     except UnidentifiedImageError as error:
-        raise Unreadable(name, "format") from error
+        raise Unreadable(name, "damaged" if _begins_like_one(content) else "format") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(name, "bomb") from error
     except UNREADABLE as error:
@@ -168,6 +168,11 @@ def _decoded(content: bytes, name: object) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         file.load()
         return _in_srgb(_opaque(ImageOps.exif_transpose(file), name), name)
+
+
+def _begins_like_one(content: bytes) -> bool:
+    beginnings = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
+    return content.startswith(beginnings) or content[8:12] == b"WEBP" or content[4:12] == b"ftypavif"
 
 
 def _opaque(image: Image.Image, name: object) -> Image.Image:

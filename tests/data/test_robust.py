@@ -1,0 +1,260 @@
+"""500 malformed files: each is rejected by name or read right, none crashes the run or enters the data set unseen."""
+
+import io
+import json
+import os
+import struct
+import tarfile
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms
+
+from urae.data.formats import list_items
+from urae.data.image import Unreadable, decode_image
+from urae.data.imports import Filters, import_images
+
+EACH = 15
+
+
+def picture(seed=0, mode="RGB"):
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    return image.convert(mode)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def cut(content, rng):
+    return content[: int(len(content) * rng.uniform(0.1, 0.9))]
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width, height, bits=8, colour=2, content=b"", between=b""):
+    """A PNG whose header says what it likes, with right checksums."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(content))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + between + data + chunk(b"IEND", b"")
+
+
+def spoiled_png(seed, rng):
+    content = bytearray(encoded(picture(seed)))
+    content[int(rng.integers(60, len(content) - 30))] ^= 0x55
+    return bytes(content)
+
+
+def frames(kind, seed):
+    return encoded(picture(seed), kind, save_all=True, append_images=[picture(seed + 1)])
+
+
+def see_through(seed):
+    image = picture(seed, "RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return encoded(image)
+
+
+def pale_palette(seed):
+    return encoded(picture(seed, "RGB").quantize(8), transparency=0)
+
+
+def wrong_profile(seed):
+    """A CMYK image that says its colours are RGB."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return encoded(picture(seed, "CMYK"), "JPEG", icc_profile=srgb)
+
+
+def text_bomb():
+    packed = zlib.compress(bytes(80_000_000), 9)
+    return (
+        png(48, 40, content=bytes(40 * 145), between=chunk(b"zTXt", b"x\0\0" + packed))
+        if seed == 0
+        else b"GIF89a"
+    )
+
+
+def tiff_beyond_its_end(seed):
+    content = encoded(picture(seed), "TIFF")
+    return content[:4] + struct.pack("<I", len(content) + 1000 + seed) + content[8:]
+
+
+# kind -> (ending, the file of a number, the reason it is rejected for)
+MALFORMED = {
+    "empty": (".jpg", lambda i, rng: b"", "empty"),
+    "random bytes": (".jpg", lambda i, rng: rng.bytes(int(rng.integers(1, 4000))), "format"),
+    "an error page": (".jpg", lambda i, rng: b"<html><body>404 Not Found</body></html>" * (i + 1), "format"),
+    "an archive": (".webp", lambda i, rng: b"PK\x03\x04" + rng.bytes(200 + i), "format"),
+    "a gif named jpg": (".jpg", lambda i, rng: encoded(picture(i), "GIF"), "format"),
+    "a bmp": (".bmp", lambda i, rng: encoded(picture(i), "BMP"), "format"),
+    "postscript": (".tif", lambda i, rng: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format"),
+    "a drawing": (".svg", lambda i, rng: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "format"),
+    "a cut jpeg": (".jpg", lambda i, rng: cut(encoded(picture(i), "JPEG"), rng), "damaged"),
+    "a cut png": (".png", lambda i, rng: cut(encoded(picture(i)), rng), "damaged"),
+    "a cut webp": (".webp", lambda i, rng: cut(encoded(picture(i), "WEBP"), rng), "damaged"),
+    "a cut tiff": (".tiff", lambda i, rng: cut(encoded(picture(i), "TIFF"), rng), "damaged"),
+    "a cut avif": (".avif", lambda i, rng: cut(encoded(picture(i), "AVIF"), rng), "damaged"),
+    "a spoiled png": (".png", spoiled_png, "damaged"),
+    "a jpeg that ends in zeros": (".jpg", lambda i, rng: b"\xff\xd8\xff\xe0" + bytes(500 + i), "damaged"),
+    "a tiff that points beyond its end": (".tif", lambda i, rng: tiff_beyond_its_end(i), "damaged"),
+    "a bomb": (".png", lambda i, rng: png(30_000 + i, 30_000, 1, 0, bytes(1000)), "bomb"),
+    "an animated webp": (".webp", lambda i, rng: frames("WEBP", i), "animated"),
+    "an animated png": (".png", lambda i, rng: frames("PNG", i), "animated"),
+    "a tiff of pages": (".tiff", lambda i, rng: frames("TIFF", i), "animated"),
+    "transparent": (".png", lambda i, rng: see_through(i), "transparent"),
+    "a transparent colour": (".png", lambda i, rng: pale_palette(i), "transparent"),
+    "cmyk without a profile": (".jpg", lambda i, rng: encoded(picture(i, "CMYK"), "JPEG"), "colours"),
+    "a profile of another space": (".jpg", lambda i, rng: wrong_profile(i), "colours"),
+    "a broken profile": (".png", lambda i, rng: encoded(picture(i), icc_profile=rng.bytes(300)), "colours"),
+    "lab": (".tif", lambda i, rng: encoded(picture(i, "LAB"), "TIFF"), "colours"),
+    "floats": (".tif", lambda i, rng: encoded(picture(i, "F"), "TIFF"), "depth"),
+    "32-bit integers": (".tif", lambda i, rng: encoded(picture(i, "I"), "TIFF"), "depth"),
+}
+
+
+def write(folder):
+    """Every kind `EACH` times, and what no file's bytes can be; the reason expected of each name."""
+    rng, expected = np.random.default_rng(0), {}
+    for kind, (ending, make, reason) in MALFORMED.items():
+        for number in range(EACH):
+            name = f"{kind} {number}{ending}"
+            (folder / name).write_bytes(make(number, rng))
+            expected[name] = reason
+    for number in range(EACH):
+        expected |= _odd(folder, number)
+    return expected
+
+
+def _odd(folder, number):
+    os.symlink("nowhere", folder / f"link {number}.jpg")
+    os.mkfifo(folder / f"pipe {number}.jpg")
+    (folder / f"directory {number}.jpg").mkdir()
+    sidecars = {"json": b'{"prompt": ', "number": b'{"prompt": 7}', "latin": b'{"prompt": "\xe9"}'}
+    for name, content in sidecars.items():
+        (folder / f"{name} {number}.png").write_bytes(encoded(picture(number)))
+        (folder / f"{name} {number}.json").write_bytes(content)
+    _damaged_shard(folder / f"shard {number}.tar", number)
+    names = [f"link {number}.jpg", f"pipe {number}.jpg", f"shard {number}.tar/(the rest)"]
+    return dict.fromkeys([*names, *(f"{name} {number}.png" for name in sidecars)], "sidecar")
+
+
+def _damaged_shard(path, number):
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("0.png")
+        info.size = 3000
+        tar.addfile(info, io.BytesIO(bytes(3000)))
+    path.write_bytes(path.read_bytes()[: 600 + number])
+
+
+@pytest.fixture(scope="module")
+def malformed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("malformed")
+    expected = write(folder)
+    good = [encoded(picture(1000 + number)) for number in range(5)]
+    for number, content in enumerate(good):
+        (folder / f"good {number}.png").write_bytes(content)
+    out = tmp_path_factory.mktemp("out")
+    done = import_images([folder], out / "x", Filters(size=16, duplicates=-1))
+    return folder, expected, good, done
+
+
+def test_every_malformed_file_is_rejected_by_name_for_its_own_reason(malformed):
+    folder, expected, _, done = malformed
+    found = {reject.name.removeprefix(f"{folder.as_posix()}/"): reject.reason for reject in done.rejects}
+    wrong = {
+        name: (found.get(name), reason) for name, reason in expected.items() if found.get(name) != reason
+    }
+    # A shard's only image is cut as well as the shard.
+    extra = {name for name in found.keys() - expected.keys() if not name.endswith(".tar/0.png")}
+    assert (wrong, extra) == ({}, set())
+    assert len(expected) >= 500
+
+
+def test_only_the_good_files_enter_the_data_set(malformed):
+    _, _, good, done = malformed
+    taken = [(done.manifest.parent / record.file).read_bytes() for record in done.records]
+    assert sorted(taken) == sorted(good)
+
+
+def test_every_reject_says_what_was_wrong(malformed):
+    *_, done = malformed
+    lines = (done.manifest.parent / "import" / "rejects.jsonl").read_text().splitlines()
+    assert Counter(json.loads(line)["reason"] for line in lines) == done.counts
+    assert all(reject.detail for reject in done.rejects)
+
+
+def test_a_packed_text_that_unpacks_to_much_more_is_refused():
+    with pytest.raises(Unreadable, match="cannot be read as an image"):
+        decode_image(text_bomb(), name="x")
+
+
+def test_listing_opens_no_pipe(malformed):
+    folder, *_ = malformed
+    assert sum("pipe" in item.name for item in list_items(folder)) == EACH
+
+
+# --- what is unusual and has one right reading ---------------------------------------------------------------
+
+
+def decoded(content):
+    image = decode_image(content, name="x")
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def test_a_photograph_on_its_side_is_turned():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = picture().transpose(
+        Image.Transpose.ROTATE_90
+    )  # what a viewer turns back by 90 degrees clockwise
+    assert (decoded(encoded(turned, exif=exif)) == np.asarray(picture())).all()
+
+
+def test_damaged_metadata_cost_no_pixels():
+    content = encoded(picture(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(range(200)))
+    assert (decoded(content) == np.asarray(picture())).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_become_8_over_the_whole_range(kind):
+    grey = np.linspace(0, 65535, 48 * 40).round().astype(np.uint16).reshape(40, 48)
+    found = decoded(encoded(Image.fromarray(grey), kind))
+    assert (found == np.round(grey / 257)[..., None]).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA"])
+def test_other_modes_show_the_same_picture(mode):
+    image = picture().convert("L").convert(mode)
+    assert (decoded(encoded(image)) == np.asarray(image.convert("RGB"))).all()
+
+
+def test_a_profile_is_followed():
+    """A profile whose red and green primaries are swapped: so are the channels, and sRGB itself changes nothing."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"tmp!", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"tmp!", b"gXYZ", 1)
+    pixels = np.asarray(picture()).astype(int)
+    assert (decoded(encoded(picture(), icc_profile=srgb)) == pixels).all()
+    assert np.abs(decoded(encoded(picture(), icc_profile=swapped)) - pixels[..., [1, 0, 2]]).max() <= 2
+
+
+def test_an_almost_opaque_picture_is_a_picture_and_cmyk_of_a_jpeg_is_not():
+    image = picture(mode="RGBA")
+    image.putalpha(252)
+    assert (decoded(encoded(image)) == np.asarray(picture())).all()
+    with pytest.raises(Unreadable, match=r"profile \(CMYK\): replace or remove it"):
+        decode_image(encoded(picture(mode="CMYK"), "JPEG"), name="x")
+
+
+def test_a_large_picture_is_read_without_a_warning(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns above it, and refuses twice as many
+    assert (decoded(encoded(picture())) == np.asarray(picture())).all()
+    with pytest.raises(Unreadable, match="unpacks to more pixels than any picture has"):
+        decode_image(encoded(picture().resize((60, 40))), name="x")
