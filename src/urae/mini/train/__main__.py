@@ -24,8 +24,8 @@ from urae.mini.train.vae import train_vae
 
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 1700),
-    "base": (train_base, 2420),
-    "distil": (distil, 100),
+    "base": (train_base, 5000),
+    "distil": (distil, 400),
     "recogniser": (train_recogniser, 1500),
 }
 """Stage -> its function and its number of steps in the shipped weights."""

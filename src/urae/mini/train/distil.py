@@ -37,7 +37,7 @@ def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, d
     teacher = copy.copy(pipe)
     teacher.transformer = copy.deepcopy(pipe.transformer).requires_grad_(False)
     weights = dict(pipe.transformer.named_parameters())
-    optimizers = optimizers_for(weights, peak=3e-4)
+    optimizers = optimizers_for(weights, peak=4e-4)
     average = {k: v.detach().clone() for k, v in weights.items()}
     progress = Progress(out / "distil.jsonl")
     for step in range(1, steps + 1):
@@ -58,7 +58,7 @@ def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, d
         for optimizer in optimizers:
             optimizer.step()
         for k, v in weights.items():
-            average[k].lerp_(v.detach(), max(0.005, 1 / (step + 1)))
+            average[k].lerp_(v.detach(), max(0.02, 1 / (step + 1)))
         relative = (error.detach().norm() / target.norm()).item()
         progress.note(step, loss=loss.item(), relative_error=relative)
         if step % 50 == 0 or step == steps:
