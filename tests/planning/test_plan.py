@@ -14,7 +14,6 @@ from urae.planning.architecture import architecture_of
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import ASSUMED, efficiency_of
 from urae.planning.gpus import known_as
-from urae.planning.memory import usable
 from urae.training import train
 from urae.training.optimizer import make_optimizer, optimizer_state
 
@@ -60,7 +59,9 @@ def test_samples_are_left_out_only_where_nothing_else_helps():
     asked = plan(recipes.mini_4x(), "L4").asked.phases
     step = plan(recipes.mini_4x(gradient_checkpointing="full", gradient_accumulation=2), "L4").asked.phases
     assert step["training"] < asked["samples"]
-    between = Gpu(name="mine", memory=0.6 + (step["training"] + asked["samples"]) / 2 / 0.95 / 2**30, tflops=1)
+    between = Gpu(
+        name="mine", memory=0.6 + (step["training"] + asked["samples"]) / 2 / 0.95 / 2**30, tflops=1
+    )
     assert plan(recipes.mini_4x(), between).changes["sample_every"] == "0"
     assert plan(recipes.mini_4x(), "L4").fits
 

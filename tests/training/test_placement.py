@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from urae.adapters import Lora, Minor, attach
-from urae.training.placement import compiled, gradient_checkpointing
+from urae.training.placement import compiled_blocks, gradient_checkpointing
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -27,7 +27,10 @@ def gradients(transformer, spec, mode, *, compile: bool = False) -> dict[str, Te
     torch.manual_seed(0)
     attached = attach(transformer, spec)
     try:
-        with compiled(transformer, compile), gradient_checkpointing(transformer, mode, compiled=compile):
+        with (
+            compiled_blocks(transformer, compile),
+            gradient_checkpointing(transformer, mode, compiled=compile),
+        ):
             transformer(**inputs()).sample.square().mean().backward()
         return {name: parameter.grad for name, parameter in attached.named_parameters().items()}
     finally:
@@ -86,7 +89,7 @@ def test_the_transformer_is_as_before(transformer):
     with gradient_checkpointing(transformer, False):
         assert not transformer.is_gradient_checkpointing
     assert transformer.is_gradient_checkpointing
-    with compiled(transformer, True):
+    with compiled_blocks(transformer, True):
         assert transformer.transformer_blocks[0]._compiled_call_impl is not None
     assert all(module._compiled_call_impl is None for module in transformer.modules())
 

@@ -1,8 +1,9 @@
-"""Two processes share each batch, and compute what one computes."""
+"""Several processes share each batch, and compute what one computes; killed, they go on in another number."""
 
 import multiprocessing
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,37 @@ from safetensors.torch import load_file
 
 from urae.training import load_recipe, read_metrics, save_recipe, train
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training"])
 
-def one_of_two(rank: int, port: int, pipe_folder: Path, recipe_file: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+def one_of(num: int, rank: int, port: int, pipe_folder: Path, recipe_file: Path) -> None:
+    """What each process does."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)
     train(FluxPipeline.from_pretrained(pipe_folder), load_recipe(recipe_file))
+
+
+def started(num: int, pipe_folder: Path, recipe) -> list[multiprocessing.Process]:
+    """A run in this many processes, under way."""
+    recipe_file = Path(recipe.out).with_suffix(".yaml")
+    save_recipe(recipe, recipe_file)
+    port = free_port()
+    processes = [
+        CONTEXT.Process(target=one_of, args=(num, rank, port, pipe_folder, recipe_file))
+        for rank in range(num)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(processes: list[multiprocessing.Process]) -> None:
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
 def free_port() -> int:
@@ -26,31 +52,60 @@ def free_port() -> int:
         return opened.getsockname()[1]
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains(pipe, recipe, tmp_path):
-    changes = {"steps": 6, "batch_size": 4, "num_validation": 3, "validate_every": 3, "checkpoint_every": 2}
-    changes |= {"sample_every": 6, "sample_prompts": ("a",), "sample_steps": 1, "ema": 0.5}
-    pipe.save_pretrained(tmp_path / "pipe")
-    alone = recipe(**changes)
-    shared = recipe(**changes, out=str(tmp_path / "shared"))
-    train(pipe, alone)
-    save_recipe(shared, tmp_path / "shared.yaml")
-    context, port = multiprocessing.get_context("spawn"), free_port()
-    both = [
-        context.Process(target=one_of_two, args=(rank, port, tmp_path / "pipe", tmp_path / "shared.yaml"))
-        for rank in range(2)
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    first, second = (load_file(Path(made.out) / "adapter.safetensors") for made in (alone, shared))
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=0)
-    for one, two in zip(
-        *(read_metrics(Path(made.out) / "metrics.jsonl") for made in (alone, shared)), strict=True
-    ):
+def assert_same_run(first: Path, second: Path) -> None:
+    """The same adapter to 1e-6, and the same metrics but for the seconds."""
+    tensors, others = (load_file(out / "adapter.safetensors") for out in (first, second))
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(others[name], tensor, atol=1e-6, rtol=0)
+    for one, two in zip(*(read_metrics(out / "metrics.jsonl") for out in (first, second)), strict=True):
         assert one.keys() == two.keys()
         for name in one.keys() - {"seconds"}:
             assert one[name] == pytest.approx(two[name], rel=1e-5), name
+
+
+@pytest.fixture
+def pipe_folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@pytest.mark.slow
+def test_two_and_four_processes_train_what_one_trains(pipe, recipe, pipe_folder, tmp_path):
+    changes = {"steps": 6, "batch_size": 4, "num_validation": 3, "validate_every": 3, "checkpoint_every": 2}
+    changes |= {"sample_every": 6, "sample_prompts": ("a",), "sample_steps": 1, "ema": 0.5}
+    alone = recipe(**changes)
+    train(pipe, alone)
+    for num in (2, 4):
+        shared = recipe(**changes, out=str(tmp_path / f"by-{num}"))
+        finish(started(num, pipe_folder, shared))
+        assert_same_run(Path(alone.out), Path(shared.out))
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_process_goes_on_in_fewer(pipe, recipe, pipe_folder, tmp_path):
+    changes = {"steps": 40, "batch_size": 4, "checkpoint_every": 1, "num_validation": 2, "validate_every": 4}
+    whole = recipe(**changes, out=str(tmp_path / "whole"))
+    train(pipe, whole)
+    broken = recipe(**changes, out=str(tmp_path / "broken"))
+    for num in (4, 2):
+        lose_one(started(num, pipe_folder, broken), Path(broken.out))
+    last = recipe(**changes, gradient_accumulation=2, out=broken.out)
+    finish(started(1, pipe_folder, last))
+    assert_same_run(Path(whole.out), Path(broken.out))
+
+
+def lose_one(processes: list[multiprocessing.Process], out: Path) -> None:
+    """Kill the last process after three steps more, and then, as a launcher does, the others."""
+    already = num_rows(out)
+    while num_rows(out) < already + 3:
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.005)
+    for process in reversed(processes):
+        process.kill()
+        process.join()
+    assert 0 < num_rows(out) < 40
+
+
+def num_rows(out: Path) -> int:
+    metrics = out / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0

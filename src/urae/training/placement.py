@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from urae.training.recipe import Checkpointing
 
-__all__ = ["ATTENTION", "compiled", "gradient_checkpointing"]
+__all__ = ["ATTENTION", "compiled_blocks", "gradient_checkpointing"]
 
 ATTENTION = [
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
@@ -43,7 +43,7 @@ def gradient_checkpointing(
 
 
 @contextmanager
-def compiled(transformer: Any, enabled: bool) -> Iterator[None]:
+def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
     """Compile one block of each kind, which all blocks of the kind then share, or run them as they are."""
     if not enabled:
         yield

@@ -34,7 +34,7 @@ from urae.training.attention import fastest_attention
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
-from urae.training.placement import compiled, gradient_checkpointing
+from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity
@@ -74,7 +74,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
         kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
-        stack.enter_context(compiled(pipe.transformer, recipe.compile))
+        stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
         stack.enter_context(
             gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing, compiled=recipe.compile)
         )

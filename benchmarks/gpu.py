@@ -1,0 +1,485 @@
+"""FLUX.1 at full size on one GPU: `python benchmarks/gpu.py`, ten minutes.
+
+The architecture with random weights, so nothing is downloaded, in bf16:
+
+- a training step on one image at 1024, 2048 and 4096 px, by stock parts as their documentation puts them together
+  ("plain": a peft LoRA, full checkpointing, eager), and as `urae train` runs it ("urae": the fastest settings that
+  fit by `urae plan`, the attention kernel measured, blocks compiled);
+- one call of the transformer as sampling makes it, at these sizes and 8192 px;
+- the VAE at 4096 px, whole, and as `urae` runs it.
+
+Each row says seconds, peak memory, the ratio to the plain way, and for the transformer the ratio to the floor: the
+operations of the same step, if the GPU ran at 80% of its peak rate and nothing else took time. What does not fit is
+a row too. Writes a JSON, which `urae plan` reads, and a table in Markdown beside it. `--tiny --device cpu` runs the
+same code on a small architecture in seconds, and its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.training_utils import cast_training_params
+from peft import LoraConfig
+
+from urae import recipes
+from urae.adapters import PAPER_TARGETS, Lora, attach
+from urae.backbones import Flux
+from urae.data.encode import free_memory, plan_encoding
+from urae.planning import Gpu, gpu_here, plan
+from urae.planning.architecture import FLUX_VAE
+from urae.planning.compute import Tokens, step_work, trained_by
+from urae.training import Recipe
+from urae.training.attention import fastest_attention
+from urae.training.objective import Batch, velocity_error
+from urae.training.optimizer import make_optimizer
+from urae.training.placement import compiled_blocks, gradient_checkpointing
+from urae.training.prediction import predictor
+
+RESULTS = Path(__file__).parent / "results"
+FLOOR = 0.8
+"""Of the peak rate: what the best kernels reach on large matrices."""
+
+ENOUGH = 10
+"""Seconds after which a measurement is not repeated."""
+
+TINY = {
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 32,
+    "axes_dims_rope": (8, 12, 12),
+    "joint_attention_dim": 32,
+    "pooled_projection_dim": 24,
+}
+TINY_VAE = {**FLUX_VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is measured, and where."""
+
+    device: torch.device
+    dtype: torch.dtype
+    gpu: Gpu
+    model: str
+    """Whose settings are planned."""
+    transformer: dict[str, Any]
+    vae: dict[str, Any]
+    train_sizes: tuple[int, ...]
+    call_sizes: tuple[int, ...]
+    vae_size: int
+    text_tokens: int
+    repeats: int
+    compile: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="a small architecture, to try the code")
+    parser.add_argument("--minutes", type=float, default=10, help="begin no row after this")
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
+    options = parser.parse_args()
+    bench = bench_of(options)
+    started, rows = time.perf_counter(), []
+    for measure in measurements(bench):
+        if time.perf_counter() - started < 60 * options.minutes:
+            rows.append(measure())
+            print(json.dumps(rows[-1]), flush=True)
+    result = {**conditions(bench), "rows": with_ratios(rows)}
+    write(options.out, json.dumps(result, indent=1) + "\n")
+    write(options.out.with_suffix(".md"), table(result))
+
+
+def bench_of(options: argparse.Namespace) -> Bench:
+    device = torch.device(options.device)
+    small = options.tiny
+    return Bench(
+        device=device,
+        dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        gpu=gpu_here(device) if device.type == "cuda" else Gpu(name="cpu", memory=1000, tflops=0.1),
+        model="mini" if small else recipes.flux_2k().model,
+        transformer={**(TINY if small else {}), "guidance_embeds": True},
+        vae=TINY_VAE if small else FLUX_VAE,
+        train_sizes=(32, 64) if small else (1024, 2048, 4096),
+        call_sizes=(32, 64, 128) if small else (1024, 2048, 4096, 8192),
+        vae_size=128 if small else 4096,
+        text_tokens=8 if small else 512,
+        repeats=1 if small else 3,
+        compile=not options.no_compile and device.type == "cuda",
+    )
+
+
+def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
+    """Every row, the longest last."""
+    *sizes, largest = bench.call_sizes
+    kinds = [
+        *(("train step", size, STEP) for size in bench.train_sizes),
+        *(("call", size, CALL) for size in sizes),
+        ("encode", bench.vae_size, ENCODE),
+        ("decode", bench.vae_size, DECODE),
+        ("call", largest, CALL),
+    ]
+    for what, size, ways in kinds:
+        for way, make in ways.items():
+            yield partial(row, bench, what, way, size, make)
+
+
+def row(bench: Bench, what: str, way: str, size: int, make: Callable) -> dict:
+    """One measurement. `make(bench, size, notes)` is a context that gives the function to be timed, and may note
+    how it runs."""
+    notes: dict[str, Any] = {}
+    found = {"what": what, "way": way, "size": size}
+    free(bench)
+    try:
+        with make(bench, size, notes) as run:
+            before = time.perf_counter()
+            run()  # compiles, and fills caches
+            wait(bench)
+            notes["first_seconds"] = round(time.perf_counter() - before, 3)
+            seconds = best(bench, run)
+            notes["peak_gb"] = peak_gb(bench)
+    except torch.OutOfMemoryError:
+        return {**found, "failed": "out of memory", **notes}
+    finally:
+        free(bench)
+    floor = against_floor(bench, seconds, notes.pop("flops")) if "flops" in notes else {}
+    return {**found, "seconds": round(seconds, 4), **floor, **notes}
+
+
+def against_floor(bench: Bench, seconds: float, flops: int) -> dict:
+    rate = bench.gpu.tflops * 1e12
+    floor = flops / (FLOOR * rate)
+    return {
+        "tflop": round(flops / 1e12, 2),
+        "efficiency": round(flops / seconds / rate, 4),
+        "floor_seconds": round(floor, 4),
+        "times_floor": round(seconds / floor, 2),
+    }
+
+
+# --- a training step ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def plain_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], None]]:
+    """Stock parts: `add_adapter`, AdamW, all activations recomputed."""
+    transformer = random_transformer(bench)
+    transformer.requires_grad_(False)
+    transformer.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=list(PAPER_TARGETS)))
+    transformer.enable_gradient_checkpointing()
+    cast_training_params(transformer)
+    parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    notes |= {"settings": "full checkpointing, eager", "flops": step_flops(transformer, bench, size, "full")}
+    yield stepper(bench, size, transformer, optimizer)
+
+
+@contextmanager
+def our_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], None]]:
+    """As `urae train` runs it, by the fastest settings that the plan finds to fit."""
+    recipe = our_recipe(bench, size)
+    transformer = random_transformer(bench)
+    attached = attach(transformer, recipe.adapter)
+    mode = recipe.gradient_checkpointing
+    with ExitStack() as stack:
+        kernel = stack.enter_context(kernel_for(bench, transformer, size, mode))
+        stack.enter_context(compiled_blocks(transformer, bench.compile))
+        stack.enter_context(gradient_checkpointing(transformer, mode, compiled=bench.compile))
+        settings = f"checkpointing {str(mode).lower()}, {'compiled' if bench.compile else 'eager'}"
+        flops = step_flops(transformer, bench, size, mode)
+        notes |= {"settings": settings, "attention": kernel or "torch's choice", "flops": flops}
+        yield stepper(bench, size, transformer, make_optimizer(attached.parameters(), recipe))
+
+
+def our_recipe(bench: Bench, size: int) -> Recipe:
+    one = {"batch_size": 1, "size": size, "sample_every": 0, "optimizer": "adamw", "lr": 1e-4}
+    recipe = recipes.flux_2k(
+        **one, model=bench.model, base_dtype="bf16" if bench.dtype == torch.bfloat16 else "fp32"
+    )
+    best = plan(recipe, bench.gpu).best
+    return replace(recipe, gradient_checkpointing=best.recipe.gradient_checkpointing if best else "full")
+
+
+def stepper(
+    bench: Bench, size: int, transformer: Any, optimizer: torch.optim.Optimizer
+) -> Callable[[], None]:
+    base_dtype = "bf16" if bench.dtype == torch.bfloat16 else "fp32"
+    predict = predictor(Flux(), transformer, guidance=1.0, base_dtype=base_dtype)
+    batch = random_batch(bench, size)
+
+    def step() -> None:
+        velocity_error(predict(batch), batch.velocity).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def step_flops(transformer: Any, bench: Bench, size: int, mode: Any) -> int:
+    tokens = Tokens(image=(size // 16) ** 2, text=bench.text_tokens)
+    return step_work(trained_by(architecture(transformer), Lora(rank=16)), tokens, mode).total
+
+
+def architecture(transformer: Any) -> Any:
+    """The same without weights and adapters."""
+    with torch.device("meta"):
+        return FluxTransformer2DModel.from_config(transformer.config)
+
+
+# --- a call of the transformer, as sampling makes it ---------------------------------------------------------
+
+
+@contextmanager
+def plain_call(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    transformer = random_transformer(bench)
+    notes |= {"settings": "eager", "flops": call_flops(transformer, bench, size)}
+    yield caller(bench, size, transformer)
+
+
+@contextmanager
+def our_call(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    transformer = random_transformer(bench)
+    with kernel_for(bench, transformer, size, False) as kernel, compiled_blocks(transformer, bench.compile):
+        settings = "compiled" if bench.compile else "eager"
+        notes |= {"settings": settings, "attention": kernel or "torch's choice"}
+        notes |= {"flops": call_flops(transformer, bench, size)}
+        yield caller(bench, size, transformer)
+
+
+def caller(bench: Bench, size: int, transformer: Any) -> Callable[[], Any]:
+    predict = predictor(Flux(), transformer, guidance=3.5, base_dtype="fp32")
+    batch = random_batch(bench, size)
+    return torch.no_grad()(lambda: predict(batch))
+
+
+def call_flops(transformer: Any, bench: Bench, size: int) -> int:
+    tokens = Tokens(image=(size // 16) ** 2, text=bench.text_tokens)
+    # An adapter of rank 1 on one layer is nothing beside the model.
+    spec = Lora(rank=1, targets=("transformer_blocks.0.attn.to_q",))
+    return step_work(trained_by(architecture(transformer), spec), tokens, False).forward
+
+
+# --- the VAE -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def encode_whole(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    vae, pixels = random_vae(bench), random_pixels(bench, size)
+    notes["settings"] = "whole"
+    yield torch.no_grad()(lambda: vae.encode(pixels))
+
+
+@contextmanager
+def encode_as_cached(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    vae, pixels = random_vae(bench), random_pixels(bench, size)
+    chosen = plan_encoding(vae, (size, size), "exact", free=free_memory(bench.device))
+    strips = replace(chosen, way="strips")
+    notes["settings"] = f"strips; the cache would choose {chosen.way}"
+    with strips.on(vae):
+        yield torch.no_grad()(lambda: vae.encode(pixels))
+
+
+@contextmanager
+def decode_whole(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    vae, latents = random_vae(bench), random_latents(bench, size)
+    notes["settings"] = "whole"
+    yield torch.no_grad()(lambda: vae.decode(latents))
+
+
+@contextmanager
+def decode_in_tiles(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    vae, latents = random_vae(bench), random_latents(bench, size)
+    vae.enable_tiling()
+    notes["settings"] = "tiles"
+    yield torch.no_grad()(lambda: vae.decode(latents))
+
+
+STEP = {"plain": plain_step, "urae": our_step}
+CALL = {"plain": plain_call, "urae": our_call}
+ENCODE = {"plain": encode_whole, "urae": encode_as_cached}
+DECODE = {"plain": decode_whole, "urae": decode_in_tiles}
+
+
+# --- random models and inputs ------------------------------------------------------------------------------
+
+
+@contextmanager
+def made_on(bench: Bench) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(bench.dtype)
+    try:
+        with bench.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def random_transformer(bench: Bench) -> FluxTransformer2DModel:
+    with made_on(bench):
+        return FluxTransformer2DModel(**bench.transformer)
+
+
+def random_vae(bench: Bench) -> AutoencoderKL:
+    with made_on(bench):
+        return AutoencoderKL(**bench.vae)
+
+
+def random_pixels(bench: Bench, size: int) -> torch.Tensor:
+    return torch.rand(1, 3, size, size, device=bench.device, dtype=bench.dtype) * 2 - 1
+
+
+def random_latents(bench: Bench, size: int) -> torch.Tensor:
+    return torch.randn(1, 16, size // 8, size // 8, device=bench.device, dtype=bench.dtype)
+
+
+def random_batch(bench: Bench, size: int) -> Batch:
+    config = {"joint_attention_dim": 4096, "pooled_projection_dim": 768, **bench.transformer}
+    shape = (1, 16, size // 8, size // 8)
+    return Batch(
+        clean=torch.randn(shape, device=bench.device),
+        noise=torch.randn(shape, device=bench.device),
+        sigma=torch.full((1,), 0.5, device=bench.device),
+        embeddings={
+            "prompt_embeds": torch.randn(
+                1, bench.text_tokens, config["joint_attention_dim"], device=bench.device
+            ),
+            "pooled_prompt_embeds": torch.randn(1, config["pooled_projection_dim"], device=bench.device),
+        },
+    )
+
+
+def kernel_for(bench: Bench, transformer: Any, size: int, mode: Any) -> Any:
+    return fastest_attention(
+        transformer,
+        Accelerator(cpu=bench.device.type == "cpu"),
+        num_tokens=(size // 16) ** 2 + bench.text_tokens,
+        num_images=1,
+        checkpointing=mode,
+    )
+
+
+# --- measuring ---------------------------------------------------------------------------------------------
+
+
+def best(bench: Bench, run: Callable[[], Any]) -> float:
+    """Seconds of the fastest call; what takes long is not repeated."""
+    found: list[float] = []
+    while len(found) < bench.repeats and sum(found) < ENOUGH:
+        found.append(timed(bench, run))
+    return min(found)
+
+
+def timed(bench: Bench, run: Callable[[], Any]) -> float:
+    wait(bench)
+    started = time.perf_counter()
+    run()
+    wait(bench)
+    return time.perf_counter() - started
+
+
+def wait(bench: Bench) -> None:
+    if bench.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def free(bench: Bench) -> None:
+    gc.collect()
+    if bench.compile:
+        torch.compiler.reset()
+    if bench.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gb(bench: Bench) -> float:
+    """Of tensors, 10^9 bytes; 0 where torch does not count them."""
+    return round(torch.cuda.max_memory_allocated() / 1e9, 2) if bench.device.type == "cuda" else 0.0
+
+
+def with_ratios(rows: list[dict]) -> list[dict]:
+    """Each row with how many times faster than the plain one of its kind it is."""
+    plain = {(r["what"], r["size"]): r["seconds"] for r in rows if r["way"] == "plain" and "seconds" in r}
+    return [
+        {**r, "times_faster_than_plain": round(plain[r["what"], r["size"]] / r["seconds"], 2)}
+        if r["way"] == "urae" and "seconds" in r and (r["what"], r["size"]) in plain
+        else r
+        for r in rows
+    ]
+
+
+def conditions(bench: Bench) -> dict:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    return {
+        "benchmark": "gpu",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "gpu": bench.gpu.name,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "dtype": str(bench.dtype).removeprefix("torch."),
+        "peak_tflops": bench.gpu.tflops,
+        "floor": FLOOR,
+    }
+
+
+COLUMNS = {
+    "what": "what",
+    "size": "size, px",
+    "way": "way",
+    "settings": "settings",
+    "seconds": "seconds",
+    "peak_gb": "peak, GB",
+    "times_faster_than_plain": "times faster than plain",
+    "times_floor": "times the floor",
+}
+
+
+def table(result: dict) -> str:
+    """The rows in Markdown."""
+    head = (
+        f"{result['gpu']}, torch {result['torch']}, {result['dtype']}, {result['date']}, {result['commit']}"
+    )
+    lines = [
+        f"{head}. Floor: the same operations at {result['floor']:.0%} of {result['peak_tflops']:g} TFLOP/s.",
+        "",
+        "| " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * len(COLUMNS) + "|",
+    ]
+    for found in result["rows"]:
+        cells = {**found, "seconds": found.get("seconds", found.get("failed"))}
+        lines.append("| " + " | ".join(str(cells.get(column, "")) for column in COLUMNS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The launch files are whole, and set nothing that a recipe does not have."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from urae.recipes import RECIPES
+from urae.training import valid_keys
+
+RUNS = Path(__file__).parents[2] / "runs"
+SCRIPTS = sorted([*RUNS.glob("*.sh"), *RUNS.glob("*.sbatch")])
+
+
+def checked_by_bash(script: str) -> None:
+    result = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_bash_and_set_real_keys(path):
+    checked_by_bash(path.read_text())
+    keys = set(re.findall(r"\b([a-z_]+(?:\.[a-z_]+)*)=(?=[\"$/a-z])", without_assignments(path.read_text())))
+    assert keys <= set(valid_keys(RECIPES["flux_4k"]()))
+
+
+def without_assignments(script: str) -> str:
+    """The script without comments, options and its own variables."""
+    lines = (re.sub(r"#.*|--[a-z-]+=\S+", "", line) for line in script.splitlines())
+    return "\n".join(line for line in lines if not re.match(r"\s*[a-z]+=", line))
+
+
+def test_the_rented_machine_trains_a_recipe_that_exists():
+    task = yaml.safe_load((RUNS / "skypilot.yaml").read_text())
+    assert task["envs"]["RECIPE"] in RECIPES
+    assert "runs/torchrun.sh" in task["run"]
+    checked_by_bash(task["run"])
