@@ -66,9 +66,7 @@ def save_sana(folder: Path) -> Path:
     """Under the file names of the published bfloat16 repositories."""
     torch.manual_seed(0)
     words = ["<pad>", "<bos>", "<eos>", "<unk>", *PROMPT.split()]
-    tokens = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    )
+    tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokens.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
     encoder = Gemma2Config(
