@@ -26,8 +26,10 @@ VERBS = {
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert and merge adapter files.",
     "evaluate": "Measure folders of pictures and compare them, prompt by prompt.",
+    "dpg": "Score pictures by DPG-Bench: do they show what dense prompts ask for?",
     "judge": "Ask a vision-language model which pictures it prefers; the cost is shown first.",
     "study": "Let people vote on pictures, blind, and count the votes with intervals.",
+    "reproduce": "Reproduce a table of the paper: make what is missing, and print it beside the paper's numbers.",
     "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",
 }
 """What `urae --help` lists: verb -> what it does."""
