@@ -119,6 +119,7 @@ def test_metrics_with_weights_name_them_and_untrained_ones_are_not_printed(steps
         {name: steps[name] for name in ("truth", "blur")},
         metrics=["clip", "pickscore", "fid@truth", "lpips@truth"],
         against=truth,
+        baseline="truth",
         weights={
             "clip": tmp_path / "clip",
             "pickscore": tmp_path / "fresh",
@@ -129,6 +130,8 @@ def test_metrics_with_weights_name_them_and_untrained_ones_are_not_printed(steps
     columns = {column.name: column for column in table.columns}
     assert list(columns) == ["clip", "pickscore", "fid@truth", "kid@truth", "lpips@truth"]
     assert [columns[name].untrained for name in columns] == [False, True, False, False, True]
+    assert "Less truth" in columns["clip"].note
+    assert "Less truth" not in columns["pickscore"].note
     line = next(line for line in table.to_markdown().splitlines() if line.startswith("| blur"))
     assert line.count(UNTRAINED) == 2
     assert f"weights clip ({columns['clip'].details['weights_sha256'][:12]})" in columns["clip"].note

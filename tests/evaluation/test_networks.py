@@ -208,6 +208,11 @@ def test_untrained_weights_are_known(tmp_path, clip, inception):
     assert not Weights(clip[0]).untrained
     assert not Weights(inception[0]).untrained
     assert not Weights(tmp_path / "lpips.safetensors").untrained
+    # The published Inception has no scales: they are 1 in its file.
+    tensors = load_file(inception[0])
+    ones = {name: t if ".bn.weight" not in name else torch.ones_like(t) for name, t in tensors.items()}
+    save_file(ones, tmp_path / "scaleless.safetensors")
+    assert not Weights(tmp_path / "scaleless.safetensors").untrained
 
 
 def test_the_hash_of_weights_is_that_of_their_files(tmp_path):

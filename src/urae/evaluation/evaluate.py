@@ -146,12 +146,14 @@ class Evaluation:
         return by_prompt(units, (float(value) for value in arrays[c.column]))
 
     def _column(self, c: Chosen, scores: Mapping[str, Scores]) -> Column:
+        untrained = bool(c.weights and c.weights.untrained)
+        differences = "" if untrained else self._against_baseline(c.metric.digits, scores)
         return Column(
             name=c.column,
             direction=c.metric.direction,
             digits=c.metric.digits,
-            note=". ".join(filter(None, [self._told(c), self._against_baseline(c.metric.digits, scores)])),
-            untrained=bool(c.weights and c.weights.untrained),
+            note=". ".join(filter(None, [self._told(c), differences])),
+            untrained=untrained,
             details=self._details(c),
         )
 

@@ -139,7 +139,7 @@ _ALL = [
     ),
     Metric(
         name="clip",
-        says="agreement with the prompt (CLIPScore)",
+        says="agreement with the prompt, 100 times the cosine (CLIPScore)",
         direction="higher",
         range="0 to 100",
         needs="prompt",
@@ -277,8 +277,8 @@ _ALL = [
     ),
     Metric(
         name="grid",
-        says="a grid of 16 px or a part of it, as tokens leave it",
-        direction="lower",
+        says="a grid of 16 px or a part of it, as tokens leave it; more than the truth has is an artefact",
+        direction="neither",
         range="from 0",
         needs="picture",
         sees="every pixel",
@@ -287,8 +287,8 @@ _ALL = [
     ),
     Metric(
         name="stripes",
-        says="the strongest straight line across the whole picture, gray levels",
-        direction="lower",
+        says="the strongest straight line across the whole picture, gray levels; more than the truth has is a seam",
+        direction="neither",
         range="0 to 510",
         needs="picture",
         sees="every pixel",

@@ -1,7 +1,8 @@
 """A metric's weights as the user has them: a safetensors file, or a folder with one and its configuration.
 
 Numbers of a network that has never been trained mean nothing, so they are not printed. That is known from the file:
-its metadata say `untrained`, or every scale of its normalisation layers is still exactly 1, as none is after training.
+its metadata say `untrained`, or all its normalisation layers are still as they are made, scale 1 and shift 0. (The
+published Inception has no scales, and shifts.)
 """
 
 from __future__ import annotations
@@ -75,7 +76,13 @@ def _untrained(path: Path) -> bool:
             if (file.metadata() or {}).get("untrained") == "true":
                 return True
             scales = [name for name in file.keys() if name.endswith(".weight")]  # noqa: SIM118
-            vectors = [name for name in scales if len(file.get_slice(name).get_shape()) == 1]
-            return bool(vectors) and all(bool((file.get_tensor(name) == 1).all()) for name in vectors)
+            norms = [name for name in scales if len(file.get_slice(name).get_shape()) == 1]
+            return bool(norms) and all(_untouched(file, name) for name in norms)
     except SafetensorError as error:
         raise BadFile(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _untouched(file: safe_open, scale: str) -> bool:
+    shift = scale.removesuffix("weight") + "bias"
+    moved = shift in file.keys() and bool(file.get_tensor(shift).any())  # noqa: SIM118
+    return not moved and bool((file.get_tensor(scale) == 1).all())
