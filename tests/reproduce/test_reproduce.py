@@ -11,6 +11,7 @@ from judge_server import failure, oracle, running
 from plan_material import IDS, write_plan
 
 from urae.cli.main import verb
+from urae.evaluation.study import BallotBox, build_study
 from urae.generation import read_png_metadata
 from urae.reproduce import Number, read_plan, reproduce, survey
 
@@ -156,3 +157,31 @@ def test_metrics_on_given_pictures_take_no_others_along(tmp_path):
     result = reproduce(read_plan(str(file)), tmp_path / "out")
     assert result.numbers["Dark", "detail"].value > 0
     assert "6 prompts of coco" in result.to_markdown()
+
+
+def test_peoples_votes(tmp_path):
+    """Six raters all choose the bright picture; the study's candidates are named as the rows."""
+    file = write_plan(tmp_path, "name: overall, kind: study, of: overall, paper: Overall")
+    plan = read_plan(str(file))
+    assert "User study: needs people" in reproduce(plan, tmp_path / "out").to_markdown()
+    study = build_study(
+        {"Dark": tmp_path / "dark" / "coco", "Bright": tmp_path / "bright" / "coco"},
+        tmp_path / "study",
+        prompts={key: f"a wall, {key}" for key in IDS},
+        num_raters=6,
+    )
+    with BallotBox(study) as box:
+        for rater in box.raters():
+            box.join(rater)
+            for position in range(1, len(IDS) + 1):
+                item = study.item[box.ballot(rater, position).item]
+                bright = next(name for name, candidate in item.pictures.items() if candidate == "Bright")
+                box.vote(rater, position, "overall", bright)
+    result = reproduce(read_plan(str(file), {"study.folder": str(tmp_path / "study")}), tmp_path / "out")
+    assert {row: result.numbers[row, "overall"].value for row in ("Dark", "Bright")} == {
+        "Dark": 0,
+        "Bright": 100,
+    }
+    page = result.to_markdown()
+    assert "36 votes of 6 raters" in page
+    assert "(87.09)" in page

@@ -19,7 +19,7 @@ from urae import generation
 from urae.adapters import Adapter
 from urae.data import Progress
 from urae.evaluation.judge.pictures import SUFFIXES
-from urae.generation import save_png
+from urae.generation import TwoPass, save_png
 from urae.generation.memory import MemoryPlan
 from urae.generation.methods import Method, method_named
 from urae.generation.stock import generate_stock, stock_of
@@ -91,8 +91,8 @@ def method_of(plan: Plan, row: Row) -> Method:
     """The row's method with its options; in two passes, both have the plan's number of steps."""
     options = {key: _file(plan, value) for key, value in row.options.items()}
     method = method_named(row.method, options)
-    if plan.steps and hasattr(method, "native_steps"):
-        method = method_named(row.method, {**options, "native_steps": plan.steps})
+    if plan.steps and isinstance(method, TwoPass):
+        return method_named(row.method, {**options, "native_steps": plan.steps})
     return method
 
 
@@ -108,8 +108,10 @@ def _draw(
     method, pipe = method_of(plan, row), open_model(plan.models[row.model], "auto")
     pipe.set_progress_bar_config(disable=True)
     adapter = Adapter.load(adapter_file(plan, row.adapter, out), base=pipe) if row.adapter else None
-    steps = plan.steps or method.steps if method.steps else 0
-    with Progress(title, total=len(texts) * (steps + getattr(method, "native_steps", 0))) as progress:
+    # A method without steps at this size, such as ESRGAN, takes none.
+    steps = (plan.steps or method.steps) if method.steps else 0
+    native_steps = method.native_steps if isinstance(method, TwoPass) else 0
+    with Progress(title, total=len(texts) * (steps + native_steps)) as progress:
         generation.generate(
             pipe,
             texts,
@@ -119,7 +121,7 @@ def _draw(
             policy=ResolutionPolicy.reference() if row.policy == "reference" else row.policy,
             seed=plan.seed,
             steps=steps or "auto",
-            natives=out / "natives" if hasattr(method, "native_steps") else None,
+            natives=out / "natives" if native_steps else None,
             on_step=progress.advance,
             on_image=save,
         )

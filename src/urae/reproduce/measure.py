@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from urae.evaluation import plan_evaluation
-from urae.evaluation.dpg import LocalModel, SceneModel, Server, dpg_bench, plan_dpg
+from urae.evaluation.dpg import Answerer, LocalModel, SceneModel, Server, dpg_bench, plan_dpg
 from urae.evaluation.dpg.server import OPTIONS
 from urae.evaluation.judge import Cost, Endpoint, judge, plan_judging, read_journal
 from urae.evaluation.metrics import METRICS
@@ -40,6 +40,35 @@ Numbers = dict[tuple[str, str], Number]
 """(row, column) -> number."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Columns that are measured together: of one kind, on one prompt set, against one row."""
+
+    plan: Plan
+    columns: Sequence[Column]
+    cells: Cells
+    out: Path
+    on_cost: Callable[[Cost, str], object]
+
+    @property
+    def of_row(self) -> dict[str, Cell]:
+        """The pictures of each row."""
+        return {row.name: self.cells[row.name, self.columns[0].prompts] for row in self.plan.rows}
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {name: cell.folder for name, cell in self.of_row.items()}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Metric or aspect -> column."""
+        return {column.of: column.name for column in self.columns}
+
+
+Measured = tuple[Numbers, list[str]]
+"""Numbers, and notes on what they rest on."""
+
+
 def measure(
     plan: Plan, cells: Cells, out: Path, *, on_cost: Callable[[Cost, str], object]
 ) -> tuple[Numbers, list[str]]:
@@ -50,127 +79,92 @@ def measure(
     """
     numbers: Numbers = {}
     notes: list[str] = []
-    ways: dict[str, Callable[..., list[str]]] = {
-        "metric": _metrics,
-        "dpg": _dpg,
-        "score": _scores,
-        "pair": _pairs,
-        "study": _study,
-    }
-    for group in _groups(plan.columns):
-        notes += ways[group[0].kind](plan, group, cells, out, numbers, on_cost)
+    groups: dict[tuple[str, ...], list[Column]] = {}
+    for column in plan.columns:
+        groups.setdefault((column.kind, column.prompts, column.against), []).append(column)
+    for columns in groups.values():
+        job = Job(plan=plan, columns=columns, cells=cells, out=out, on_cost=on_cost)
+        found, told = WAYS[columns[0].kind](job)
+        numbers |= found
+        notes += told
     return numbers, notes
 
 
-def _groups(columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns that are measured together."""
-    groups: dict[tuple[str, ...], list[Column]] = {}
-    for column in columns:
-        groups.setdefault((column.kind, column.prompts, column.against), []).append(column)
-    return list(groups.values())
-
-
-def _folders(plan: Plan, column: Column, cells: Cells) -> dict[str, Path]:
-    return {row.name: cells[row.name, column.prompts].folder for row in plan.rows}
-
-
-def _metrics(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, numbers: Numbers, on_cost: Any
-) -> list[str]:
-    first = group[0]
-    of_set = {row.name: cells[row.name, first.prompts] for row in plan.rows}
-    against = {"reference": list(of_set.pop(first.against).files.values())} if first.against else {}
-    read = {METRICS[column.of].weights for column in group}
+def _metrics(job: Job) -> Measured:
+    plan, pictures, row = job.plan, job.of_row, job.columns[0].against
+    against = {"reference": list(pictures.pop(row).files.values())} if row else {}
+    read = {METRICS[metric].weights for metric in job.names}
     evaluation = plan_evaluation(
-        {name: list(cell.files.values()) for name, cell in of_set.items()},
-        next(iter(of_set.values())).texts,
-        metrics=[column.of for column in group],
+        {name: list(cell.files.values()) for name, cell in pictures.items()},
+        next(iter(pictures.values())).texts,
+        metrics=list(job.names),
         against=against,
         weights={name: path for name, path in plan.weights.items() if METRICS[name].weights in read},
         seed=plan.seed,
     )
-    table = evaluation.run(cache=out / "features")
-    names = {column.of: column.name for column in group}
-    for shown in table.columns:
-        metric = shown.name.partition("@")[0]
-        _take(table, shown.name, names.get(metric, metric), numbers)
-    return [
-        f"{shown.name.replace('@reference', f' against {first.against}')}: {shown.note}"
-        for shown in table.columns
+    table = evaluation.run(cache=job.out / "features")
+    numbers: Numbers = {}
+    for column in table.columns:
+        metric = column.name.partition("@")[0]
+        numbers |= _taken(table, column.name, job.names.get(metric, metric))
+    return numbers, [
+        f"{column.name.replace('@reference', f' against {row}')}: {column.note}" for column in table.columns
     ]
 
 
-def _take(table: Table, shown: str, column: str, numbers: Numbers) -> None:
-    described = next(one for one in table.columns if one.name == shown)
-    for row, values in table.cells.items():
-        cell = values[shown]
-        numbers[row, column] = Number(
-            value=cell.value,
-            low=cell.low,
-            high=cell.high,
-            digits=described.digits,
-            untrained=described.untrained,
-        )
+def _dpg(job: Job) -> Measured:
+    planned = plan_dpg(job.folders, items_of(job.plan, job.columns[0].prompts), _answerer(job.plan))
+    result = dpg_bench(planned, journal=job.out / "dpg" / "answers.jsonl", seed=job.plan.seed)
+    numbers: Numbers = {}
+    for column in job.columns:
+        numbers |= _taken(result.table, f"dpg[{result.model}]", column.name)
+    return numbers, [f"DPG-Bench was answered by {result.model}; the paper does not say by what."]
 
 
-def _dpg(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, numbers: Numbers, on_cost: Any
-) -> list[str]:
-    planned = plan_dpg(_folders(plan, group[0], cells), items_of(plan, group[0].prompts), _answerer(plan))
-    result = dpg_bench(planned, journal=out / "dpg" / "answers.jsonl", seed=plan.seed)
-    for column in group:
-        _take(result.table, f"dpg[{result.model}]", column.name, numbers)
-    return [f"DPG-Bench was answered by {result.model}; the paper does not say by what."]
-
-
-def _answerer(plan: Plan) -> Any:
+def _answerer(plan: Plan) -> Answerer:
     model, server = plan.dpg["model"], plan.dpg.get("server", "")
     if server:
         return Server(endpoint=Endpoint(model=model, base_url=server, options=dict(OPTIONS), schema=False))
     return SceneModel() if model == "mini" else LocalModel(Path(model))
 
 
-def _scores(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, numbers: Numbers, on_cost: Any
-) -> list[str]:
-    verdicts = _judged(plan, group, cells, out, on_cost, kind="score", against="")
-    for column in group:
-        if verdicts.scores and column.of in {shown.name for shown in verdicts.scores.columns}:
-            _take(verdicts.scores, column.of, column.name, numbers)
-    return [f"The judge is {verdicts.model}, asked in words of our own to the criteria of Appendix C.1."]
-
-
-def _pairs(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, numbers: Numbers, on_cost: Any
-) -> list[str]:
-    verdicts = _judged(plan, group, cells, out, on_cost, kind="pair", against=group[0].against)
-    names = {column.of: column.name for column in group}
-    for preference in verdicts.preferences:
-        if preference.rate:
-            numbers[preference.candidate, names[preference.aspect]] = _turned(preference.rate)
-    return [
-        f"The judge is {verdicts.model}, asked in both orders. A number is the share of prompts on which "
-        f"{group[0].against} is preferred to the row, a tie being half, in percent."
+def _scores(job: Job) -> Measured:
+    verdicts = _judged(job, "score")
+    numbers: Numbers = {}
+    for shown in verdicts.scores.columns if verdicts.scores else ():
+        numbers |= _taken(verdicts.scores, shown.name, job.names[shown.name])
+    return numbers, [
+        f"The judge is {verdicts.model}, asked in words of our own to the criteria of Appendix C.1."
     ]
 
 
-def _judged(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, on_cost: Any, *, kind: Any, against: str
-) -> Any:
-    settings = {key: value for key, value in plan.judge.items() if value}
+def _pairs(job: Job) -> Measured:
+    verdicts = _judged(job, "pair")
+    numbers = {
+        (preference.candidate, job.names[preference.aspect]): _turned(preference.rate)
+        for preference in verdicts.preferences
+        if preference.rate
+    }
+    return numbers, [
+        f"The judge is {verdicts.model}, asked in both orders. A number is the share of prompts on which "
+        f"{job.columns[0].against} is preferred to the row, a tie being half, in percent."
+    ]
+
+
+def _judged(job: Job, kind: Literal["score", "pair"]) -> Any:
     planned = plan_judging(
-        _folders(plan, group[0], cells),
-        cells[plan.rows[0].name, group[0].prompts].texts,
-        endpoint=Endpoint(**settings),  # type: ignore[arg-type]
-        aspects=[column.of for column in group],
+        job.folders,
+        next(iter(job.of_row.values())).texts,
+        endpoint=Endpoint(**job.plan.judge),  # type: ignore[arg-type]
+        aspects=list(job.names),
         kinds=(kind,),
-        against=against,
+        against=job.columns[0].against,
     )
-    journal = out / "judge" / "answers.jsonl"
+    journal = job.out / "judge" / "answers.jsonl"
     cost = planned.cost(read_journal(journal))
     if cost.num_requests:
-        on_cost(cost, planned.endpoint.model)
-    return judge(planned, journal=journal, seed=plan.seed)
+        job.on_cost(cost, planned.endpoint.model)
+    return judge(planned, journal=journal, seed=job.plan.seed)
 
 
 def _turned(rate: Interval) -> Number:
@@ -180,17 +174,46 @@ def _turned(rate: Interval) -> Number:
     )
 
 
-def _study(
-    plan: Plan, group: Sequence[Column], cells: Cells, out: Path, numbers: Numbers, on_cost: Any
-) -> list[str]:
-    if not plan.study.get("folder"):
-        names = " ".join(f"--candidate '{row.name}=FOLDER'" for row in plan.rows)
-        return [f"User study: needs people. Run urae study build {names}, then give study.folder=FOLDER."]
-    outcome = count_votes(read_study(plan.study["folder"]), seed=plan.seed)
-    for column in group:
-        for row, standing in outcome.aspects[column.of].standings.items():
-            share, interval = 100 * standing.share, standing.interval
-            low, high = (100 * interval.low, 100 * interval.high) if interval else (share, share)
-            numbers[row, column.name] = Number(value=share, low=low, high=high, digits=2)
-    votes = sum(aspect.num_votes for aspect in outcome.aspects.values())
-    return [f"User study: {votes} votes of {len(outcome.raters)} raters; the paper has 1,020 votes."]
+def _study(job: Job) -> Measured:
+    if not job.plan.study.get("folder"):
+        names = " ".join(f"--candidate '{row.name}=FOLDER'" for row in job.plan.rows)
+        return {}, [f"User study: needs people. Run urae study build {names}, then give study.folder=FOLDER."]
+    outcome = count_votes(read_study(job.plan.study["folder"]), seed=job.plan.seed)
+    numbers = {
+        (row, job.names[aspect]): _share(standing.share, standing.interval)
+        for aspect, found in outcome.aspects.items()
+        for row, standing in found.standings.items()
+        if aspect in job.names
+    }
+    votes = sum(found.num_votes for found in outcome.aspects.values())
+    return numbers, [f"User study: {votes} votes of {len(outcome.raters)} raters; the paper has 1,020 votes."]
+
+
+def _share(share: float, interval: Interval | None) -> Number:
+    low, high = (interval.low, interval.high) if interval else (share, share)
+    return Number(value=100 * share, low=100 * low, high=100 * high, digits=2)
+
+
+def _taken(table: Table, shown: str, column: str) -> Numbers:
+    """A column of another table."""
+    (described,) = (one for one in table.columns if one.name == shown)
+    return {
+        (row, column): Number(
+            value=values[shown].value,
+            low=values[shown].low,
+            high=values[shown].high,
+            digits=described.digits,
+            untrained=described.untrained,
+        )
+        for row, values in table.cells.items()
+    }
+
+
+WAYS: dict[str, Callable[[Job], Measured]] = {
+    "metric": _metrics,
+    "dpg": _dpg,
+    "score": _scores,
+    "pair": _pairs,
+    "study": _study,
+}
+"""By the kind of a column."""

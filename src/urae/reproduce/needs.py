@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from urae.reproduce.plan import Column, Plan, Row
 from urae.reproduce.prompts import SCENES
 
 __all__ = ["adapter_needs", "column_needs", "is_model_there", "needs", "row_needs", "set_needs"]
+
+EXTRAS = {
+    "maniqa": ("pyiqa", "iqa"),
+    "qualiclip": ("pyiqa", "iqa"),
+    "score": ("openai", "judge"),
+    "pair": ("openai", "judge"),
+}
+"""Metric, or kind of column -> package and the extra that brings it."""
 
 
 def needs(plan: Plan, out: Path) -> list[str]:
@@ -90,6 +99,9 @@ def column_needs(plan: Plan, column: Column) -> Iterator[str]:
         served = [name for name in plan.weights if METRICS[name].weights == wanted]
         if not any(Path(plan.weights[name]).exists() for name in served):
             yield f"weights.{column.of} ({wanted})"
+    package, extra = EXTRAS.get(column.of if column.kind == "metric" else column.kind, ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        yield f"the package {package} (pip install 'urae[{extra}]')"
     if column.kind == "dpg" and not plan.dpg.get("model"):
         yield "dpg.model (the model that answers: a folder, or with dpg.server its name there)"
     if column.kind in ("score", "pair") and not plan.judge.get("model"):

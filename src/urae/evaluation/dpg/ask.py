@@ -72,9 +72,14 @@ def ask(
 ) -> Records:
     """Ask what `journal` has no answer to, and return all records by key. `on_answer` is called from this thread."""
     with Journal(journal) as opened:
-        waiting = [tile for tile in tiles if pending(tile, answerer, opened.answers)]
+        # Where two candidates have the same picture, one of them asks.
+        waiting = {
+            tuple(tile.key(text, answerer) for text in left): tile
+            for tile in tiles
+            if (left := pending(tile, answerer, opened.answers))
+        }
         if waiting:
-            _ask_all(waiting, answerer, opened, on_answer)
+            _ask_all(list(waiting.values()), answerer, opened, on_answer)
         return opened.answers
 
 

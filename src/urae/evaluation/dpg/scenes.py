@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -59,7 +59,7 @@ class SceneModel:
     @property
     def identity(self) -> str:
         """Hash of the shipped weights."""
-        return f"{self.name} {Weights(WEIGHTS).sha256}"
+        return f"{self.name} {_hash_of_weights()}"
 
     @contextmanager
     def opened(self) -> Iterator[Ask]:
@@ -121,6 +121,11 @@ def _look(network: Recogniser, picture: Image.Image) -> _Look:
             styles[name] = style
             places[name] = divmod(int(flat[index].argmax()), votes.shape[-1])
     return _Look(styles=styles, places=places, background=GROUNDS[int(grounds[0].argmax())])
+
+
+@cache
+def _hash_of_weights() -> str:
+    return Weights(WEIGHTS).sha256
 
 
 def _a(name: str) -> str:
