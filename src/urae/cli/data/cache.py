@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import Annotated
 
 import torch
@@ -17,6 +18,10 @@ from urae.data.sources import cache_folder
 from urae.generation.open import DTYPES
 
 __all__ = ["cache"]
+
+PATIENCE = timedelta(days=7)
+"""That processes wait for the slowest: shares of a large data set end hours apart, and by default a wait of ten
+minutes is an error."""
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
@@ -54,6 +59,7 @@ def cache(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
+    PartialState(timeout=PATIENCE)
     pipe = open_encoders(model, dtype=_dtype(dtype, model))
     suffix = "-small" if form == "small" else ""
     folder = out or on_main(lambda: f"{cache_folder(pipe, source, size=size)}{suffix}")
