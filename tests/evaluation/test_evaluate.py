@@ -108,6 +108,10 @@ def test_frechet_distances_of_few_pictures_are_never_alone(steps, truth):
     asked = plan_evaluation(given, metrics=["mini_patch_kid", "mini_patch_fid"], against=truth)
     assert [c.column for c in asked.chosen] == ["mini_patch_kid@truth", "mini_patch_fid@truth"]
     assert plan.num_pictures == 2 * NUM
+    two = {"a": steps["truth"], "b": steps["blur"]}
+    names = ["mini_patch_fid@a", "mini_patch_kid@a", "mini_patch_fid@b"]
+    both = plan_evaluation(given, metrics=names, against=two)
+    assert [c.column for c in both.chosen] == [*names, "mini_patch_kid@b"]
 
 
 def test_metrics_with_weights_name_them_and_untrained_ones_are_not_printed(steps, truth, tmp_path):
@@ -144,6 +148,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(steps, truth, tmp_
             plan_evaluation(candidates or steps, prompts, **options)
 
     refused("there is no metric 'fidd': expected fid, kid", metrics=["fidd"])
+    refused("metrics are grid, grid: expected each once", metrics=["grid", "grid"])
     refused("psnr compares with a reference: expected a reference", metrics=["psnr"])
     refused("expected psnr@a, psnr@b", metrics=["psnr"], against={"a": steps["blur"], "b": steps["jpeg"]})
     refused("grid compares with no reference: leave out @truth", metrics=["grid@truth"], against=truth)

@@ -35,14 +35,16 @@ def choose(
 ) -> list[Chosen]:
     """The columns in order, each biased distance of few pictures with the unbiased one after it."""
     opened, chosen = _opened_weights(weights), []
-    wanted = [(metric_named(text.partition("@")[0]), text.partition("@")[2]) for text in metrics]
-    for metric, given in wanted:
-        reference = _reference(metric, given, references)
+    named = [(metric_named(text.partition("@")[0]), text.partition("@")[2]) for text in metrics]
+    wanted = [(metric, _reference(metric, given, references)) for metric, given in named]
+    asked = [(metric.name, reference) for metric, reference in wanted]
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"metrics are {', '.join(metrics)}: expected each once")
+    for metric, reference in wanted:
         chosen.append(_open(metric, reference, opened, options))
         sizes = [*map(len, candidates.values()), len(references.get(reference, ()))]
         rows = min(sizes) * (options.num_crops if metric.crop else 1)
-        asked = any(other.name == metric.beside for other, _ in wanted)
-        if rows < metric.enough and not asked:
+        if rows < metric.enough and (metric.beside, reference) not in asked:
             chosen.append(_open(METRICS[metric.beside], reference, opened, options))
     useful = {c.metric.weights for c in chosen}
     if useless := [name for name in weights if METRICS[name].weights not in useful]:
