@@ -63,9 +63,13 @@ class Architecture:
         return {"transformer": self.transformer, "vae": self.vae}
 
     @property
+    def num_text_tokens(self) -> int:
+        return int(self.tokenizer_2.model_max_length)
+
+    @property
     def encoder_bytes(self) -> int:
         """Of the text encoders, which come in the type of everything else."""
-        return self.num_encoder_values * self.vae.dtype.itemsize
+        return self.num_encoder_values * int(self.vae.dtype.itemsize)
 
 
 def architecture_of(model: str, *, dtype: torch.dtype) -> Architecture:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from urae.planning.gpus import Gpu
 
@@ -33,15 +34,17 @@ class Efficiency:
 def efficiency_of(gpu: Gpu, size: int, *, measured: Path = MEASURED) -> Efficiency:
     """Of a training step at this size (px): that measured on a GPU of this name at the nearest size, or the
     assumption."""
-    result = (
-        json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {"gpu": "", "rows": []}
-    )
-    rows = [row for row in result["rows"] if row["what"] == "train step" and row["way"] == "urae"]
-    if result["gpu"] != gpu.name or not rows:
+    result: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+    rows = [row for row in result.get("rows", []) if _is_ours(row)]
+    if result.get("gpu") != gpu.name or not rows:
         return Efficiency(
             share=ASSUMED, source="assumed, from the reference's five minutes for a 4096 px image"
         )
     nearest = min(rows, key=lambda row: abs(row["size"] - size))
-    return Efficiency(
-        share=nearest["efficiency"], source=f"measured at {nearest['size']} px on {result['date'][:10]}"
-    )
+    source = f"measured at {nearest['size']} px on {result['date'][:10]}"
+    return Efficiency(share=nearest["efficiency"], source=source)
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    # A step that did not fit has no efficiency.
+    return row["what"] == "train step" and row["way"] == "urae" and "efficiency" in row

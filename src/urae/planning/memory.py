@@ -23,7 +23,7 @@ from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_byt
 from urae.planning.architecture import Architecture
 from urae.planning.compute import Trained
 from urae.planning.gpus import GIB, Gpu
-from urae.resolution import num_image_tokens, text_tokens
+from urae.resolution import num_image_tokens
 from urae.training import Recipe
 from urae.training.recipe import Checkpointing
 
@@ -79,7 +79,7 @@ def phases(
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
     """Of a training step on that many images at a time, gradients of activations included."""
     kind = recipe.base_dtype
-    tokens = num_image_tokens(recipe.size) + text_tokens(architecture)
+    tokens = num_image_tokens(recipe.size) + architecture.num_text_tokens
     unit = num_images * tokens * trained.width * (torch.bfloat16.itemsize if kind == "bf16" else FP32)
     kept = [_kept(trained, block, adapted, kind) for block, adapted in trained.blocks().items()]
     return int((AROUND + BACKWARD[kind] + _alive(kept, recipe.gradient_checkpointing)) * unit)

@@ -19,7 +19,7 @@ from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import Efficiency, efficiency_of
 from urae.planning.gpus import GPUS, Gpu, gpu_named
 from urae.planning.memory import phases, usable
-from urae.resolution import num_image_tokens, text_tokens
+from urae.resolution import num_image_tokens
 from urae.training import Recipe
 from urae.training.recipe import Checkpointing
 from urae.training.validation import SIGMAS
@@ -187,7 +187,7 @@ def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
 
 
 def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
-    return Tokens(image=num_image_tokens(recipe.size), text=text_tokens(architecture))
+    return Tokens(image=num_image_tokens(recipe.size), text=architecture.num_text_tokens)
 
 
 def _hours(
