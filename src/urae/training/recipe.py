@@ -107,8 +107,8 @@ class Recipe:
     fp32."""
     gradient_checkpointing: Checkpointing = True
     """What the backward pass computes again to save memory: true or "full" for all inside a block (about a
-    third more time), "attention" for all but the results of attention (at 4096 px a tenth more), false for
-    nothing. No effect on results."""
+    third more work), "attention" for all but the results of attention (at 4096 px 7% more), false for nothing.
+    No effect on results."""
     compile: bool = False
     """Compile the transformer's blocks: minutes at the start, then faster steps. Results differ by
     rounding."""
