@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from judge_server import failure, oracle, running
 from plan_material import IDS, write_plan
 
+from tiny_stock import save_pixart
 from urae.cli.main import verb
 from urae.evaluation.study import BallotBox, build_study
 from urae.generation import read_png_metadata
@@ -185,3 +186,25 @@ def test_peoples_votes(tmp_path):
     page = result.to_markdown()
     assert "36 votes of 6 raters" in page
     assert "(87.09)" in page
+
+
+def test_a_row_of_another_model_runs_by_its_own_pipeline(tmp_path):
+    file = write_plan(tmp_path, "name: detail, kind: metric, of: detail, prompts: coco")
+    text = file.read_text().replace("models: {}", f"models: {{pixart: {save_pixart(tmp_path / 'pixart')}}}")
+    file.write_text(text.replace("\ncolumns:", "\n  - {name: PixArt, model: pixart}\ncolumns:"))
+    plan = read_plan(str(file), {"steps": "1"})
+    result = reproduce(plan, tmp_path / "out")
+    files = pictures(tmp_path / "out")
+    assert [path.stem for path in files] == IDS
+    told = read_png_metadata(files[0])
+    assert (told.method, told.size, told.steps, told.model) == ("PixArtSigmaPipeline", (96, 96), 1, "pixart")
+    assert result.numbers["PixArt", "detail"].value > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["table1", "table2", "table3"])
+def test_a_whole_table_on_the_miniature(table, tmp_path):
+    plan = read_plan(table, QUICK, miniature=True)
+    result = reproduce(plan, tmp_path)
+    assert {row for row, _ in result.numbers} == {row.name for row in plan.rows}
+    assert {column for _, column in result.numbers} >= {column.name for column in plan.columns}
