@@ -79,8 +79,8 @@ def test_intervals_hold_the_truth(taste, content):
         interval = two_way_interval(counts, np.array([1.0, 0.0]), resamples=1000, seed=number)
         held += interval.low <= 0.5 <= interval.high
         wilson_held += abs(interval.value - 0.5) <= 1.96 * math.sqrt(0.25 / (12 * 16))
-    # Of 200, 95% less two standard deviations.
-    assert held >= 184
+    # Of 200, 95% less two standard deviations; and not by being wide: the plain bootstrap holds 197 to 200.
+    assert 184 <= held <= 197
     if taste or content:
         assert wilson_held < 180
 

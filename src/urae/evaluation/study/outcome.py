@@ -2,15 +2,16 @@
 
 Votes are not independent: a rater has a taste, and a prompt has pictures. 181 of 340 votes have a Wilson interval
 of 48% to 58% that holds for neither other raters nor other prompts. So both are drawn anew, at the same time (the
-pigeonhole bootstrap: Owen, 2007), which leans to wide intervals. A preference is `real` when the interval of the
-difference excludes zero and the sign tests over prompts and over raters both reject, after Holm's correction over
-the pairs of the aspect.
+pigeonhole bootstrap: Owen, 2007), and the luck of a single vote, which that counts three times, is taken out again.
+A preference is `real` when the interval of the difference excludes zero and the sign tests over prompts and over
+raters both reject, after Holm's correction over the pairs of the aspect.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -190,14 +191,29 @@ def two_way_interval(
     # A draw of raters and prompts that never met has no share.
     drawn = ((raters @ chosen) * prompts).sum(axis=1)[total > 0] / total[total > 0]
     tail = expanded_tail(min(counts.shape[:2]), confidence)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    value, width = chosen.sum() / cast.sum(), _width(chosen, cast)
+    low, high = value + width * (np.quantile(drawn, [tail, 1 - tail]) - value)
     return Interval(
-        value=float(chosen.sum() / cast.sum()),
+        value=float(value),
         low=float(low),
         high=float(high),
         count=int(cast.sum()),
         confidence=confidence,
     )
+
+
+def _width(chosen: np.ndarray, cast: np.ndarray) -> float:
+    """What the spread of the pigeonhole bootstrap has to be multiplied by.
+
+    Its variance is by_rater + by_prompt + by_cell, where each of the first two holds the third once; right is
+    by_rater + by_prompt - by_cell (Cameron, Gelbach & Miller, 2011), and never less than either of the two.
+    """
+    residuals = chosen - chosen.sum() / cast.sum() * cast
+    by_rater, by_prompt, by_cell = (
+        float((part**2).sum()) for part in (residuals.sum(axis=1), residuals.sum(axis=0), residuals)
+    )
+    drawn = by_rater + by_prompt + by_cell
+    return math.sqrt(max(drawn - 2 * by_cell, by_rater, by_prompt) / drawn) if drawn else 1.0
 
 
 def _aspect(study: Study, title: str, votes: Sequence[Vote], confidence: float, seed: int) -> AspectOutcome:

@@ -144,9 +144,9 @@ def _sentences(aspect: AspectOutcome) -> list[str]:
     else:
         agreed = f"Two raters of one set chose the same picture in {found.pairs:.0%} of the cases"
         if found.alpha is not None:
-            within = f" [{found.low:.2f}, {found.high:.2f}]" if found.low is not None else ""
+            within = f" [{found.low:z.2f}, {found.high:z.2f}]" if found.low is not None else ""
             agreed += (
-                f"; Krippendorff's alpha is {found.alpha:.2f}{within} (0 is chance, 1 is full agreement)"
+                f"; Krippendorff's alpha is {found.alpha:z.2f}{within} (0 is chance, 1 is full agreement)"
             )
         agreed += "."
     places = ", ".join(f"{place}: {_percent(share)}" for place, share in enumerate(aspect.slots, 1))
