@@ -7,7 +7,9 @@ import typer
 from urae.cli.data.cache import cache
 from urae.cli.data.caption import caption
 from urae.cli.data.collect import collect
+from urae.cli.data.convert import convert
 from urae.cli.data.import_ import import_
+from urae.cli.data.inspect import inspect
 
 __all__ = ["app"]
 
@@ -18,3 +20,5 @@ app.command()(collect)
 app.command("import")(import_)
 app.command()(caption)
 app.command()(cache)
+app.command()(inspect)
+app.command()(convert)

@@ -1,0 +1,27 @@
+"""`urae data inspect`: a data set on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from urae.data.inspect import inspect_data
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(help="A manifest, or a folder of images.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("inspect.html"),
+    pictures: Annotated[int, typer.Option(min=0, help="How many images to show.")] = 24,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+) -> None:
+    """Show a data set on one HTML page: sizes, shapes, captions, licences, rejects, cost and pictures.
+
+    Example: urae data inspect data/real-4k --out real-4k.html
+    """
+    page = inspect_data(source, out, num_pictures=pictures, seed=seed)
+    Console(highlight=False, soft_wrap=True).print(f"wrote {page}: open it in a browser")
