@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tiny import with_text_encoders, write_images
-from urae.data import CachedDataset, Record, Source, cache, cached_dataset, hold_out
+from urae.data import CachedDataset, Record, Source, cached_dataset, hold_out
 from urae.data.cache import Cache, Entry
 from urae.data.dataset import drawn_caption, turns
 from urae.data.sources import split_mix
-from urae.data.store import Folder
+from urae.data.store import Folder, part_name, serialized
 
 
 def entries(num: int, buckets=((64, 64), (80, 48), (48, 80)), first: int = 0) -> tuple[Entry, ...]:
@@ -43,18 +43,24 @@ def dataset(*nums: int, shares: tuple[float, ...] = (1.0,)) -> CachedDataset:
 
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory):
-    """Twelve real records in two sources."""
-    from conftest import tiny_pipeline
+    """Twelve records in two sources, with random numbers in their files."""
+    torch.manual_seed(0)
+    sources = dataset(6, 6, shares=(0.7, 0.3)).sources
+    return CachedDataset(tuple(written(source, tmp_path_factory.mktemp("cache")) for source in sources))
 
-    pipe, folder = with_text_encoders(tiny_pipeline()), tmp_path_factory.mktemp("data")
-    sizes = [(64, 64)] * 4 + [(96, 64)] * 2
-    made = [
-        cache(pipe, write_images(folder / name, sizes, seed=seed), folder / f"{name}-cache", size=64)
-        for seed, name in enumerate(("synthetic", "real"))
-    ]
-    return CachedDataset(
-        tuple(Source(cache=c, entries=c.entries, share=s) for c, s in zip(made, (0.7, 0.3), strict=True))
-    )
+
+def written(source: Source, folder: Path) -> Source:
+    store = Folder(folder)
+    (folder / "entries").mkdir()
+    made = []
+    for entry in source.entries:
+        record = replace(entry.record, captions={"original": "", "detailed": ""})
+        made.append(replace(entry, record=record, keys=dict.fromkeys(("latents", *record.captions), "key")))
+        latents = {"mean": torch.randn(16, 8, 8), "std": torch.rand(16, 8, 8)}
+        texts = {kind: {"prompt_embeds": torch.randn(7, 32)} for kind in record.captions}
+        for part, tensors in {"latents": latents, **texts}.items():
+            store.write_entry(part_name(record.id, part), serialized(tensors, key="key"))
+    return replace(source, cache=replace(source.cache, store=store, entries=tuple(made)), entries=tuple(made))
 
 
 def contents(batch) -> list[tuple]:
