@@ -323,9 +323,10 @@ def test_every_answer_carries_the_policy(site):
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "server" not in answer.headers
-        assert ("no-store" in answer.headers["cache-control"]) == answer.headers["content-type"].startswith(
+        kind = answer.headers.get("content-type", "text/html")
+        assert ("no-store" in answer.headers["cache-control"]) == kind.startswith(
             ("text/html", "application/json")
-        ) or answer.status == 303
+        )
 
 
 def test_pages_are_blind_and_need_nothing_from_outside(site):
@@ -344,11 +345,12 @@ def test_there_is_no_description_of_an_interface(site):
         assert site.rater(1).get(path).status == 404
 
 
-def test_a_failure_of_the_server_says_nothing_about_it(site, caplog):
+def test_a_failure_of_the_server_says_nothing_about_it(site):
     client = site.rater(1)
+    picture = client.shown(1)[0]
     with BallotBox(site.study) as box:
         box._db.execute("ALTER TABLE votes RENAME TO gone")
-        answer = client.vote(1, "overall", "x")
+        answer = client.vote(1, "overall", picture)
         page = client.get("/ballot/1")
         box._db.execute("ALTER TABLE gone RENAME TO votes")
     assert (answer.status, answer.json) == (500, {"detail": "The server failed."})
