@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from urae import mini
 from urae.cli.main import verb
 from urae.errors import BadFile
 from urae.generation import MemoryPlan, read_png_metadata
-from urae.generation.stock import generate_stock, open_stock, stock_of
+from urae.generation.stock import generate_stock, local_folder, open_stock, stock_of
 
 HERE = MemoryPlan(device="cpu", offload="unchanged")
 
@@ -79,7 +80,7 @@ def test_what_is_ours_has_no_effect_on_it(pixart, ours):
 def test_what_is_no_such_model(tmp_path):
     assert stock_of("mini") is None
     assert stock_of(mini.WEIGHTS) is None
-    with pytest.raises(ValueError, match="holds no model to compare with"):
+    with pytest.raises(ValueError, match="is no model to compare with"):
         open_stock(mini.WEIGHTS, dtype=torch.float32)
     (tmp_path / "model_index.json").write_text("[]")
     with pytest.raises(BadFile, match="names no pipeline"):
@@ -92,3 +93,16 @@ def test_what_is_no_such_model(tmp_path):
 def test_steps_out_of_range(pixart):
     with pytest.raises(ValueError, match="steps is -1: expected 1 or more"):
         generate_stock(open_stock(pixart, dtype=torch.float32), [PROMPT], size=64, steps=-1, memory=HERE)
+
+
+def test_a_hub_id_is_found_in_the_cache_and_nothing_is_downloaded(pixart, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert local_folder("somebody/pixart") is None
+    kept = tmp_path / "models--somebody--pixart"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0123")
+    (kept / "snapshots").mkdir()
+    (kept / "snapshots" / "0123").symlink_to(pixart, target_is_directory=True)
+    assert local_folder("somebody/pixart") == kept / "snapshots" / "0123"
+    assert stock_of("somebody/pixart").name == "PixArtSigmaPipeline"
+    assert type(open_stock("somebody/pixart", dtype=torch.float32)).__name__ == "PixArtSigmaPipeline"

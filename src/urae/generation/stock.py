@@ -1,4 +1,4 @@
-"""Other models' own pipelines, for comparison: PixArt-Sigma and Sana, from a folder in the diffusers layout.
+"""Other models' own pipelines, for comparison: PixArt-Sigma and Sana, in the diffusers layout on this machine.
 
 They run as diffusers ships them, at any size, without adapter, policy or method of ours. Two of their conveniences are
 off: resizing to a table of sizes, and rewriting the prompt before it is read.
@@ -7,6 +7,7 @@ off: resizing to a table of sizes, and rewriting the prompt before it is read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import diffusers
 import torch
+from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 
 from urae.errors import BadFile
@@ -23,7 +25,7 @@ from urae.generation.open import model_name
 from urae.generation.provenance import Provenance, versions
 from urae.resolution import check_size
 
-__all__ = ["STOCK", "Stock", "generate_stock", "open_stock", "stock_of"]
+__all__ = ["STOCK", "Stock", "generate_stock", "local_folder", "open_stock", "stock_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,9 @@ STOCK: dict[str, Stock] = {
 
 
 def stock_of(name: str | Path) -> Stock | None:
-    """What to call for the model in a folder; None where it is none of `STOCK`, such as FLUX or a hub id."""
-    index = Path(name) / "model_index.json"
+    """What to call for a model here, by folder or hub id; None where it is none of `STOCK`, such as FLUX."""
+    folder = local_folder(name)
+    index = Path(folder or name) / "model_index.json"
     if not index.is_file():
         return None
     try:
@@ -67,13 +70,23 @@ def stock_of(name: str | Path) -> Stock | None:
         raise BadFile(f"{index} names no pipeline: download the model again") from error
 
 
-def open_stock(folder: str | Path, *, dtype: torch.dtype) -> Any:
-    """The pipeline in a folder that `stock_of` knows, on the CPU. `BadFile` where its weights cannot be read."""
-    stock = stock_of(folder)
-    if stock is None:
-        raise ValueError(f"{folder} holds no model to compare with: expected one of {', '.join(STOCK)}")
+def local_folder(name: str | Path) -> Path | None:
+    """Where a model is on this machine: the folder itself, or that of a hub id in the hub's cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
+        return None
+    index = try_to_load_from_cache(str(name), "model_index.json")
+    return Path(index).parent if isinstance(index, str) else None
+
+
+def open_stock(name: str | Path, *, dtype: torch.dtype) -> Any:
+    """The pipeline of a model that `stock_of` knows, on the CPU. `BadFile` where its weights cannot be read."""
+    stock, folder = stock_of(name), local_folder(name)
+    if stock is None or folder is None:
+        raise ValueError(f"{name} is no model to compare with: expected one of {', '.join(STOCK)}")
     # Sana's repositories hold bfloat16 files under a name of their own.
-    half = any(Path(folder).glob("transformer/*.bf16*.safetensors"))
+    half = any(folder.glob("transformer/*.bf16*.safetensors"))
     try:
         return getattr(diffusers, stock.name).from_pretrained(
             str(folder), torch_dtype=dtype, use_safetensors=True, variant="bf16" if half else None

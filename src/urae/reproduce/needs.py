@@ -6,9 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
 from urae.evaluation.metrics import METRICS
+from urae.generation.stock import local_folder
 from urae.reproduce.cells import TRUTH, cell_of
 from urae.reproduce.plan import Column, Plan, Row
 from urae.reproduce.prompts import SCENES
@@ -37,10 +36,8 @@ def needs(plan: Plan, out: Path) -> list[str]:
 
 def is_model_there(model: str) -> bool:
     """A folder or file here, the miniature, or a repository in the hub's cache."""
-    if model == "mini" or (model and Path(model).exists()):
-        return True
-    is_id = model.count("/") == 1 and not model.startswith((".", "/"))
-    return is_id and isinstance(try_to_load_from_cache(model, "model_index.json"), str)
+    there = model and (Path(model).exists() or local_folder(model) is not None)
+    return model == "mini" or bool(there)
 
 
 def set_needs(plan: Plan, name: str) -> Iterator[str]:
