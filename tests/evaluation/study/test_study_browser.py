@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import browsing, needs_chromium, resize
+from study_browser import browsing, needs_chromium, resize
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
