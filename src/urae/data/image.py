@@ -153,7 +153,7 @@ class _Silence(AbstractContextManager):
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
-                self.caught.__exit__()
+                self.caught.__exit__(None, None, None)
 
 
 _SILENCE = _Silence()
@@ -162,8 +162,9 @@ _SILENCE = _Silence()
 def _decoded(content: bytes, name: object) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         # The further pictures in a camera's MPO file are other views or brightnesses of the first.
-        if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
-            raise Unreadable(name, "animated", f"{file.n_frames} frames")
+        num_frames = getattr(file, "n_frames", 1)
+        if file.format != "MPO" and num_frames > 1:
+            raise Unreadable(name, "animated", f"{num_frames} frames")
         file.verify()  # PNG's checksums, which decoding passes over.
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         file.load()
@@ -187,7 +188,7 @@ def _opaque(image: Image.Image, name: object) -> Image.Image:
     if image.mode in ("LAB", "HSV"):
         raise Unreadable(name, "colours", image.mode)
     if image.has_transparency_data:
-        least, _ = image.convert("RGBA").getchannel("A").getextrema()
+        least = int(np.asarray(image.convert("RGBA").getchannel("A")).min())
         if least < OPAQUE:
             raise Unreadable(name, "transparent", f"alpha down to {least} of 255")
     return _like(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"), image)
@@ -209,7 +210,11 @@ def _in_srgb(image: Image.Image, name: object) -> Image.Image:
         image, transform = _fitted(image, profile)
     except (ImageCms.PyCMSError, OSError) as error:
         raise Unreadable(name, "colours", _first_line(error)) from error
-    return ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
+    if transform is None:
+        return image.convert("RGB")
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # as it is not done in place
+    return converted
 
 
 def _fitted(image: Image.Image, profile: bytes) -> tuple[Image.Image, ImageCms.ImageCmsTransform | None]:
