@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from study_browser import browsing, needs_chromium, resize
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from study_browser import browsing, needs_chromium, resize
 from study_material import HOSTILE, IDS, NAMES, PROMPTS, draw, running, small_study, wait_for
 
 from urae.evaluation.study import ASPECTS, count_votes, read_study
@@ -53,7 +53,8 @@ def keys(driver, *pressed: str) -> None:
 
 
 def text(driver, query: str) -> str:
-    return driver.find_element(By.CSS_SELECTOR, query).text
+    # In one step: an element that was found may be gone with its page before it is read.
+    return driver.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", query)
 
 
 def at(driver, path: str) -> None:

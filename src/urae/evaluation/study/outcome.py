@@ -237,7 +237,9 @@ def _aspect(study: Study, title: str, votes: Sequence[Vote], confidence: float, 
 def _counts(study: Study, votes: Sequence[Vote]) -> np.ndarray:
     """Votes (raters, prompts, candidates); items of one prompt are added."""
     raters = list(dict.fromkeys(vote.rater for vote in votes))
-    prompts = list(dict.fromkeys(study.item[vote.item].prompt for vote in votes))
+    # In the study's order, as that of the votes is drawn by chance, and would move the intervals.
+    voted = {vote.item for vote in votes}
+    prompts = list(dict.fromkeys(item.prompt for item in study.items if item.id in voted))
     counts = np.zeros((len(raters), len(prompts), len(study.candidates)))
     for vote in votes:
         item = study.item[vote.item]
