@@ -16,7 +16,18 @@ import urae
 from urae.cli.main import VERBS, verb
 
 REFERENCE = Path(__file__).parent / "reference"
-ROOMS = ["resolution", "adapters", "data", "training", "generation", "evaluation", "theory", "mini"]
+ROOMS = [
+    "resolution",
+    "adapters",
+    "data",
+    "training",
+    "generation",
+    "evaluation",
+    "planning",
+    "reproduce",
+    "theory",
+    "mini",
+]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from urae.adapters import Lora, Minor
+from urae.adapters import PAPER_TARGETS, Lora, Minor
 from urae.training import Recipe, override
 
 __all__ = ["RECIPES", "flux_2k", "flux_4k", "mini_2x", "mini_4x", "schnell_2k"]
@@ -73,25 +73,39 @@ def schnell_2k(**changes: Any) -> Recipe:
     return override(recipe, changes)
 
 
+IMAGE_STREAM = (
+    *PAPER_TARGETS,
+    "*.ff.net.0.proj",
+    "*.ff.net.2",
+    "proj_mlp",
+    "single_transformer_blocks.*.proj_out",
+)
+"""What the miniature's adapters tune. Its 192 channels leave attention alone too little to change: after 250 steps the
+validation loss is 0.354 with these and 0.399 with the paper's targets."""
+
+
 def mini_2x(**changes: Any) -> Recipe:
-    """The miniature at 256 px, twice its native size: a LoRA on clean scenes, in under a minute on two
+    """The miniature at 256 px, twice its native size: a LoRA on clean scenes, in about three minutes on two
     cores."""
     recipe = Recipe(
         model="mini",
         size=256,
-        adapter=Lora(rank=16),
-        data="mini:clean:384",
+        adapter=Lora(rank=16, targets=IMAGE_STREAM),
+        data="mini:clean:320",
         out="out/mini_2x",
-        steps=200,
+        steps=450,
         batch_size=4,
         optimizer="adamw",
-        lr=1e-3,
+        lr=5e-3,
+        betas=(0.9, 0.99),
+        ema=0.98,
+        sigma_shift=2.0,
         base_dtype="fp32",
         gradient_checkpointing=False,
         checkpoint_every=50,
         num_validation=4,
-        validate_every=50,
-        sample_every=100,
+        validate_every=75,
+        sample_every=150,
         sample_prompts=SCENES[:2],
         sample_steps=12,
     )
@@ -103,7 +117,7 @@ def mini_4x(**changes: Any) -> Recipe:
     recipe = replace(
         mini_2x(),
         size=512,
-        adapter=Minor(rank=16),
+        adapter=Minor(rank=16, targets=IMAGE_STREAM),
         start="out/mini_2x/adapter.safetensors",
         data="mini:clean:160",
         out="out/mini_4x",

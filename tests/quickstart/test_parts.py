@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from urae.mini import familiar_scene, render
 from urae.quickstart.curve import loss_curve
@@ -44,5 +44,8 @@ def test_truth_measures_as_truth():
     numbers = measure(truth, truth)
     assert numbers["object"] == numbers["background"] == 1
     assert numbers["detail"] == pytest.approx(1)
+    assert numbers["patches"] == pytest.approx(0, abs=1e-3)
+    blurred = measure([image.filter(ImageFilter.GaussianBlur(2)) for image in truth], truth)
+    assert blurred["patches"] > 0.5
     shuffled = measure(truth[1:] + truth[:1], truth)
     assert shuffled["object"] <= 0.25

@@ -6,6 +6,9 @@ from urae.data.caption import Captioned, CaptionPlan, caption, plan_captions
 from urae.data.captioner import Captioner
 from urae.data.collect import Collection, CollectionPlan, collect, plan_collection
 from urae.data.dataset import CachedDataset, Source, hold_out
+from urae.data.formats import convert, list_items
+from urae.data.imports import Filters, Import, import_images
+from urae.data.inspect import inspect_data
 from urae.data.manifest import read_manifest, read_records, scan_folder, write_manifest
 from urae.data.progress import Progress, tracked
 from urae.data.prompt_files import read_prompts, shipped_prompts
@@ -25,7 +28,9 @@ __all__ = [
     "Collection",
     "CollectionPlan",
     "Entry",
+    "Filters",
     "FluxProUltra",
+    "Import",
     "LocalPipeline",
     "OpenAIImages",
     "Progress",
@@ -38,7 +43,11 @@ __all__ = [
     "cached_dataset",
     "caption",
     "collect",
+    "convert",
     "hold_out",
+    "import_images",
+    "inspect_data",
+    "list_items",
     "make_cache",
     "open_cache",
     "plan_captions",

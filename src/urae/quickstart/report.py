@@ -35,7 +35,7 @@ STORIES = {
     512: "What 4K is to FLUX.1: only real images exist here, some blurred, over-compressed or wrongly captioned. "
     "The adapter starts from the 256 px one and trains the smallest singular components of the weights.",
 }
-NUMBERS = ["recognised", "background", "repetition", "detail", "seconds a picture"]
+NUMBERS = ["recognised", "background", "repetition", "patch distance", "detail", "seconds a picture"]
 
 
 def write_report(out: Path, *, columns: Sequence[Column], prompts: Sequence[str], machine: str) -> Path:
@@ -90,6 +90,7 @@ def _row(column: Column) -> dict[str, Any]:
             f"{round(numbers['object'] * num)} of {num}",
             f"{round(numbers['background'] * num)} of {num}",
             f"{numbers['repetition']:.2f}",
+            f"{numbers['patches']:.1f}",
             f"{numbers['detail']:.2f}",
             f"{column.seconds:.1f}" if made else "",
         ],

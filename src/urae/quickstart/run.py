@@ -23,7 +23,9 @@ from PIL import Image
 from urae import mini, recipes
 from urae.adapters import Adapter
 from urae.data import Progress, tracked
-from urae.evaluation import relative_detail, repetition
+from urae.evaluation import METRICS, relative_detail, repetition
+from urae.evaluation.metrics import Options
+from urae.evaluation.pictures import Picture, Sample
 from urae.generation import generate, save_png
 from urae.mini.recogniser import recogniser
 from urae.quickstart.overview import overview
@@ -64,8 +66,8 @@ def quickstart(
     out: str | Path = "urae-quickstart",
     *,
     num_prompts: int = 6,
-    num_images: tuple[int, int] = (160, 64),
-    train_steps: tuple[int, int] = (200, 100),
+    num_images: tuple[int, int] = (240, 64),
+    train_steps: tuple[int, int] = (450, 150),
     sample_steps: int = 20,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
@@ -152,8 +154,8 @@ def _column(
 
 
 def measure(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> dict[str, float]:
-    """Shares recognised (object, background), median repetition, and detail relative to `truth`; pictures of the
-    quickstart's prompts, in order."""
+    """Shares recognised (object, background), median repetition, and distance of patches and detail relative to
+    `truth`; pictures of the quickstart's prompts, in order."""
     scenes = [mini.familiar_scene(FIRST_PROMPT + i) for i in range(len(images))]
     seen = recogniser().look(images, [len(scene.things) for scene in scenes])
     verdicts = [look.agrees(scene) for look, scene in zip(seen, scenes, strict=True)]
@@ -161,8 +163,21 @@ def measure(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> dict
         "object": float(np.mean([verdict["object"] for verdict in verdicts])),
         "background": float(np.mean([verdict["background"] for verdict in verdicts])),
         "repetition": float(np.median([repetition(image) for image in images])),
+        "patches": patch_distance(images, truth),
         "detail": relative_detail(images, truth),
     }
+
+
+def patch_distance(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> float:
+    """`mini_patch_fid`: Frechet distance of native crops to those of the truth; 0 for the truth itself."""
+    metric = METRICS["mini_patch_fid"]
+    reader = metric.open(None, Options(device="cpu", num_crops=16))
+    assert metric.distance
+    drawn, true = (
+        reader.read([Sample(picture=Picture(image), name=str(i), prompt="") for i, image in enumerate(some)])
+        for some in (images, truth)
+    )
+    return metric.distance(drawn, true).value
 
 
 def _prompts(num: int) -> list[str]:
