@@ -71,6 +71,8 @@ def parameter_row(parameter: Any) -> str:
     name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
     default = "" if parameter.default in (None, ()) or parameter.required else str(parameter.default)
     default = default.replace(str(Path(urae.__file__).parent), "urae")
+    shown = getattr(parameter, "show_default", None)
+    default = shown if isinstance(shown, str) else default  # where the default depends on the machine
     meaning = (getattr(parameter, "help", "") or "").replace("|", "\\|")
     return f"| `{name}` | {default} | {meaning} |"
 

@@ -22,7 +22,7 @@ def quickstart(
 ) -> None:
     """Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.
 
-    Five to eight minutes on two CPU cores. Interrupted, it continues where it was.
+    Six to nine minutes on two CPU cores. Interrupted, it continues where it was.
 
     Example: urae quickstart --out my-first-run
     """

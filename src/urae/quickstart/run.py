@@ -71,7 +71,7 @@ def quickstart(
     sample_steps: int = 20,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
-    """Run the whole method on the miniature and write `out`/report.html; five to eight minutes on two cores.
+    """Run the whole method on the miniature and write `out`/report.html; six to nine minutes on two cores.
 
     `num_images` and `train_steps` are for 256 and 512 px. `say` is given a line for each part as it begins.
     """
