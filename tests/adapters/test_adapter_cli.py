@@ -3,6 +3,7 @@ from tiny_flux import GOLDEN, fresh_transformer, trained_adapter
 from typer.testing import CliRunner
 
 from urae.adapters import Adapter, Lora, Minor, merge
+from urae.cli import adapter as adapter_commands
 from urae.cli.adapter import app
 from urae.resolution import ResolutionPolicy
 
@@ -11,7 +12,7 @@ POLICY = ResolutionPolicy(rope_scale=10, native_tokens=71)
 
 @pytest.fixture
 def run(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(adapter_commands.console, "width", 200)
 
     def invoke(*arguments, fails=False):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

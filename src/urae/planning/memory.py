@@ -4,7 +4,7 @@ What a training step keeps is reckoned in widths: numbers per token, in units of
 block keeps, under bf16 autocast, the inputs of its norms (fp32, so twice), of attention and of its
 activations, which makes 14 to 16 widths, and a copy of the input of each adapted layer; with checkpointing
 its own input alone. While a block's gradients are computed, `BACKWARD` widths more are alive. All these were
-counted on fake tensors of the full-size architecture, and tests/planning/test_memory.py counts them again.
+counted on fake tensors of the full-size architecture, and tests/planning/test_plan_memory.py counts them again.
 
 What comes beside: a share of the GPU for its driver, libraries and fragments (`CONTEXT`, `USABLE`).
 """
