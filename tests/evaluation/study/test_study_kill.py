@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import subprocess
@@ -59,7 +60,7 @@ class Voter(threading.Thread):
             self.under_way = key, picture
             try:
                 answer = self.client.vote(position, aspect, picture)
-            except OSError:
+            except (OSError, http.client.HTTPException):  # cut off before or within the answer
                 return
             assert answer.status == 200
             self.acknowledged[key] = picture
