@@ -10,11 +10,7 @@ wall seconds: with `--threads 1` they stay meaningful on a busy machine. Writes 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from prodigyopt import Prodigy
+from report import RESULTS, conditions, write
 from torch import Tensor, nn
 
 from urae import mini, recipes
@@ -37,7 +34,6 @@ from urae.training.optimizer import make_optimizer, optimizer_state
 from urae.training.placement import gradient_checkpointing
 from urae.training.prediction import predictor
 
-RESULTS = Path(__file__).parent / "results"
 RANK = 16
 RUN_STEPS = 2000
 """Of a run, for the share of what happens once."""
@@ -55,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = [show(row) for row in measurements(options)]
-    write(options.out, {**conditions(options), "rows": rows})
+    write(options.out, {**conditions("cpu", rank=RANK), "rows": rows})
 
 
 def measurements(options: argparse.Namespace) -> list[dict]:
@@ -258,33 +254,9 @@ def ratios(ours: Seconds, published: Seconds) -> dict:
     }
 
 
-def conditions(options: argparse.Namespace) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return {
-        "benchmark": "cpu",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "rank": RANK,
-        "load_average": round(os.getloadavg()[0], 1),
-    }
-
-
 def show(row: dict) -> dict:
     print(json.dumps(row), flush=True)
     return row
-
-
-def write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
-    print(path)
 
 
 if __name__ == "__main__":

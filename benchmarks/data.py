@@ -14,12 +14,8 @@ Writes benchmarks/results/data.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from report import RESULTS, conditions, write
 from torch import Tensor
 
 from urae import mini
@@ -41,7 +38,6 @@ from urae.data.compact import restored, small
 from urae.data.store import Folder, part_name, serialized
 from urae.training import Recipe, read_metrics, train
 
-RESULTS = Path(__file__).parent / "results"
 BATCH = 4
 LARGE = {"mean": (16, 512, 512), "std": (16, 512, 512)}
 TEXT = {"pooled_prompt_embeds": (768,), "prompt_embeds": (512, 4096)}
@@ -59,7 +55,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        write(options.out, {**conditions(options), **measure(Path(folder), options)})
+        write(
+            options.out,
+            {
+                **conditions("data", images=options.images, size=options.size),
+                **measure(Path(folder), options),
+            },
+        )
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict:
@@ -299,31 +301,6 @@ def timed() -> Iterator[SimpleNamespace]:
     yield taken
     taken.wall = round(time.perf_counter() - wall, 2)
     taken.cpu = round(time.process_time() - cpu, 2)
-
-
-def conditions(options: argparse.Namespace) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return {
-        "benchmark": "data",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "images": options.images,
-        "size": options.size,
-        "load_average": round(os.getloadavg()[0], 1),
-    }
-
-
-def write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
-    print(path)
 
 
 if __name__ == "__main__":

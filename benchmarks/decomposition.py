@@ -9,22 +9,18 @@ triplets, and one whose singular values decay over four decades, nearer to train
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from report import RESULTS, conditions, write
 from torch import Tensor
 
 from urae.adapters import decompose
 
-RESULTS = Path(__file__).parent / "results"
 NUM_MATRICES = 190  # to_q, to_k, to_v of 57 blocks and to_out.0 of 19 in FLUX.1
 
 
@@ -39,7 +35,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = [row for name in MATRICES for row in measure(name, options)]
-    write(options.out, {**conditions(options), "rows": rows})
+    write(
+        options.out,
+        {
+            **conditions("decomposition", device=options.device, size=options.size, rank=options.rank),
+            "rows": rows,
+        },
+    )
 
 
 def random(size: int) -> Tensor:
@@ -108,33 +110,6 @@ def timed(compute: Callable, *, repeats: int) -> tuple[Seconds, Any]:
 def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def conditions(options: argparse.Namespace) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
-    return {
-        "benchmark": "decomposition",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{device}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": options.device,
-        "size": options.size,
-        "rank": options.rank,
-        "load_average": round(os.getloadavg()[0], 1),
-    }
-
-
-def write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
-    print(path)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,8 @@ same code on a small architecture in seconds, and its numbers mean nothing.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +32,7 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
+from report import RESULTS, conditions, write
 
 from urae import recipes
 from urae.adapters import PAPER_TARGETS, Lora, attach
@@ -51,7 +48,6 @@ from urae.training.optimizer import make_optimizer
 from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import predictor
 
-RESULTS = Path(__file__).parent / "results"
 FLOOR = 0.8
 """Of the peak rate: what the best kernels reach on large matrices."""
 
@@ -105,8 +101,17 @@ def main() -> None:
         if time.perf_counter() - started < 60 * options.minutes:
             rows.append(measure())
             print(json.dumps(rows[-1]), flush=True)
-    result = {**conditions(bench), "rows": with_ratios(rows)}
-    write(options.out, json.dumps(result, indent=1) + "\n")
+    result = {
+        **conditions(
+            "gpu",
+            gpu=bench.gpu.name,
+            dtype=str(bench.dtype).removeprefix("torch."),
+            peak_tflops=bench.gpu.tflops,
+            floor=FLOOR,
+        ),
+        "rows": with_ratios(rows),
+    }
+    write(options.out, result)
     write(options.out.with_suffix(".md"), table(result))
 
 
@@ -427,23 +432,6 @@ def with_ratios(rows: list[dict]) -> list[dict]:
     ]
 
 
-def conditions(bench: Bench) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return {
-        "benchmark": "gpu",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "gpu": bench.gpu.name,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "dtype": str(bench.dtype).removeprefix("torch."),
-        "peak_tflops": bench.gpu.tflops,
-        "floor": FLOOR,
-    }
-
-
 COLUMNS = {
     "what": "what",
     "size": "size, px",
@@ -471,14 +459,6 @@ def table(result: dict) -> str:
         cells = {**found, "seconds": found.get("seconds", found.get("failed"))}
         lines.append("| " + " | ".join(str(cells.get(column, "")) for column in COLUMNS) + " |")
     return "\n".join(lines) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-    print(path)
 
 
 if __name__ == "__main__":

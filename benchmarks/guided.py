@@ -2,47 +2,47 @@
 
 Draws the quickstart's prompts, which no training has seen, every way with the same seed, and measures on each picture
 what the recogniser sees (object, style and background as the prompt says), repetition, detail, seconds and transformer
-calls. A two-pass method is charged for its native pass. Means come with bootstrap intervals over prompts, and adapter
-against none is compared on the same prompts, corrected for the number of comparisons.
+calls; and on each way's pictures together the distance of their patches to those of other, true scenes. A two-pass
+method is charged for its native pass. Means come with bootstrap intervals over prompts, and adapter against none is
+compared on the same prompts, corrected for the number of comparisons.
 
-Each picture's numbers are appended to a file in .cache/benchmarks/ as soon as they are there; the same command goes on
-where it was. Writes benchmarks/results/guided.json and guided.md.
+Each picture and its numbers are in .cache/benchmarks/guided/ as soon as they are there; the same command goes on where
+it was. Writes benchmarks/results/guided.json and guided.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from report import RESULTS, conditions, write
 
 from urae import mini
 from urae.adapters import Adapter
 from urae.adapters.base import base_of
 from urae.data import Progress
-from urae.evaluation import detail, mean, repetition
+from urae.evaluation import detail, evaluate, mean, repetition
 from urae.evaluation.statistics import MIN_PROMPTS, adjusted, compare
-from urae.generation import Direct, TwoPass, Way, plan_memory
+from urae.generation import Direct, TwoPass, Way, plan_memory, save_png
 from urae.generation.compare import drawn
 from urae.generation.methods import METHODS, options_of
 from urae.mini.recogniser import Recogniser, recogniser
 
-RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 FIRST_PROMPT = 2_000_000
 """Seed of the first prompt's scene, as in the quickstart: beyond everything that is trained on."""
 SHARES = ("object", "style", "background")
 MEASURES: Mapping[str, Callable] = {"repetition": repetition, "detail": detail}
 COLUMNS = (*SHARES, *MEASURES, "seconds", "calls")
+DISTANCE = "mini_patch_fid"
+NUM_TRUTHS, FIRST_TRUTH = 400, 3_000_000
+"""True scenes whose patches are the reference, and the seed of the first: other scenes than the prompts'."""
 ADAPTED = " + adapter"
 
 
@@ -64,9 +64,20 @@ def main() -> None:
     pipe.set_progress_bar_config(disable=True)
     adapter = Adapter.load(options.adapter, base=pipe, start=options.start) if options.adapter else None
     ways = list(ways_of(options, adapter))
-    rows = measured(pipe, ways, options, CACHE / "guided.jsonl")
-    result = {**conditions(options, adapter), "rows": summary(rows), "adapter_effects": effects(rows)}
-    write(options.out, json.dumps(result, indent=1) + "\n")
+    rows = measured(pipe, ways, options, CACHE / "guided")
+    distances = patch_distances(rows, options, CACHE / "guided")
+    result = {
+        **conditions(
+            "guided",
+            command=command(options),
+            size=options.size,
+            prompts=options.prompts,
+            adapter_hash=adapter.hash if adapter else "",
+        ),
+        "rows": summary(rows, distances),
+        "adapter_effects": effects(rows),
+    }
+    write(options.out, result)
     write(options.out.with_suffix(".md"), markdown(result))
 
 
@@ -86,21 +97,14 @@ def ways_of(options: argparse.Namespace, adapter: Adapter | None) -> Iterator[Wa
 def identity(pipe: Any, way: Way, side: int) -> str:
     """A hash of all that the numbers of a way's pictures depend on but the prompt."""
     base, adapter = base_of(pipe.transformer), way.adapter.hash if way.adapter else ""
-    known = [
-        base.config,
-        base.weights,
-        side,
-        torch.__version__,
-        way.label,
-        way.steps,
-        options_of(way.method),
-        adapter,
-    ]
+    versions = [torch.__version__, base.config, base.weights]
+    known = [*versions, side, way.label, way.steps, options_of(way.method), adapter]
     return hashlib.sha256(json.dumps(known, default=str).encode()).hexdigest()[:12]
 
 
-def measured(pipe: Any, ways: list[Way], options: argparse.Namespace, path: Path) -> list[dict[str, Any]]:
-    """The numbers of every picture, those that are in the file already included."""
+def measured(pipe: Any, ways: list[Way], options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The numbers of every picture, those that are in the folder already included."""
+    path = folder / "rows.jsonl"
     wanted = {(identity(pipe, way, options.size), i): way for i in range(options.prompts) for way in ways}
     rows = [row for row in kept(path) if (row["identity"], row["prompt"]) in wanted]
     known = {(row["identity"], row["prompt"]) for row in rows}
@@ -108,7 +112,7 @@ def measured(pipe: Any, ways: list[Way], options: argparse.Namespace, path: Path
     with Progress("pictures", total=len(wanted), done=len(known)) as progress, path.open("a") as file:
         for (name, i), way in wanted.items():
             if (name, i) not in known:
-                row = {"identity": name, **row_of(pipe, way, i, options.size, judge)}
+                row = {"identity": name, **row_of(pipe, way, i, options.size, judge, folder / name)}
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 rows.append(row)
@@ -126,7 +130,8 @@ def kept(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def row_of(pipe: Any, way: Way, number: int, side: int, judge: Recogniser) -> dict[str, Any]:
+def row_of(pipe: Any, way: Way, number: int, side: int, judge: Recogniser, folder: Path) -> dict[str, Any]:
+    """The numbers of one picture, which goes into the folder."""
     scene, size = mini.familiar_scene(FIRST_PROMPT + number), (side, side)
     outcome = drawn(
         pipe,
@@ -137,6 +142,7 @@ def row_of(pipe: Any, way: Way, number: int, side: int, judge: Recogniser) -> di
         measures=MEASURES,
         memory=plan_memory(pipe, size),
     )
+    save_png(outcome.image, folder / f"{number:04d}.png")
     verdict = judge.look([outcome.image], [len(scene.things)])[0].agrees(scene)
     return {
         "way": way.label,
@@ -150,6 +156,26 @@ def row_of(pipe: Any, way: Way, number: int, side: int, judge: Recogniser) -> di
     }
 
 
+def patch_distances(
+    rows: list[dict[str, Any]], options: argparse.Namespace, folder: Path
+) -> dict[str, dict[str, float]]:
+    """way -> distance of its pictures' patches to those of true scenes, with its interval."""
+    truths = folder / f"truth-{options.size}"
+    for i in range(NUM_TRUTHS):
+        file = truths / f"{i:04d}.png"
+        if not file.exists():
+            save_png(mini.render(mini.familiar_scene(FIRST_TRUTH + i), options.size), file)
+    pictures: dict[str, list[Path]] = {}
+    for row in sorted(rows, key=lambda row: row["prompt"]):
+        pictures.setdefault(row["way"], []).append(folder / row["identity"] / f"{row['prompt']:04d}.png")
+    if any(len(files) < MIN_PROMPTS for files in pictures.values()):
+        return {}
+    against, cache = {"truth": truths}, folder / "features"
+    table = evaluate(pictures, "names", metrics=[DISTANCE], against=against, cache=cache)
+    cells = {way: next(iter(row.values())) for way, row in table.cells.items()}
+    return {way: {"value": cell.value, "low": cell.low, "high": cell.high} for way, cell in cells.items()}
+
+
 def by_way(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, float]]:
     """way -> prompt -> value."""
     ways: dict[str, dict[str, float]] = {}
@@ -158,7 +184,7 @@ def by_way(rows: list[dict[str, Any]], column: str) -> dict[str, dict[str, float
     return ways
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(rows: list[dict[str, Any]], distances: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """Means with intervals; without them where there are too few prompts for any."""
     lines: dict[str, dict[str, Any]] = {}
     for column in COLUMNS:
@@ -166,6 +192,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             enough = len(values) >= MIN_PROMPTS
             value = asdict(mean(values)) if enough else {"value": sum(values.values()) / len(values)}
             lines.setdefault(way, {"way": way, "prompts": len(values)})[column] = value
+    for way, distance in distances.items():
+        lines[way][DISTANCE] = distance
     return list(lines.values())
 
 
@@ -183,6 +211,7 @@ def effects(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
+    columns = [name for name in (*COLUMNS, DISTANCE) if name in result["rows"][0]]
     lines = [
         f"# The methods on the miniature, {result['size']} px, {result['prompts']} prompts",
         "",
@@ -190,11 +219,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         "pictures whose object, style and background are those of the prompt; [95% interval] over prompts. Seconds "
         "include the native pass.",
         "",
-        "| way | " + " | ".join(COLUMNS) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
+        "| way | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * len(columns),
     ]
     lines += [
-        f"| {row['way']} | " + " | ".join(shown(row[name]) for name in COLUMNS) + " |"
+        f"| {row['way']} | " + " | ".join(shown(row[name]) for name in columns) + " |"
         for row in result["rows"]
     ]
     for column, methods in result["adapter_effects"].items():
@@ -218,32 +247,15 @@ def shown(value: Mapping[str, float]) -> str:
     return f"{value['value']:.3g}{interval}"
 
 
-def conditions(options: argparse.Namespace, adapter: Adapter | None) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine()
-    return {
-        "benchmark": "guided",
-        "command": f"python benchmarks/guided.py --prompts {options.prompts} --size {options.size}"
-        + (f" --adapter {options.adapter.name}" if options.adapter else ""),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{device}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "size": options.size,
-        "prompts": options.prompts,
-        "adapter_hash": adapter.hash if adapter else "",
-    }
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-    print(path)
+def command(options: argparse.Namespace) -> str:
+    given = [f"--prompts {options.prompts}", f"--size {options.size}"]
+    given += [f"--{name} {value.name}" for name in ("adapter", "start") if (value := getattr(options, name))]
+    given += [
+        f"--{name.replace('_', '-')} {getattr(options, name)}"
+        for name in ("steps", "native_steps")
+        if getattr(options, name)
+    ]
+    return " ".join(["python benchmarks/guided.py", *given])
 
 
 if __name__ == "__main__":

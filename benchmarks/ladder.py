@@ -8,21 +8,15 @@ seen. Writes benchmarks/results/ladder.json with the value and interval of each 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-import torch
+from report import RESULTS, conditions, write
 
 from urae.evaluation import Table, plan_evaluation
 from urae.evaluation.ladder import CLAIMS, broken_claims, write_ladder
 
-RESULTS = Path(__file__).parent / "results"
 ALSO = ("repetition", "detail", "glcm_score", "glcm_entropy", "compression", "spectrum_slope")
 """Without a claim on this ladder."""
 
@@ -43,7 +37,12 @@ def main() -> None:
     seconds = round(time.process_time() - started, 1)
     write(
         options.out,
-        {**conditions(options), "cpu_seconds": seconds, "broken_claims": broken, "rows": rows(table)},
+        {
+            **conditions("ladder", num_scenes=options.num, size=options.size),
+            "cpu_seconds": seconds,
+            "broken_claims": broken,
+            "rows": rows(table),
+        },
     )
 
 
@@ -60,29 +59,6 @@ def rows(table: Table) -> list[dict]:
         for name, row in table.cells.items()
         for metric, cell in row.items()
     ]
-
-
-def conditions(options: argparse.Namespace) -> dict:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    return {
-        "benchmark": "ladder",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
-        "torch": torch.__version__,
-        "num_scenes": options.num,
-        "size": options.size,
-    }
-
-
-def write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, path)
-    print(path)
 
 
 if __name__ == "__main__":

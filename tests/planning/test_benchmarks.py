@@ -24,6 +24,7 @@ def benchmark(name: str):
 def run(name: str, monkeypatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
     monkeypatch.chdir(BENCHMARKS)
+    monkeypatch.syspath_prepend(BENCHMARKS)
     benchmark(name).main()
 
 
