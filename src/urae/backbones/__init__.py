@@ -7,10 +7,21 @@ from typing import Any
 from accelerate.utils import extract_model_from_parallel
 from diffusers import FluxTransformer2DModel
 
-from urae.backbones.backbone import Backbone, Embeddings, Posterior
+from urae.backbones.backbone import Backbone, Embeddings, Exchange, Posterior
+from urae.backbones.context import Context, context_parallel
 from urae.backbones.flux import Flux
 
-__all__ = ["BACKBONES", "Backbone", "Embeddings", "Flux", "Posterior", "backbone_of"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Context",
+    "Embeddings",
+    "Exchange",
+    "Flux",
+    "Posterior",
+    "backbone_of",
+    "context_parallel",
+]
 
 BACKBONES: dict[type, Backbone] = {FluxTransformer2DModel: Flux()}
 """By the class of the pipeline's transformer."""

@@ -7,13 +7,13 @@ the transformer sees them: shifted and scaled by the VAE's own factors, unit var
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "Embeddings", "Posterior"]
+__all__ = ["Backbone", "Embeddings", "Exchange", "Posterior", "Stream"]
 
 Embeddings = Mapping[str, Tensor]
 """What the text encoders say about a batch of prompts: tensors of batch first, under the names by which the
@@ -31,6 +31,26 @@ class Posterior:
     def sample(self, noise: Tensor) -> Tensor:
         """A clean latent, from standard normal `noise` of the same shape."""
         return self.mean + self.std * noise
+
+
+Stream = Literal["text", "image"]
+"""A kind of tokens. Where processes share them, each kind is shared out by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A module at which processes that share an image's tokens exchange tensors, and the method of
+    `urae.backbones.context.Context` that does it."""
+
+    module: nn.Module
+    streams: tuple[Stream, ...]
+    """Kinds of tokens in the tensor, in their order."""
+    before: str = ""
+    """What is done to the module's input."""
+    after: str = ""
+    """What is done to the module's output."""
+    argument: str = ""
+    """Name of the input, where it is no positional one."""
 
 
 class Backbone(Protocol):
@@ -63,6 +83,10 @@ class Backbone(Protocol):
     ) -> Tensor:
         """The predicted velocity (noise - clean) at noisy latents (B, C, H, W) and sigma (B,) in [0, 1],
         fp32."""
+
+    def exchanges(self, transformer: Any) -> Iterable[Exchange]:
+        """Where tensors change hands when several processes share the tokens of an image
+        (`urae.backbones.context_parallel`)."""
 
     def latent_identity(self, pipe: Any) -> str:
         """Hash of what the latents of an image depend on."""

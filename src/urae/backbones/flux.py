@@ -7,7 +7,7 @@ made in fp32, because bf16 cannot tell positions above 256 (4096 px) apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from urae.backbones.backbone import Embeddings, Posterior
+from urae.backbones.backbone import Embeddings, Exchange, Posterior
 from urae.backbones.identity import fingerprint
 from urae.resolution import text_tokens
 
@@ -107,6 +107,27 @@ class Flux:
         raise ValueError(
             f"guidance={guidance} has no effect: this transformer takes no guidance; leave it out"
         )
+
+    def exchanges(self, transformer: Any) -> Iterator[Exchange]:
+        """Single blocks join text and image, double blocks keep them apart; what attention gives back to a double
+        block is cut by the text that went in, so there all of the text goes in."""
+        yield Exchange(module=transformer.x_embedder, before="share", streams=("image",))
+        yield Exchange(module=transformer.context_embedder, before="share", streams=("text",))
+        for attention in (block.attn for block in transformer.transformer_blocks):
+            yield Exchange(
+                module=attention, before="gather", streams=("text",), argument="encoder_hidden_states"
+            )
+            for layer in (attention.to_q, attention.to_k, attention.to_v):
+                yield Exchange(module=layer, after="to_heads", streams=("image",))
+            for layer in (attention.add_q_proj, attention.add_k_proj, attention.add_v_proj):
+                yield Exchange(module=layer, after="own_heads", streams=("text",))
+            yield Exchange(module=attention.to_out[0], before="to_tokens", streams=("image",))
+            yield Exchange(module=attention.to_add_out, before="to_tokens", streams=("text",))
+        for attention in (block.attn for block in transformer.single_transformer_blocks):
+            for layer in (attention.to_q, attention.to_k, attention.to_v):
+                yield Exchange(module=layer, after="to_heads", streams=("text", "image"))
+            yield Exchange(module=attention, after="to_tokens", streams=("text", "image"))
+        yield Exchange(module=transformer.proj_out, after="gather", streams=("image",))
 
     def pack(self, latents: Tensor) -> Tensor:
         """Latents (B, C, H, W) as tokens (B, H W / 4, 4 C): one token is a 2 x 2 patch."""
