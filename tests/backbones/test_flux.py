@@ -48,6 +48,17 @@ def test_images_go_where_an_offloaded_vae_computes(flux, pipe, part):
     assert seen == ["meta"]
 
 
+def test_images_go_where_the_vae_lies_when_other_parts_lie_elsewhere(flux, pipe):
+    """As in caching: the text encoders are back on the CPU when the VAE is on the GPU, the transformer is nowhere."""
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = flux.encode_images(with_text_encoders(pipe), pixels)
+    for part in (pipe.text_encoder, pipe.text_encoder_2, pipe.transformer):
+        part.to("meta")
+    found = flux.encode_images(pipe, pixels)
+    assert torch.equal(found.mean, expected.mean)
+    assert flux.decode(pipe, found.mean).device == pipe.vae.device
+
+
 def test_velocity_agrees_with_the_reference(flux, transformer):
     case = next(c for c in json.loads((GOLDEN / "meta.json").read_text())["cases"] if c["name"] == "g1_c0")
     tensors = {k.removeprefix("g1_c0."): v for k, v in load_file(GOLDEN / "forward.safetensors").items()}

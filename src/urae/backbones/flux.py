@@ -49,8 +49,7 @@ class Flux:
         """Normalised posterior of images (B, 3, H, W) in [-1, 1]: mean (mu - shift) x scale and std x scale,
         with the VAE's `shift_factor` and `scaling_factor`; (B, 16, H / 8, W / 8), fp32, on the CPU."""
         vae = pipe.vae
-        # An offloaded VAE lies elsewhere than where it computes.
-        distribution = vae.encode(pixels.to(pipe._execution_device, vae.dtype)).latent_dist
+        distribution = vae.encode(pixels.to(_vae_device(pipe), vae.dtype)).latent_dist
         mean, std = distribution.mean.float().cpu(), distribution.std.float().cpu()
         shift, scale = vae.config.shift_factor, vae.config.scaling_factor
         return Posterior(mean=(mean - shift) * scale, std=std * scale)
@@ -60,7 +59,7 @@ class Flux:
         """Images (B, 3, H, W) in [-1, 1], fp32, from normalised clean latents."""
         vae = pipe.vae
         latents = clean / vae.config.scaling_factor + vae.config.shift_factor
-        pixels = vae.decode(latents.to(pipe._execution_device, vae.dtype), return_dict=False)[0]
+        pixels = vae.decode(latents.to(_vae_device(pipe), vae.dtype), return_dict=False)[0]
         return pixels.float().clamp(-1, 1)
 
     def takes_guidance(self, transformer: Any) -> bool:
@@ -154,3 +153,11 @@ class Flux:
         return fingerprint(
             [pipe.text_encoder, pipe.text_encoder_2], also=f"{text_tokens(pipe)} {vocabularies}"
         )
+
+
+def _vae_device(pipe: Any) -> torch.device:
+    """Where the VAE computes: where it lies, unless it is offloaded until then. The pipeline's own answer is about
+    the first of its parts, and while data are cached the others lie elsewhere."""
+    hooks = ("_hf_hook", "_diffusers_hook")
+    is_offloaded = any(hasattr(module, hook) for module in pipe.vae.modules() for hook in hooks)
+    return pipe._execution_device if is_offloaded else pipe.vae.device
