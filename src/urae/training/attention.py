@@ -61,12 +61,13 @@ def measured_kernels(
     device: torch.device,
     dtype: torch.dtype,
     repeats: int = 2,
+    backward: bool = True,
 ) -> dict[str, float]:
-    """Seconds of one attention forward and backward by each kernel that runs here.
+    """Seconds of one attention forward, and backward if asked, by each kernel that runs here.
 
     shape: (images, tokens, heads, values of a head).
     """
-    inputs = [torch.randn(*shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
+    inputs = [torch.randn(*shape, device=device, dtype=dtype, requires_grad=backward) for _ in range(3)]
     seconds = {}
     for kernel in kernels:
         try:
@@ -88,7 +89,10 @@ def _timed(inputs: Sequence[torch.Tensor], device: torch.device) -> float:
 
 def _attend(inputs: Sequence[torch.Tensor]) -> None:
     query, key, value = inputs
-    torch.autograd.grad(dispatch_attention_fn(query, key, value).sum(), inputs)
+    with torch.set_grad_enabled(query.requires_grad):
+        output = dispatch_attention_fn(query, key, value)
+    if output.requires_grad:
+        torch.autograd.grad(output.sum(), inputs)
 
 
 def _wait(device: torch.device) -> None:
