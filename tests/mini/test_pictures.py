@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from urae.mini import Damage, clean, real, render, scene, write_dataset
+from urae.mini.world import Scene
 
 NONE = {"wrong_caption": 0.0, "blur": 0.0, "jpeg": 0.0, "watermark": 0.0}
 
@@ -64,3 +65,12 @@ def test_write_dataset_writes_pairs(tmp_path):
     np.testing.assert_array_equal(
         np.asarray(Image.open(folder / "000001.png")), np.asarray(render(scene(8), 64))
     )
+
+
+def test_no_scene_comes_twice(tmp_path):
+    def draw(seed: int) -> Scene:
+        return scene(seed // 2)
+
+    folder = write_dataset(tmp_path / "set", 3, 32, draw=draw)
+    shown = [Image.open(folder / f"{i:06d}.png").tobytes() for i in range(3)]
+    assert shown == [render(scene(i), 32).tobytes() for i in range(3)]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -88,18 +89,26 @@ def write_dataset(
     on_picture: Callable[[], None] = lambda: None,
 ) -> Path:
     """`num` pictures as `000000.png` with a sidecar `000000.json` ("prompt": short caption, "generated_prompt":
-    detailed one), of scenes `draw(seed)`, `draw(seed + 1)`, ...; clean unless `damage` is given. `on_picture`
-    is called after each. Returns the folder."""
+    detailed one), of scenes `draw(seed)`, `draw(seed + 1)`, ..., those left out that came before; clean unless
+    `damage` is given. `on_picture` is called after each. Returns the folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for i in range(num):
-        number = seed + i
+    for i, number in enumerate(islice(_different(draw, seed), num)):
         picture = clean(number, size, draw=draw) if damage is None else real(number, size, damage, draw=draw)
         picture.image.save(folder / f"{i:06d}.png", compress_level=1)
         captions = {"prompt": picture.caption, "generated_prompt": picture.detailed}
         (folder / f"{i:06d}.json").write_text(json.dumps(captions))
         on_picture()
     return folder
+
+
+def _different(draw: Draw, seed: int) -> Iterator[int]:
+    """Seeds from `seed` on whose scenes have not come before."""
+    seen: set[Scene] = set()
+    for number in count(seed):
+        if (drawn := draw(number)) not in seen:
+            seen.add(drawn)
+            yield number
 
 
 def _picture(shown: Scene, said: Scene, image: Image.Image, struck: tuple[str, ...]) -> Picture:
