@@ -44,13 +44,19 @@ DECOMPOSED: dict[type[Spec], Kind] = {Minor: "smallest", Major: "largest", Mica:
 
 
 def attach(
-    transformer: Any, spec: Spec, *, start: Adapter | None = None, cache: str | Path | None = None
+    transformer: Any,
+    spec: Spec,
+    *,
+    start: Adapter | None = None,
+    cache: str | Path | None = None,
+    device: torch.device | None = None,
 ) -> Attached:
     """Make `spec` trainable on a bare stock transformer (or a pipeline's). Undone by `Attached.detach`.
 
     `start` is an adapter that stays active and frozen underneath, and that the export contains; the triplets of
     Minor, Major and Mica are then those of the effective weight W + B A. `cache` is a folder that keeps
-    decompositions. A Lora draws its A from torch's global generator: seed it with `torch.manual_seed`.
+    decompositions, `device` computes them, by default where the weights lie. A Lora draws its A from torch's global
+    generator: seed it with `torch.manual_seed`.
 
     Raises ValueError for a target that matches nothing, a rank that a weight does not have, and a transformer
     that already carries adapters; `WrongBase` where `start` does not belong to it.
@@ -61,7 +67,8 @@ def attach(
     base = base_of(transformer)
     if isinstance(spec, Full):
         return _AttachedChanges(transformer, spec, base, start)
-    return _AttachedFactors(transformer, spec, base, start, _initial_factors(transformer, spec, start, cache))
+    factors = _initial_factors(transformer, spec, start, cache, device)
+    return _AttachedFactors(transformer, spec, base, start, factors)
 
 
 class Attached(ABC):
@@ -212,7 +219,11 @@ class _AttachedChanges(Attached):
 
 
 def _initial_factors(
-    transformer: nn.Module, spec: Any, start: Adapter | None, cache: str | Path | None
+    transformer: nn.Module,
+    spec: Any,
+    start: Adapter | None,
+    cache: str | Path | None,
+    device: torch.device | None,
 ) -> Factors:
     layers = linear_layers(transformer)
     names = select(layers, spec.targets)
@@ -224,15 +235,22 @@ def _initial_factors(
     shown = track(
         names, "decomposing weights", console=console, transient=True, disable=not console.is_terminal
     )
-    return {name: _decomposed(name, layers[name], spec, start, cache) for name in shown}
+    return {name: _decomposed(name, layers[name], spec, start, cache, device) for name in shown}
 
 
 def _gaussian(layer: Any, rank: int) -> Pair:
     return torch.randn(rank, layer.in_features) / rank, torch.zeros(layer.out_features, rank)
 
 
-def _decomposed(name: str, layer: Any, spec: Any, start: Adapter | None, cache: str | Path | None) -> Pair:
-    weight = dequantize_module_weight(layer).detach()
+def _decomposed(
+    name: str,
+    layer: Any,
+    spec: Any,
+    start: Adapter | None,
+    cache: str | Path | None,
+    device: torch.device | None,
+) -> Pair:
+    weight = dequantize_module_weight(layer).detach().to(device)
     if start is not None and name in start.factors:
         A, B = (factor.to(weight.device) for factor in start.factors[name])
         weight = weight.float() + B @ A

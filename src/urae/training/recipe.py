@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from urae.adapters import Spec
+from urae.adapters import Full, Spec
 from urae.resolution import ResolutionPolicy, check_size
 from urae.training.sigma import shift_at
 
@@ -103,8 +103,11 @@ class Recipe:
 
     # Memory
     base_dtype: Literal["bf16", "fp32"] = "bf16"
-    """What the frozen model computes in. Its weights stay as they were loaded, and what is trained is
-    fp32."""
+    """What the frozen model computes in, whatever its weights are stored in. What is trained is fp32."""
+    base_weights: Literal["as_loaded", "fp8", "int8", "nf4"] = "as_loaded"
+    """How the frozen matrices of the blocks are stored. "fp8" and "int8" take a byte a weight and "nf4" half of
+    one, and each rounds them, the last the most; they are restored for each product. The adapter belongs to the
+    unrounded base."""
     gradient_checkpointing: Checkpointing = True
     """What the backward pass computes again to save memory: true or "full" for all inside a block (about a
     third more work), "attention" for all but the results of attention (at 4096 px 7% more), false for nothing.
@@ -182,6 +185,11 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError(
             f"validate_every={recipe.validate_every} and num_validation={recipe.num_validation} need each other: "
             "set both above 0, or neither"
+        )
+    if recipe.base_weights != "as_loaded" and isinstance(recipe.adapter, Full):
+        raise ValueError(
+            f"base_weights={recipe.base_weights} is for weights that stay frozen, and a full adapter trains them: set "
+            "base_weights=as_loaded, or train another adapter"
         )
     if recipe.sample_every and not recipe.sample_prompts:
         raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
 from urae.backbones import backbone_of
+from urae.backbones.quantised import quantised
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.data.placement import placed
 from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
@@ -168,15 +169,20 @@ def _encoders_placed(pipe: Any, device: torch.device) -> Iterator[None]:
 def _attached(
     pipe: Any, recipe: Recipe, accelerator: Accelerator, start: Adapter | None
 ) -> Iterator[Attached]:
-    with placed(pipe.transformer, accelerator.device), torch.random.fork_rng(devices=[]):
+    transformer, device = pipe.transformer, accelerator.device
+    with ExitStack() as stack:
+        if recipe.base_weights == "as_loaded":
+            stack.enter_context(placed(transformer, device))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.default_generator.manual_seed(recipe.seed)  # a Lora starts from random numbers
-        attached = attach(
-            pipe.transformer, recipe.adapter, start=start, cache=Path(recipe.out) / "decomposition"
-        )
-        try:
-            yield attached
-        finally:
-            attached.detach()
+        cache = Path(recipe.out) / "decomposition"
+        attached = attach(transformer, recipe.adapter, start=start, cache=cache, device=device)
+        stack.callback(attached.detach)
+        if recipe.base_weights != "as_loaded":
+            # Only now: what is decomposed, and what names the base, are the weights before they are rounded.
+            stack.enter_context(quantised(transformer, recipe.base_weights, device=device))
+            stack.enter_context(placed(transformer, device))
+        yield attached
 
 
 def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractContextManager[str]:
@@ -233,7 +239,7 @@ def _sampler(
     with _encoders_placed(pipe, accelerator.device):
         embeddings = backbone_of(pipe).encode_prompts(pipe, recipe.sample_prompts)
     with placed(pipe.vae, accelerator.device):
-        base = json.dumps([identity[name] for name in ("base", "start", "policy")])
+        base = json.dumps([identity[name] for name in ("base", "base_weights", "start", "policy")])
         sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)
         sampler.draw_base()
         yield sampler
