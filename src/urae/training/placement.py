@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from urae.training.offload import Offload
 from urae.training.recipe import Checkpointing
 
 __all__ = ["ATTENTION", "compiled_blocks", "gradient_checkpointing"]
@@ -28,14 +29,13 @@ ATTENTION = [
 
 @contextmanager
 def gradient_checkpointing(
-    transformer: Any, mode: Checkpointing, *, compiled: bool = False
+    transformer: Any, mode: Checkpointing, *, compiled: bool = False, offload: Offload | None = None
 ) -> Iterator[None]:
     """Recompute activations in the backward pass: all inside a block (True or "full"), all but the results of
     attention ("attention"), or none (False). `compiled` says that blocks are, and so must be what surrounds
-    them."""
+    them. `offload` takes what is kept to the host."""
     before, function = transformer.is_gradient_checkpointing, transformer._gradient_checkpointing_func
-    run = _keep_attention if mode == "attention" else None
-    _set_checkpointing(transformer, bool(mode), torch.compile(run) if run and compiled else run)
+    _set_checkpointing(transformer, bool(mode), _run(mode, compiled, offload))
     try:
         yield
     finally:
@@ -54,6 +54,15 @@ def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
     finally:
         for module in transformer.modules():
             module._compiled_call_impl = None
+
+
+def _run(mode: Checkpointing, compiled: bool, offload: Offload | None) -> Callable[..., Any] | None:
+    """How a block is run; None is diffusers' own way."""
+    keep = ATTENTION if mode == "attention" else []
+    if offload is not None:
+        return partial(offload.checkpoint, keep=keep)
+    run = _keep_attention if keep else None
+    return torch.compile(run) if run and compiled else run
 
 
 def _set_checkpointing(transformer: Any, enabled: bool, run: Callable[..., Any] | None) -> None:
