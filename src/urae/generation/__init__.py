@@ -1,5 +1,6 @@
 """Making images: the methods, where the memory goes, opening a model, and what a PNG says about itself."""
 
+from urae.generation.caches import FirstBlock, TaylorSeer
 from urae.generation.compare import Outcome, Way, compare_ways, grid
 from urae.generation.direct import Direct
 from urae.generation.esrgan import Esrgan
@@ -12,18 +13,22 @@ from urae.generation.native import TwoPass, native_picture_size
 from urae.generation.open import model_name, open_pipeline
 from urae.generation.provenance import Provenance, read_png_metadata, save_png
 from urae.generation.sdedit import Sdedit, nominal_strength
+from urae.generation.speed import SpeedPlan, plan_speed
 from urae.generation.tiled import Tiled
 
 __all__ = [
     "DEFAULT_GUIDANCE",
     "Direct",
     "Esrgan",
+    "FirstBlock",
     "Hiflow",
     "Imax",
     "MemoryPlan",
     "Outcome",
     "Provenance",
     "Sdedit",
+    "SpeedPlan",
+    "TaylorSeer",
     "Tiled",
     "TwoPass",
     "Way",
@@ -37,6 +42,7 @@ __all__ = [
     "nominal_strength",
     "open_pipeline",
     "plan_memory",
+    "plan_speed",
     "policy_for",
     "read_png_metadata",
     "save_png",
