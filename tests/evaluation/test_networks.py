@@ -1,5 +1,8 @@
 """Metrics with weights: the real loading code on tiny networks in the real formats, against plain torch."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from urae.evaluation.metrics import METRICS, Options, Weights
 from urae.evaluation.metrics.clip import MEAN, middle_square, whole
 from urae.evaluation.metrics.hps import padded_square
 from urae.evaluation.metrics.inception import inception_features, resized
+from urae.evaluation.metrics.iqa import IqaReader
 from urae.evaluation.pictures import Picture, Sample
 from urae.mini import render, scene
 
@@ -75,6 +79,16 @@ def test_the_resize_is_antialiased_and_does_not_round():
     assert np.abs(small - small.round()).max() > 0.4
     reference = F.interpolate(pixels(noise), size=(299, 299), mode="bicubic", antialias=True)[0]
     np.testing.assert_allclose(small, reference, atol=0.01)
+
+
+def test_the_resize_does_not_overshoot_at_edges():
+    """As the published code of the clean resize has it."""
+    edge = Image.fromarray(np.repeat(np.uint8([[0] * 300 + [255] * 300]), 600, axis=0)).convert("RGB")
+    small = resized(edge, 299)
+    assert (small.min(), small.max()) == (0, 255)
+    free = F.interpolate(pixels(edge), size=(299, 299), mode="bicubic", antialias=True)
+    assert free.min() < -1
+    assert free.max() > 256
 
 
 # --- CLIP -----------------------------------------------------------------------------------------------------------
@@ -220,9 +234,12 @@ def test_the_hash_of_weights_is_that_of_their_files(tmp_path):
     for folder in (a, b):
         clip_folder(folder)
     assert Weights(a).sha256 == Weights(b).sha256
-    with (b / "config.json").open("a") as file:
-        file.write(" ")
-    assert Weights(a).sha256 != Weights(b).sha256
+    hashes = {Weights(a).sha256}
+    for name in ("config.json", "chat_template.jinja", "tokenizer.model"):
+        with (b / name).open("a") as file:
+            file.write(" ")
+        hashes.add(Weights(b).sha256)
+    assert len(hashes) == 4
 
 
 def test_only_safetensors_are_read(tmp_path):
@@ -240,6 +257,15 @@ def test_only_safetensors_are_read(tmp_path):
         BadFile, match=r"no weights of the FID Inception: Conv2d_1a_3x3.conv.weight is missing"
     ):
         inception_features(torch.zeros(1, 3, 299, 299), {})
+
+
+def test_pyiqa_has_one_folder_of_weights(tmp_path, monkeypatch):
+    """It fixes its folder when it is imported, so a second one would be taken for the first in silence."""
+    monkeypatch.setitem(sys.modules, "pyiqa", ModuleType("pyiqa"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "first")
+    reader = IqaReader(name="qualiclip", weights=Weights(tmp_path), device="cpu")
+    with pytest.raises(ValueError, match=r"qualiclip has its weights in .*, and pyiqa already reads first"):
+        reader.metric  # noqa: B018
 
 
 def test_a_missing_extra_says_how_to_install_it(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from urae.errors import BadFile
-from urae.evaluation.features import FeatureCache, feature_key
+from urae.evaluation.features import FeatureCache, feature_key, versions
 from urae.evaluation.metrics import METRICS, Options
 from urae.evaluation.pictures import Picture, Sample, as_candidates, collect
 from urae.generation import save_png
@@ -123,7 +123,7 @@ def test_a_damaged_entry_is_named(tmp_path):
         FeatureCache(tmp_path)["ab12"]
 
 
-def test_a_key_holds_what_the_number_depends_on():
+def test_a_key_holds_what_the_number_depends_on(monkeypatch):
     def key(name: str, shade: int = 0, prompt: str = "a", partner: int | None = None, crops: int = 8) -> str:
         other = None if partner is None else Picture(picture(partner))
         sample = Sample(picture=Picture(picture(shade)), name="x", prompt=prompt, partner=other)
@@ -135,6 +135,9 @@ def test_a_key_holds_what_the_number_depends_on():
     assert key("psnr", partner=1) != key("psnr", partner=2)
     assert key("mini_alignment", prompt="a") != key("mini_alignment", prompt="b")
     assert key("mini_patch_kid", crops=4) != key("mini_patch_kid", crops=8)
+    before = key("grid")
+    monkeypatch.setitem(versions(), "pillow", "0.1")
+    assert key("grid") != before
     # Shared where it is the same: by every prompt where none is read, and by metrics of the same features.
     assert key("grid", prompt="a") == key("grid", prompt="b")
     assert key("mini_patch_fid") == key("mini_patch_kid")

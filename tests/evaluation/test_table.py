@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from urae.evaluation.statistics import Interval
 from urae.evaluation.table import UNTRAINED, Column, tabulate
 
 PROMPTS = [f"prompt {i}" for i in range(12)]
@@ -72,6 +73,13 @@ def test_numbers_of_a_whole_set_are_shown_without_interval_and_never_marked():
     )
     assert "| a | 12.5 |" in table.to_markdown()
     assert "[" not in table.to_markdown()
+
+
+def test_every_form_shows_the_interval_of_a_number_of_a_whole_set():
+    kid = Interval(value=0.5, low=0.25, high=0.75, count=9, confidence=0.95)
+    table = tabulate({"a": {"kid": kid}}, columns=[Column(name="kid", direction="lower", digits=2)])
+    for text in (table.to_markdown(), table.to_latex(), table.to_html({})):
+        assert "[0.25, 0.75]" in text
 
 
 def test_markdown_shows_marks_intervals_and_absent_numbers():

@@ -2,24 +2,31 @@
 
     table = evaluate({"ours": "out/ours", "base": "out/base"}, metrics=("repetition", "patch_fid"), against="real")
 
-The judge is `urae.evaluation.judge`, the user study `urae.evaluation.study`."""
+The judge is `urae.evaluation.judge`, the user study `urae.evaluation.study`, DPG-Bench `urae.evaluation.dpg`. What is
+exported is imported when it is first used: metrics need torch, and neither the judge nor the study does. So no module
+here may have the name of what is exported.
+"""
 
-from urae.evaluation.detail import detail, relative_detail
-from urae.evaluation.evaluate import DEFAULT_METRICS, Evaluation, evaluate, plan_evaluation
-from urae.evaluation.metrics import METRICS, Metric, metrics_table
-from urae.evaluation.repetition import repetition
-from urae.evaluation.statistics import (
-    Comparison,
-    Interval,
-    by_prompt,
-    compare,
-    compare_all,
-    holm,
-    mean,
-    sign_test,
-    wilson,
-)
-from urae.evaluation.table import Cell, Column, Table, tabulate
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from urae.evaluation.measure import DEFAULT_METRICS, Evaluation, evaluate, plan_evaluation
+    from urae.evaluation.metrics import METRICS, Metric, detail, metrics_table, relative_detail, repetition
+    from urae.evaluation.statistics import (
+        Comparison,
+        Interval,
+        by_prompt,
+        compare,
+        compare_all,
+        holm,
+        mean,
+        sign_test,
+        wilson,
+    )
+    from urae.evaluation.table import Cell, Column, Table, tabulate
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -46,3 +53,24 @@ __all__ = [
     "tabulate",
     "wilson",
 ]
+
+_HOMES = {
+    "measure": ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"],
+    "metrics": ["METRICS", "Metric", "detail", "metrics_table", "relative_detail", "repetition"],
+    "statistics": [
+        *("Comparison", "Interval", "by_prompt", "compare", "compare_all"),
+        *("holm", "mean", "sign_test", "wilson"),
+    ],
+    "table": ["Cell", "Column", "Table", "tabulate"],
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"urae.evaluation.{home}"), name)
+    raise AttributeError(f"module 'urae.evaluation' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

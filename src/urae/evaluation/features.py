@@ -1,8 +1,8 @@
 """What was measured once is not measured again: values and features of single pictures, by hash.
 
 A key is a hash of everything that the numbers depend on: the picture's bytes, the metric's variant and weights, the
-prompt or the reference where it reads one, and the source of the metrics themselves, so that no change of theirs can
-go unseen. Each entry is a safetensors file of its own, written whole or not at all, so that runs may be killed,
+prompt or the reference where it reads one, the source of the metrics themselves, and the versions of the packages that
+compute for them, so that no change can go unseen. Each entry is a safetensors file of its own, written whole or not at all, so that runs may be killed,
 repeated and run side by side.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -22,13 +23,23 @@ from urae.errors import BadFile
 from urae.evaluation.metrics.metric import Metric, Reader
 from urae.evaluation.pictures import Sample
 
-__all__ = ["FeatureCache", "feature_key"]
+__all__ = ["FeatureCache", "feature_key", "versions"]
+
+PACKAGES = ("torch", "transformers", "numpy", "pillow")
+ROOM = Path(__file__).parent
+SOURCES = (
+    *sorted((ROOM / "metrics").glob("*.py")),
+    ROOM / "pictures.py",
+    ROOM.parent / "mini" / "recogniser.py",
+)
+"""Modules that compute the numbers."""
 
 
 def feature_key(metric: Metric, reader: Reader, sample: Sample) -> str:
     """SHA-256 of what `reader` makes of `sample`; equal for metrics that share their features."""
     parts = {
         "source": _source(),
+        "versions": versions(),
         "reader": reader.identity,
         "picture": sample.picture.digest,
         "prompt": sample.prompt if metric.needs == "prompt" else "",
@@ -38,11 +49,14 @@ def feature_key(metric: Metric, reader: Reader, sample: Sample) -> str:
 
 
 @functools.cache
+def versions() -> dict[str, str]:
+    """Of the packages that compute."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
 def _source() -> str:
-    """SHA-256 of the modules that compute the numbers."""
-    room = Path(__file__).parent
-    files = [room / "detail.py", room / "repetition.py", *sorted((room / "metrics").glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES)).hexdigest()
 
 
 class FeatureCache:

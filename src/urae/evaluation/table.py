@@ -155,6 +155,7 @@ class Table:
             absent=ABSENT,
             untrained=UNTRAINED,
             notes=self._notes(),
+            interval=_interval,
         )
 
     def save(self, path: Path | str, *, pictures: Mapping[str, Mapping[str, Path]] | None = None) -> Path:

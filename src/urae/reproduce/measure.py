@@ -118,7 +118,8 @@ def _dpg(job: Job) -> Measured:
     numbers: Numbers = {}
     for column in job.columns:
         numbers |= _taken(result.table, f"dpg[{result.model}]", column.name)
-    return numbers, [f"DPG-Bench was answered by {result.model}; the paper does not say by what."]
+    unread = _said(sum(result.unread.values()), "answers could not be read, and count as no")
+    return numbers, [f"DPG-Bench was answered by {result.model}; the paper does not say by what.{unread}"]
 
 
 def _answerer(plan: Plan) -> Answerer:
@@ -133,8 +134,10 @@ def _scores(job: Job) -> Measured:
     numbers: Numbers = {}
     for shown in verdicts.scores.columns if verdicts.scores else ():
         numbers |= _taken(verdicts.scores, shown.name, job.names[shown.name])
+    counts = (count for row in verdicts.invalid_scores.values() for count in row.values())
+    unread = _said(sum(counts), "scores could not be read; their prompts are left out")
     return numbers, [
-        f"The judge is {verdicts.model}, asked in words of our own to the criteria of Appendix C.1."
+        f"The judge is {verdicts.model}, asked in words of our own to the criteria of Appendix C.1.{unread}"
     ]
 
 
@@ -145,10 +148,16 @@ def _pairs(job: Job) -> Measured:
         for preference in verdicts.preferences
         if preference.rate
     }
+    counts = (preference.invalid for preference in verdicts.preferences)
+    unread = _said(sum(counts), "pairs have an answer that could not be read, and are left out")
     return numbers, [
         f"The judge is {verdicts.model}, asked in both orders. A number is the share of prompts on which "
-        f"{job.columns[0].against} is preferred to the row, a tie being half, in percent."
+        f"{job.columns[0].against} is preferred to the row, a tie being half, in percent.{unread}"
     ]
+
+
+def _said(count: int, what: str) -> str:
+    return f" {count} {what}." if count else ""
 
 
 def _judged(job: Job, kind: Literal["score", "pair"]) -> Any:

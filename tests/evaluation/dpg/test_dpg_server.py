@@ -70,7 +70,7 @@ def test_a_server_that_is_busy_is_asked_again(folder, tmp_path):
 
 def test_a_server_that_fails_for_good_stops_the_run_which_then_goes_on(folder, tmp_path):
     with running(lambda asked: completion("yes") if asked.number < 5 else failure(500)) as server:
-        with pytest.raises(Unanswered):
+        with pytest.raises(Unanswered, match=r"^toy at http:.* gave no answer"):
             dpg_bench(plan(folder, server.url, retries=0, concurrency=2), journal=tmp_path / "j")
         assert len(server.asked) <= 5 + 2
     kept = len(read_journal(tmp_path / "j"))

@@ -24,6 +24,16 @@ def test_it_maximises_the_likelihood():
     assert bradley_terry(wins) == pytest.approx(best - best.mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("num", [3, 10])
+def test_one_that_nearly_always_wins_over_many_prompts_does_not_stop_it_early(num):
+    """The strengths explain the wins: each candidate is expected to have as many as it has."""
+    wins = np.triu(np.full((num, num), 300.0), 1) + 0.05 * (1 - np.eye(num))
+    strengths = bradley_terry(wins)
+    expected = ((wins + wins.T) / (1 + np.exp(strengths[None, :] - strengths[:, None]))).sum(axis=1)
+    assert expected == pytest.approx(wins.sum(axis=1), abs=1e-6)
+    assert strengths.mean() == pytest.approx(0, abs=1e-9)
+
+
 def test_a_batch_is_each_by_itself():
     wins = np.random.default_rng(0).integers(1, 9, size=(5, 3, 3)) * (1 - np.eye(3))
     assert bradley_terry(wins) == pytest.approx(np.stack([bradley_terry(w) for w in wins]), abs=1e-7)

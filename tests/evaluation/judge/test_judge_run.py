@@ -166,7 +166,7 @@ def test_a_server_that_stays_broken_stops_the_run_and_keeps_what_came_before(two
     journal = tmp_path / "a.jsonl"
     with running(behaviour) as server:
         plan = small_plan(two, server.url, retries=0)
-        with pytest.raises(Unanswered, match="the judge toy at .* gave no answer: .*out of order"):
+        with pytest.raises(Unanswered, match="^toy at .* gave no answer: .*out of order"):
             judge(plan, journal=journal, concurrency=1)
         kept = journal.read_text()
         assert len(kept.splitlines()) == 5

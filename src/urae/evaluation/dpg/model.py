@@ -60,7 +60,7 @@ class LocalModel:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of all its files, and the number format: rounding decides where yes and no are close."""
+        """Hash of its files, and the number format: rounding decides where yes and no are close."""
         return f"{self.name} {self.weights.sha256} {_dtype(self._device)} {INSTRUCTION}"
 
     @contextmanager

@@ -114,7 +114,7 @@ class Endpoint:
 
     @property
     def _place(self) -> str:
-        return f"the judge {self.model} at {self.base_url}"
+        return f"{self.model} at {self.base_url}"
 
     def _blackened(self, text: str) -> str:
         key = os.environ.get(self.key_variable, "")
@@ -130,5 +130,5 @@ def _openai() -> ModuleType:
     try:
         import openai
     except ImportError as error:
-        raise MissingExtra("the judge needs openai: pip install 'urae[judge]'") from error
+        raise MissingExtra("asking a server needs openai: pip install 'urae[judge]'") from error
     return openai

@@ -1,8 +1,8 @@
 """Bradley-Terry: one strength for each candidate from wins in pairs, for more than two candidates.
 
-P(a beats b) = 1 / (1 + exp(strength_b - strength_a)) (Bradley & Terry, 1952), fitted by minorisation-maximisation
-(Hunter, 2004); a tie is half a win each way. A tenth of a drawn game is added to each pair that was compared, so
-that a candidate that won everything keeps a finite strength.
+P(a beats b) = 1 / (1 + exp(strength_b - strength_a)) (Bradley & Terry, 1952); a tie is half a win each way. A tenth of
+a drawn game is added to each pair that was compared, so that a candidate that won everything keeps a finite strength.
+Fitted by Newton's method: the usual minorisation (Hunter, 2004) takes 100,000 steps where one wins nearly always.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from urae.evaluation.statistics import CONFIDENCE, Interval, expanded_tail
 __all__ = ["bradley_terry", "rank"]
 
 PRIOR = 0.1
-MAX_STEPS = 20_000
+MAX_STEPS = 200
+"""Ten to sixty are needed, the more the clearer the games are."""
 
 
 def bradley_terry(wins: np.ndarray) -> np.ndarray:
@@ -27,17 +28,26 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     """
     wins = np.asarray(wins, dtype=np.float64)
     _check_connected(wins)
-    games, won = wins + np.swapaxes(wins, -1, -2), wins.sum(axis=-1)
-    strengths = np.ones(won.shape)
+    strengths = np.zeros(wins.shape[:-1])
     for _ in range(MAX_STEPS):
-        expected = (games / (strengths[..., :, None] + strengths[..., None, :])).sum(axis=-1)
-        updated = won / expected
-        updated /= np.exp(np.log(updated).mean(axis=-1, keepdims=True))
-        change = np.abs(np.log(updated / strengths)).max()
-        strengths = updated
-        if change < 1e-9:
-            break
-    return np.log(strengths)
+        step = _newton_step(strengths, wins)
+        strengths = strengths + step
+        if np.abs(step).max() < 1e-9:
+            return strengths
+    raise AssertionError(f"strengths still change by {np.abs(step).max():.1e} after {MAX_STEPS} steps")
+
+
+def _newton_step(strengths: np.ndarray, wins: np.ndarray) -> np.ndarray:
+    """Towards the greatest likelihood, shortened so far from it that it always gets nearer (Sun & Tran-Dinh, 2019)."""
+    games = wins + np.swapaxes(wins, -1, -2)
+    expected = 1 / (1 + np.exp(strengths[..., None, :] - strengths[..., :, None]))
+    gradient = (wins - games * expected).sum(axis=-1)
+    weights = games * expected * (1 - expected)
+    # The mean is not determined by the games; the constant keeps it where it is.
+    hessian = weights.sum(axis=-1)[..., None] * np.eye(wins.shape[-1]) - weights + 1 / wins.shape[-1]
+    step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+    length = np.maximum(np.ptp(step, axis=-1, keepdims=True), 1e-12)
+    return step * np.log1p(length) / length
 
 
 def rank(

@@ -5,9 +5,11 @@ from a local path. Numbers of networks that were never trained are not printed.
 """
 
 from urae.evaluation.metrics.declarations import METRICS, metric_named, metrics_table
+from urae.evaluation.metrics.detail import detail, relative_detail
 from urae.evaluation.metrics.distances import cmmd, frechet, kid
 from urae.evaluation.metrics.fidelity import consistency, psnr
 from urae.evaluation.metrics.metric import Distance, Metric, Needs, Options, Reader
+from urae.evaluation.metrics.repetition import repetition
 from urae.evaluation.metrics.seams import grid, stripes
 from urae.evaluation.metrics.texture import (
     compression_ratio,
@@ -29,6 +31,7 @@ __all__ = [
     "cmmd",
     "compression_ratio",
     "consistency",
+    "detail",
     "flatness",
     "frechet",
     "glcm_entropy",
@@ -38,6 +41,8 @@ __all__ = [
     "metric_named",
     "metrics_table",
     "psnr",
+    "relative_detail",
+    "repetition",
     "spectrum_slope",
     "stripes",
 ]

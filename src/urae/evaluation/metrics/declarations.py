@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from urae.evaluation.detail import detail
 from urae.evaluation.metrics import clip, hps, inception, iqa, lpips, mini
+from urae.evaluation.metrics.detail import detail
 from urae.evaluation.metrics.distances import cmmd, frechet, kid
 from urae.evaluation.metrics.fidelity import consistency, psnr
 from urae.evaluation.metrics.metric import Metric, plain
+from urae.evaluation.metrics.repetition import repetition
 from urae.evaluation.metrics.seams import grid, stripes
 from urae.evaluation.metrics.texture import (
     compression_ratio,
@@ -15,7 +16,6 @@ from urae.evaluation.metrics.texture import (
     glcm_score,
     spectrum_slope,
 )
-from urae.evaluation.repetition import repetition
 from urae.evaluation.table import escape_markdown
 
 __all__ = ["METRICS", "metric_named", "metrics_table"]
@@ -24,7 +24,8 @@ ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
 """With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""
 INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
 CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
-NON_COMMERCIAL = "pyiqa PolyForm Noncommercial"
+CLIP_LICENCE = "MIT, by OpenAI's repository; the model's page states none"
+NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
 MINIATURE = "the miniature's recogniser, shipped"
 
 _ALL = [
@@ -99,7 +100,7 @@ _ALL = [
         sees="the whole picture at 336 px",
         paper="Jayasumana et al. 2024",
         weights="folder of openai/clip-vit-large-patch14-336",
-        licence="MIT",
+        licence=CLIP_LICENCE,
         open=clip.open_cmmd,
         distance=cmmd,
     ),
@@ -112,7 +113,7 @@ _ALL = [
         sees="the whole picture at full size",
         paper="Zhang et al. 2018",
         weights="safetensors file of trunk and heads",
-        licence="BSD",
+        licence="heads BSD-2-Clause, trunk torchvision's BSD-3-Clause",
         open=lpips.open_lpips,
     ),
     Metric(
@@ -139,14 +140,14 @@ _ALL = [
     ),
     Metric(
         name="clip",
-        says="agreement with the prompt, 100 times the cosine (CLIPScore)",
+        says="agreement with the prompt: CLIPScore, 100 times the cosine where its paper has 2.5 times",
         direction="higher",
         range="0 to 100",
         needs="prompt",
         sees="the middle square at 224 px; 77 tokens of the prompt",
         paper="Hessel et al. 2021",
         weights=CLIP_LARGE,
-        licence="MIT",
+        licence=CLIP_LICENCE,
         digits=2,
         open=clip.open_clip_score,
     ),
@@ -159,7 +160,7 @@ _ALL = [
         sees="the middle square at 224 px; 77 tokens of the prompt",
         paper="Kirstain et al. 2023",
         weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
-        licence="MIT",
+        licence="none stated, by page or repository; the CLIP-H that it began from is MIT",
         digits=2,
         open=clip.open_pickscore,
     ),
@@ -198,7 +199,7 @@ _ALL = [
         sees="the whole picture at full size",
         paper="Agnolucci et al. 2024",
         weights="torch hub folder with pyiqa's files",
-        licence=f"{NON_COMMERCIAL}, CC BY-NC 4.0",
+        licence=f"{NON_COMMERCIAL}; QualiCLIP CC BY-NC 4.0",
         digits=4,
         open=iqa.open_iqa("qualiclip"),
     ),

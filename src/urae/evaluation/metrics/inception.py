@@ -77,11 +77,12 @@ def open_crops(weights: Weights | None, options: Options) -> InceptionReader:
 
 
 def resized(image: Image.Image, side: int) -> np.ndarray:
-    """(3, side, side) float32 gray levels: each channel by Pillow's antialiased bicubic filter, without rounding
-    (Parmar et al., 2022, "clean")."""
+    """(3, side, side) float32 gray levels within [0, 255]: each channel by Pillow's antialiased bicubic filter, without
+    rounding (Parmar et al., 2022, "clean")."""
     channels = np.moveaxis(np.asarray(image, dtype=np.float32), 2, 0)
     small = [Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
-    return np.stack([np.asarray(channel, dtype=np.float32) for channel in small])
+    # The filter overshoots at edges.
+    return np.stack([np.asarray(channel, dtype=np.float32) for channel in small]).clip(0, 255)
 
 
 def inception_features(pixels: Tensor, tensors: dict[str, Tensor]) -> Tensor:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,12 @@ class IqaReader:
 
     @cached_property
     def metric(self) -> Any:
-        # pyiqa decides where its files are when it is imported.
+        # pyiqa decides where its files are when it is imported, once for all.
+        if "pyiqa" in sys.modules and Path(torch.hub.get_dir()) != self.weights.path:
+            raise ValueError(
+                f"{self.name} has its weights in {self.weights.path}, and pyiqa already reads {torch.hub.get_dir()}: "
+                "give one folder for all of its metrics"
+            )
         torch.hub.set_dir(str(self.weights.path))
         return importlib.import_module("pyiqa").create_metric(self.name, device=self.device)
 

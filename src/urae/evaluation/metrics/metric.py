@@ -74,7 +74,7 @@ class Metric:
     weights: str = ""
     """Which file or folder holds the weights; empty for a metric without."""
     licence: str = ""
-    """Of the weights, and of code that a user installs."""
+    """Of the weights, and of code that a user installs, as their own pages have it (November 2026)."""
     digits: int = 3
     """Decimals shown."""
     distance: Distance | None = None

@@ -21,8 +21,9 @@ from urae.errors import BadFile
 
 __all__ = ["Weights"]
 
-SUFFIXES = (".json", ".pt", ".pth", ".safetensors", ".txt")
-"""What of a folder decides a result. The pickles are those of pyiqa, which reads them itself."""
+SUFFIXES = (".jinja", ".json", ".model", ".pt", ".pth", ".safetensors", ".txt")
+"""What of a folder decides a result: weights, settings, vocabularies, and the words around a question. The pickles are
+those of pyiqa, which reads them itself."""
 
 
 @dataclass(frozen=True)

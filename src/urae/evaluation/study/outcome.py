@@ -126,6 +126,8 @@ class Outcome:
     """Those who voted."""
     choices: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Item -> aspect -> candidate -> votes."""
+    confidence: float
+    """Of every interval."""
 
     def to_json(self) -> str:
         """All of it."""
@@ -163,6 +165,7 @@ def count_votes(study: Study, *, confidence: float = CONFIDENCE, seed: int = 0) 
         },
         raters=tuple(_summary(name, given, name in submitted) for name, given in _grouped(votes).items()),
         choices=_choices(study, votes),
+        confidence=confidence,
     )
 
 

@@ -31,7 +31,7 @@ SIDE = 240
 """Pixels of the pictures on the page."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 NOTE = (
-    "Intervals are of 95%, over other raters and other prompts (both drawn anew). A bold candidate is really better "
+    "Intervals are of {confidence:.0%}, over other raters and other prompts (both drawn anew). A bold candidate is really better "
     "than every other: interval, sign test over prompts and sign test over raters all say so, after Holm's "
     "correction over the pairs."
 )
@@ -51,7 +51,7 @@ def write_report(study: Study, outcome: Outcome, out: Path | str) -> list[Path]:
 
 def to_markdown(outcome: Outcome) -> str:
     """A page or two."""
-    parts = [f"# {escape(outcome.title)}", _summary(outcome), NOTE]
+    parts = [f"# {escape(outcome.title)}", _summary(outcome), _note(outcome)]
     for aspect in outcome.aspects.values():
         parts += [f"## {escape(aspect.title)}", _standings(aspect), _preferences(aspect), *_sentences(aspect)]
     return "\n\n".join([*parts, "## Raters", _raters(outcome)]) + "\n"
@@ -68,7 +68,7 @@ def to_html(study: Study, outcome: Outcome) -> str:
     return environment.get_template("report.html.j2").render(
         outcome=outcome,
         summary=_summary(outcome),
-        note=NOTE,
+        note=_note(outcome),
         sentences={name: _sentences(aspect) for name, aspect in outcome.aspects.items()},
         items=[study.item[item] for item in outcome.choices],
         thumbnails={
@@ -111,6 +111,10 @@ def _summary(outcome: Outcome) -> str:
         f"them done, on {outcome.num_items} sets of {len(outcome.candidates)} pictures of {outcome.num_prompts} "
         "prompts."
     )
+
+
+def _note(outcome: Outcome) -> str:
+    return NOTE.format(confidence=outcome.confidence)
 
 
 def _standings(aspect: AspectOutcome) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from urae.evaluation.columns import Chosen, check, choose
-from urae.evaluation.features import FeatureCache, feature_key
+from urae.evaluation.features import FeatureCache, feature_key, versions
 from urae.evaluation.metrics import Options
 from urae.evaluation.pictures import Picture, Pictures, Prompts, Sample, as_candidates, collect
 from urae.evaluation.statistics import Comparison, adjusted, by_prompt, compare
@@ -31,7 +31,6 @@ __all__ = ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"]
 
 DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
 """What needs nothing but the pictures."""
-PACKAGES = ("urae", "torch", "transformers", "numpy", "pillow")
 
 
 def evaluate(
@@ -186,7 +185,7 @@ class Evaluation:
             "reads": c.reader.identity,
             "num_pictures": {name: len(samples) for name, samples in self.candidates.items()},
             "seed": self.seed,
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": {"urae": importlib.metadata.version("urae"), **versions()},
         }
         if c.weights:
             details |= {"weights": c.weights.path.name, "weights_sha256": c.weights.sha256}
