@@ -6,13 +6,15 @@ launch` each process takes its share. Of the text encoders and the VAE only thos
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -25,12 +27,12 @@ from urae.backbones import backbone_of
 from urae.data.cache import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
 from urae.data.compact import small
 from urae.data.encode import EncodingPlan, choose_encoding, free_memory, plan_encoding
-from urae.data.image import assign_buckets, load_pixels
+from urae.data.image import assign_buckets, cropped, decode_image, read_bytes
 from urae.data.manifest import read_records
 from urae.data.placement import placed
 from urae.data.processes import gathered, on_main, share
 from urae.data.progress import Progress
-from urae.data.record import content_hash
+from urae.data.record import Record
 from urae.data.store import Folder, part_name, serialized
 from urae.errors import BadFile, StaleCache, UraeError
 from urae.resolution import Size, check_size
@@ -103,64 +105,84 @@ def make_cache(
 
     Entries that are there already and belong to this data and pipeline are kept. Images that cannot be read are
     named at the end, in a `BadFile`, when all others are done; the cache is unfinished then. Raises `StaleCache`
-    if `out` was made at another size, by other weights or in another form, `ValueError` for images too small.
+    if `out` was made at another size, by other weights or in another form, `ValueError` for images too small. Waits
+    while another run makes the same cache.
     """
-    started = time.perf_counter()
     device = torch.device(device) if device else pipe.vae.device
     # One process looks at data and weights: reading terabytes once is enough.
-    plan, root = on_main(
-        lambda: _planned(
-            pipe,
-            source,
-            Path(out),
-            size=size,
-            asked=encoding,
-            form=form,
-            free=min(memory, free_memory(device)),
+    records, root, header = on_main(
+        lambda: _asked(
+            pipe, source, size=size, encoding=encoding, form=form, free=min(memory, free_memory(device))
         )
     )
-    work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
-    num_embedded = work.embed()
-    encoding_started = time.perf_counter()
-    num_encoded = work.encode()
-    work.finish()
-    ended = time.perf_counter()
-    on_main(lambda: _write_records(plan))
-    return CacheReport(
-        cache=plan,
-        num_encoded=sum(gathered([num_encoded])),
-        num_embedded=sum(gathered([num_embedded])),
-        num_bytes=on_main(lambda: _num_bytes(plan)),
-        seconds=ended - started,
-        encoding_seconds=ended - encoding_started,
-    )
+    with _alone(Path(out)):
+        started = time.perf_counter()
+        plan = on_main(lambda: _planned(records, header, Path(out), free_to_choose=encoding == "auto"))
+        work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
+        num_embedded = work.embed()
+        encoding_started = time.perf_counter()
+        num_encoded = work.encode()
+        work.finish()
+        ended = time.perf_counter()
+        on_main(lambda: _folder(plan).write_text("records.jsonl", _lines(plan)))
+        return CacheReport(
+            cache=plan,
+            num_encoded=sum(gathered([num_encoded])),
+            num_embedded=sum(gathered([num_embedded])),
+            num_bytes=on_main(lambda: _num_bytes(plan)),
+            seconds=ended - started,
+            encoding_seconds=ended - encoding_started,
+        )
 
 
-def _planned(
-    pipe: Any, source: str | Path, out: Path, *, size: int, asked: str, form: str, free: float
-) -> tuple[Cache, Path]:
-    """The cache as it will be, its folder claimed for it, and the folder that its images are relative to."""
+def _asked(
+    pipe: Any, source: str | Path, *, size: int, encoding: str, form: str, free: float
+) -> tuple[list[Record], Path, dict[str, Any]]:
+    """What is to be cached, the folder that its images are relative to, and the cache's header."""
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
     records, root = read_records(source)
     buckets = [bucket for _, bucket in assign_buckets(records, size)]
+    chosen = choose_encoding(pipe.vae, buckets, asked=encoding, free=free)
+    header = {"size": size, "identity": identity_of(pipe), "encoding": chosen}
+    return records, root, {**header, "form": form, "source": str(source)}
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Wait until no other run makes the cache in this folder, and keep others waiting: two trainings that start
+    together on new data would encode all of it twice, into each other's files."""
+    if not PartialState().is_main_process:
+        yield  # and waits for the main process at the next step that they do together
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Progress("", total=0).say(f"another run is making {out}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _planned(records: list[Record], header: dict[str, Any], out: Path, *, free_to_choose: bool) -> Cache:
+    """The cache as it will be, its folder claimed for it."""
     there = header_of(Folder(out)) if (out / "cache.json").is_file() else {}
-    encoding = choose_encoding(pipe.vae, buckets, asked=asked, free=free)
-    if asked == "auto":
-        encoding = there.get("encoding", encoding)
-    header = {
-        "size": size,
-        "identity": identity_of(pipe),
-        "encoding": encoding,
-        "form": form,
-        "source": str(source),
-    }
-    _claim(out, header, there)
-    return cache_of(records, Folder(out), header), root
+    if free_to_choose:
+        header = header | {"encoding": there.get("encoding", header["encoding"])}
+    _check_same(out, header, there)
+    plan = cache_of(records, Folder(out), header)
+    (out / "entries").mkdir(exist_ok=True)
+    listed = out / "records.jsonl"
+    # While the list stays as it is, so does the cache for those who read it: damaged entries alone are made anew.
+    if listed.is_file() and listed.read_text(encoding="utf-8") != _lines(plan):
+        listed.unlink()
+    Folder(out).write_text("cache.json", json.dumps({"format": FORMAT, **header}, indent=2))
+    return plan
 
 
-def _claim(out: Path, header: dict[str, Any], there: dict[str, Any]) -> None:
+def _check_same(out: Path, header: dict[str, Any], there: dict[str, Any]) -> None:
     differing = [
         name for name in ("size", "identity", "encoding", "form") if there and there[name] != header[name]
     ]
@@ -170,14 +192,10 @@ def _claim(out: Path, header: dict[str, Any], there: dict[str, Any]) -> None:
             f"({there['size']} px, {there['encoding']}, {there['form']}; asked for {header['size']} px, "
             f"{header['encoding']}, {header['form']}): choose another folder or delete it"
         )
-    (out / "entries").mkdir(parents=True, exist_ok=True)
-    (out / "records.jsonl").unlink(missing_ok=True)
-    Folder(out).write_text("cache.json", json.dumps({"format": FORMAT, **header}, indent=2))
 
 
-def _write_records(made: Cache) -> None:
-    lines = (json.dumps(asdict(entry.record)) for entry in made.entries)
-    _folder(made).write_text("records.jsonl", "".join(f"{line}\n" for line in lines))
+def _lines(made: Cache) -> str:
+    return "".join(f"{json.dumps(asdict(entry.record))}\n" for entry in made.entries)
 
 
 def _num_bytes(made: Cache) -> int:
@@ -199,6 +217,10 @@ class _Part:
 
     entry: Entry
     part: str
+
+    @property
+    def name(self) -> str:
+        return part_name(self.entry.record.id, self.part)
 
 
 class _Work:
@@ -257,18 +279,28 @@ class _Work:
             )
 
     def _missing(self, parts: Callable[[Entry], Any]) -> list[_Part]:
-        candidates = [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
-        return [item for item in candidates if not self._holds(item)]
-
-    def _holds(self, item: _Part) -> bool:
-        name = part_name(item.entry.record.id, item.part)
-        return self.folder.holds(name, item.entry.keys[item.part], verify=self.verify)
+        items = [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
+        there = [item for item in items if self.folder.file(item.name).exists()]
+        kept = set()
+        with self._progress("reading what is there", there if self.verify else []) as progress:
+            for item in there:
+                if self.folder.holds(item.name, item.entry.keys[item.part], verify=self.verify):
+                    kept.add(item.name)
+                progress.advance()
+        return [item for item in items if item.name not in kept]
 
     def _pixels(self, item: _Part) -> Tensor:
-        file = self.root / item.entry.record.file
-        if content_hash(file) != item.entry.record.id:
+        record, file = item.entry.record, self.root / item.entry.record.file
+        content = read_bytes(file)
+        if hashlib.sha256(content).hexdigest() != record.id:
             raise StaleCache(f"{file} is not the image that the manifest names: make the manifest again")
-        return load_pixels(file, item.entry.bucket)
+        image = decode_image(content, name=file)
+        if image.size != record.size:
+            raise StaleCache(
+                f"{file} has {image.width}x{image.height} px, not the {record.size[0]}x{record.size[1]} that the "
+                "manifest names: make the manifest again"
+            )
+        return cropped(image, item.entry.bucket, name=file)
 
     def _plans(self, missing: list[_Part]) -> dict[Size, EncodingPlan]:
         free = min(self.memory, free_memory(self.device))
@@ -287,11 +319,11 @@ class _Work:
     def _write(self, item: _Part, tensors: dict[str, Tensor]) -> None:
         stored = small(tensors) if self.plan.form == "small" else tensors
         data = serialized(stored, key=item.entry.keys[item.part])
-        self.folder.write_entry(part_name(item.entry.record.id, item.part), data)
+        self.folder.write_entry(item.name, data)
 
-    def _progress(self, doing: str, missing: list[_Part]) -> Progress:
-        show = bool(missing) and PartialState().is_main_process
-        return Progress(f"{doing} at {self.plan.size} px", total=len(missing), show=show)
+    def _progress(self, doing: str, items: list[_Part]) -> Progress:
+        show = bool(items) and PartialState().is_main_process
+        return Progress(f"{doing} at {self.plan.size} px", total=len(items), show=show)
 
 
 def _ahead(load: Callable[[_Part], Tensor], items: Sequence[_Part]) -> Iterator[tuple[_Part, Future[Tensor]]]:

@@ -123,6 +123,7 @@ def encoding_need(vae: Any, size: Size, way: Way) -> int:
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # else what torch keeps of a module that has left counts as used
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
 

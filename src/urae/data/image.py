@@ -2,8 +2,8 @@
 
 One decoder serves every reader. It turns an image as its EXIF says, takes 16 bits to 8, converts CMYK and colour
 profiles to sRGB, and refuses by a named reason what has no single right reading: transparent and animated
-images, damaged files, CMYK without a profile. Only the formats listed here are tried, so that a file that calls
-itself a photograph does not reach the decoders of rarer ones.
+images, damaged files, CMYK without a profile, high dynamic range. Only the formats listed here are tried, so that a
+file that calls itself a photograph does not reach the decoders of rarer ones.
 
 Images are never enlarged: what a small one lacks, training would teach the model to leave out.
 """
@@ -11,20 +11,22 @@ Images are never enlarged: what a small one lacks, training would teach the mode
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from urae.data.manifest import listed
-from urae.data.record import UNREADABLE, Record
+from urae.data.record import UNREADABLE, Record, read_file
 from urae.errors import BadFile
 from urae.resolution import PIXELS_PER_TOKEN, Size, buckets, nearest_bucket
 
@@ -33,8 +35,10 @@ __all__ = [
     "Unreadable",
     "assign_buckets",
     "cover_scale",
+    "cropped",
     "decode_image",
     "load_pixels",
+    "read_bytes",
     "read_image",
     "training_buckets",
 ]
@@ -54,9 +58,15 @@ UNREADABLE_REASONS = {
 }
 """Why an image file is refused: name -> what is said of the file."""
 
+SRGB_GAMMA = 1 / 2.2
+SRGB_PRIMARIES = (1, 2)
+SRGB_TRANSFERS = (1, 2, 6, 13, 14, 15)
+"""Numbers of ITU-T H.273: BT.709 or not specified; and the functions that viewers show like sRGB's."""
+HEADERS = 2**16
+"""Bytes at a file's beginning in which they stand."""
+
 LEVELS_OF_ROUNDING = 2
 """A profile that moves no colour by more is sRGB under another name, and pixels stay as they are."""
-
 
 OPAQUE = 250
 """Alpha from which on a pixel has its own colour, whatever lies behind it, but for 2%."""
@@ -70,7 +80,11 @@ class Unreadable(BadFile):
         remedy = "put it on a background first" if reason == "transparent" else "replace or remove it"
         said = UNREADABLE_REASONS[reason] + (f" ({detail})" if detail else "")
         super().__init__(f"{name} {said}: {remedy}")
-        self.reason, self.detail = reason, detail
+        self.name, self.reason, self.detail = str(name), reason, detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels between processes, and would be made anew from its message alone.
+        return type(self), (self.name, self.reason, self.detail)
 
 
 def training_buckets(size: int) -> list[Size]:
@@ -98,18 +112,33 @@ def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, S
 
 
 def load_pixels(path: Path, bucket: Size) -> Tensor:
-    """The image as pixels (3, H, W) in [-1, 1] of the bucket's size. Raises `Unreadable`."""
-    cropped = np.asarray(_cover(read_image(path), bucket), dtype=np.float32)
-    return torch.from_numpy(cropped / 127.5 - 1).permute(2, 0, 1)
+    """The image as pixels (3, H, W) in [-1, 1] of the bucket's size. Raises `Unreadable`, and `ValueError` for
+    one that would have to be enlarged."""
+    return cropped(read_image(path), bucket, name=path)
 
 
 def read_image(path: Path) -> Image.Image:
     """The image in this file: upright, 8-bit sRGB. Raises `Unreadable`."""
+    return decode_image(read_bytes(path), name=path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an image file. Raises `Unreadable` where there are none to be had."""
     try:
-        content = path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise Unreadable(path, "missing", error.strerror or "") from error
-    return decode_image(content, name=path)
+
+
+def cropped(image: Image.Image, bucket: Size, *, name: object) -> Tensor:
+    """A decoded image as `load_pixels` returns it. `name` stands for it in a `ValueError`."""
+    if cover_scale(image.size, bucket) > 1:
+        raise ValueError(
+            f"{name} has {image.width}x{image.height} px, too few for {bucket[0]}x{bucket[1]}, and none is ever "
+            "enlarged: remove it or take a smaller size"
+        )
+    values = np.asarray(_cover(image, bucket), dtype=np.float32)
+    return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1)
 
 
 def decode_image(content: bytes, *, name: object) -> Image.Image:
@@ -165,10 +194,37 @@ def _decoded(content: bytes, name: object) -> Image.Image:
         num_frames = getattr(file, "n_frames", 1)
         if file.format != "MPO" and num_frames > 1:
             raise Unreadable(name, "animated", f"{num_frames} frames")
+        _check_colours(file, content, name)
         file.verify()  # PNG's checksums, which decoding passes over.
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         file.load()
         return _in_srgb(_opaque(ImageOps.exif_transpose(file), name), name)
+
+
+def _check_colours(file: Image.Image, content: bytes, name: object) -> None:
+    """Refuse what Pillow shows in other colours than the file means, and says nothing of it."""
+    white_is_zero = file.format == "TIFF" and file.getexif().get(ExifTags.Base.PhotometricInterpretation) == 0
+    if white_is_zero and file.mode.startswith("I;16"):
+        raise Unreadable(name, "depth", "16 bits in which zero is white")
+    if "icc_profile" in file.info:
+        return
+    gamma = file.info.get("gamma", SRGB_GAMMA)
+    if "srgb" not in file.info and abs(gamma / SRGB_GAMMA - 1) > 0.05:
+        raise Unreadable(name, "colours", f"values to the power of {gamma:g}")
+    primaries, transfer = _code_points(content)
+    if primaries not in SRGB_PRIMARIES or transfer not in SRGB_TRANSFERS:
+        raise Unreadable(name, "colours", f"primaries {primaries}, transfer {transfer} of ITU-T H.273")
+
+
+def _code_points(content: bytes) -> tuple[int, int]:
+    """Primaries and transfer function by their numbers in ITU-T H.273, as an AVIF or PNG file names them: those of
+    its `nclx` box or `cICP` chunk. Where there is none both are unspecified, 2."""
+    box, chunk = content.find(b"colrnclx", 0, HEADERS), content.find(b"\0\0\0\4cICP", 0, HEADERS)
+    if content[4:12] == b"ftypavif" and box >= 0:
+        return struct.unpack_from(">HH", content, box + 8)
+    if content.startswith(b"\x89PNG") and chunk >= 0:
+        return content[chunk + 8], content[chunk + 9]
+    return 2, 2
 
 
 def _begins_like_one(content: bytes) -> bool:

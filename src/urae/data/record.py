@@ -6,19 +6,22 @@ was cached for the old one is not used for it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
+import re
 import struct
 import zlib
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image
 
 from urae.errors import BadFile
 
-__all__ = ["CAPTION_KINDS", "UNREADABLE", "Record", "content_hash"]
+__all__ = ["CAPTION_KINDS", "UNREADABLE", "Record", "content_hash", "read_file", "read_span", "seen_size"]
 
 CAPTION_KINDS = ("original", "detailed")
 """The caption that the image came with, and a detailed one by a captioning model (paper, Sec. 4.1)."""
@@ -33,6 +36,9 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises on bytes that are no image."""
+
+MOST_BYTES = 2**31
+"""Of an image file: the largest picture that is decoded has less in 16 bits and four channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,7 @@ class Record:
         """The record of an image that stands, or will stand, at `file`. `name` stands for it in a `BadFile`."""
         try:
             with Image.open(io.BytesIO(content)) as image:
-                size = _seen_size(image)
+                size = seen_size(image)
         except UNREADABLE as error:
             raise BadFile(f"{name} cannot be read as an image ({error}): replace or remove it") from error
         digest = hashlib.sha256(content).hexdigest()
@@ -106,13 +112,39 @@ class Record:
                 f"{', '.join(sorted(known - required))}, got {', '.join(sorted(values))}"
             )
         width, height = values["size"]
-        return cls(**{**values, "size": (width, height)})
+        record = cls(**{**values, "size": (width, height)})
+        _check_names(record)
+        return record
 
 
-def _seen_size(image: Image.Image) -> tuple[int, int]:
+def _check_names(record: Record) -> None:
+    """A manifest may be a stranger's: with other ids and files, what is read and written would lie anywhere."""
+    if not re.fullmatch(r"[0-9a-f]{64}", record.id):
+        raise ValueError(f"the id is {record.id!r}: expected 64 hexadecimal digits, the SHA-256 of the file")
+    path = PurePosixPath(record.file)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"the file is {record.file!r}: expected a path in the manifest's folder or below it")
+
+
+def seen_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height, px, of an opened image when it is upright."""
     width, height = image.size
-    lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (height, width) if lies_on_its_side else (width, height)
+    # Pillow turns a TIFF itself, and says its size accordingly.
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file. `OSError` for one that cannot be read, or has more than any image."""
+    with path.open("rb") as file:
+        return read_span(file, os.fstat(file.fileno()).st_size)
+
+
+def read_span(file: BinaryIO, length: int) -> bytes:
+    """The next bytes of a file, if an image may have so many."""
+    if length > MOST_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return file.read(length)
 
 
 def content_hash(path: Path) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from urae.data.record import read_file, read_span
+
 __all__ = ["Place", "Span", "WholeFile"]
 
 
@@ -13,7 +15,7 @@ class Place(Protocol):
     """Where the bytes of an image lie."""
 
     def read(self) -> bytes:
-        """The bytes. Raises `OSError` where they are not there any more."""
+        """The bytes. Raises `OSError` where they are not there any more, or too many for an image."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class WholeFile:
     path: Path
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        return read_file(self.path)
 
 
 @dataclass(frozen=True)
@@ -37,4 +39,4 @@ class Span:
     def read(self) -> bytes:
         with self.path.open("rb") as file:
             file.seek(self.start)
-            return file.read(self.length)
+            return read_span(file, self.length)
