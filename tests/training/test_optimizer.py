@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from prodigyopt import Prodigy
 
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 
@@ -40,3 +41,30 @@ def test_prodigy_has_the_references_settings(recipe):
 def test_making_an_optimizer_prints_nothing(recipe, capsys):
     make_optimizer([torch.nn.Parameter(torch.ones(2))], recipe(optimizer="prodigy", lr=1.0))
     assert capsys.readouterr().out == ""
+
+
+def test_prodigy_is_prodigyopts_to_the_last_bit(recipe):
+    """With parameters that start at zero, one without gradients, and a step whose gradients are all zero."""
+    made = recipe(optimizer="prodigy", lr=1.0)
+    settings = {"betas": made.betas, "weight_decay": made.weight_decay}
+    starts = [torch.randn(5, 3, generator=torch.Generator().manual_seed(7)), torch.zeros(4, 2), torch.ones(3)]
+    runs = []
+    for kind in (
+        lambda them: Prodigy(them, use_bias_correction=True, safeguard_warmup=True, **settings),
+        None,
+    ):
+        parameters = [torch.nn.Parameter(start.clone()) for start in starts]
+        optimizer = kind(parameters) if kind else make_optimizer(parameters, made)
+        for step in range(40):
+            for number, parameter in enumerate(parameters[:2]):
+                generator = torch.Generator().manual_seed(100 * step + number)
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = (parameter.detach() - 3 + 0.1 * noise) * (step != 0)
+            optimizer.step()
+        runs.append((parameters, optimizer_state(optimizer)))
+    (theirs, (their_tensors, their_rest)), (ours, (tensors, rest)) = runs
+    assert all(torch.equal(one, other) for one, other in zip(theirs, ours, strict=True))
+    assert rest == their_rest
+    assert tensors.keys() == their_tensors.keys()
+    assert all(torch.equal(tensors[name], their_tensors[name]) for name in tensors)
+    assert step_size(optimizer) > 1e-5

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from prodigyopt import Prodigy
 from torch import Tensor, nn
 
+from urae.training.prodigy import ProdigyAtOnce
 from urae.training.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "load_optimizer", "make_optimizer", "optimizer_state", "step_size"]
@@ -19,7 +19,7 @@ __all__ = ["OPTIMIZERS", "load_optimizer", "make_optimizer", "optimizer_state", 
 def _prodigy(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """Prodigy with the reference's settings: bias correction and safeguarded warm-up."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what weight_decay says anyway
-        return Prodigy(
+        return ProdigyAtOnce(
             parameters,
             lr=recipe.lr,
             betas=recipe.betas,
