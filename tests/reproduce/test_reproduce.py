@@ -7,7 +7,7 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from judge_server import failure, oracle, running
+from judge_server import completion, failure, oracle, running
 from plan_material import IDS, write_plan
 
 from tiny_stock import save_pixart
@@ -120,6 +120,28 @@ def test_a_judges_preferences_are_of_the_row_that_is_compared_with(tmp_path):
     assert result.numbers["Dark", "overall"] == Number(value=100, low=100, high=100, digits=1)
     assert ("Bright", "overall") not in result.numbers
     assert "Bright is preferred to the row" in result.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("score", "1 scores could not be read; their prompts are left out"),
+        ("pair", "1 pairs have an answer that could not be read, and are left out"),
+    ],
+)
+def test_answers_that_could_not_be_read_are_told(tmp_path, kind, told):
+    """Of one prompt in one aspect, where the darker picture comes first."""
+
+    def behaviour(asked):
+        refused = "a wall, p3" in asked.text and "Beauty" in asked.text and asked.brightness() < 100
+        return completion("I would rather not.") if refused else oracle(asked)
+
+    with running(behaviour) as server:
+        file, inputs = judged(tmp_path, kind, **{"judge.base_url": server.url})
+        result = reproduce(read_plan(file, inputs), tmp_path / "out")
+    assert told in result.to_markdown()
+    # Five prompts are left, too few for a number.
+    assert {column for row, column in result.numbers if row == "Dark"} == {"overall"}
 
 
 def test_the_command_shows_the_cost_and_takes_no_for_an_answer(tmp_path):

@@ -2,8 +2,8 @@
 
 A key is a hash of everything that the numbers depend on: the picture's bytes, the metric's variant and weights, the
 prompt or the reference where it reads one, the source of the metrics themselves, and the versions of the packages that
-compute for them, so that no change can go unseen. Each entry is a safetensors file of its own, written whole or not at all, so that runs may be killed,
-repeated and run side by side.
+compute for them, so that no change can go unseen. Each entry is a safetensors file of its own, written whole or not at
+all, so that runs may be killed, repeated and run side by side.
 """
 
 from __future__ import annotations

@@ -187,6 +187,8 @@ def test_a_clear_winner_is_marked(drawn, tmp_path):
     assert not outcome.aspects["overall"].standings["blurred"].best
     assert outcome.aspects["overall"].preferences[0].real
     assert "| **sharp** | 48 | 100.0% | [100.0%, 100.0%] |" in to_markdown(outcome)
+    assert "Intervals are of 95%" in to_markdown(outcome)
+    assert "Intervals are of 80%" in to_markdown(count_votes(two, confidence=0.8))
     # Among three pairs, six prompts that all agree are p = 0.031 x 3: not enough after the correction.
     assert not count_votes(study).aspects["overall"].standings["sharp"].best
 

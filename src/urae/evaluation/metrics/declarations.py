@@ -24,9 +24,9 @@ ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
 """With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""
 INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
 CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
-CLIP_LICENCE = "MIT, by OpenAI's repository; the model's page states none"
+CLIP_LICENCE = "MIT (the repository; the model's page states none)"
 NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
-MINIATURE = "the miniature's recogniser, shipped"
+MINIATURE = "shipped with urae"
 
 _ALL = [
     Metric(
@@ -160,7 +160,7 @@ _ALL = [
         sees="the middle square at 224 px; 77 tokens of the prompt",
         paper="Kirstain et al. 2023",
         weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
-        licence="none stated, by page or repository; the CLIP-H that it began from is MIT",
+        licence="none stated; the CLIP-H that it began from is MIT",
         digits=2,
         open=clip.open_pickscore,
     ),
@@ -366,16 +366,12 @@ def metrics_table() -> str:
     better = {"higher": "↑", "lower": "↓", "neither": ""}
     needs = {"picture": "", "prompt": "prompt", "pair": "its reference", "set": "reference set"}
     lines = [
-        "| metric | | says | range | sees of a 2K or 4K picture | needs | paper |",
-        "|---|---|---|---|---|---|---|",
+        "| metric | | says | range | sees of a 2K or 4K picture | needs | licence | paper |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for metric in METRICS.values():
-        wanted = "; ".join(filter(None, [needs[metric.needs], _weights(metric)]))
-        cells = [metric.says, metric.range, metric.sees, wanted, metric.paper]
+        wanted = "; ".join(filter(None, [needs[metric.needs], metric.weights]))
+        cells = [metric.says, metric.range, metric.sees, wanted, metric.licence, metric.paper]
         texts = " | ".join(escape_markdown(cell) for cell in cells)
         lines.append(f"| `{metric.name}` | {better[metric.direction]} | {texts} |")
     return "\n".join(lines) + "\n"
-
-
-def _weights(metric: Metric) -> str:
-    return f"{metric.weights} ({metric.licence})" if metric.weights else metric.licence

@@ -31,8 +31,8 @@ SIDE = 240
 """Pixels of the pictures on the page."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 NOTE = (
-    "Intervals are of {confidence:.0%}, over other raters and other prompts (both drawn anew). A bold candidate is really better "
-    "than every other: interval, sign test over prompts and sign test over raters all say so, after Holm's "
+    "Intervals are of {confidence:.0%}, over other raters and other prompts (both drawn anew). A bold candidate is "
+    "really better than every other: interval, sign test over prompts and sign test over raters all say so, after Holm's "
     "correction over the pairs."
 )
 
