@@ -148,6 +148,17 @@ def test_a_wrong_type_is_named_with_the_right_one(recipe, key, value, message):
         ({"teacher_guidance": 3.5}, "no effect at distill_weight 0"),
         ({"validate_every": 5}, "validate_every=5 and num_validation=0 need each other"),
         ({"sample_every": 5}, "sample_every=5 needs sample_prompts"),
+        ({"swap_blocks": -1}, "swap_blocks is -1: expected 0 or more"),
+        ({"swap_blocks": 2}, "swap_blocks saves nothing at gradient_checkpointing=false"),
+        ({"offload_activations": True}, "offload_activations saves nothing at gradient_checkpointing=false"),
+        (
+            {"swap_blocks": 2, "gradient_checkpointing": "full", "compile": True},
+            "swap_blocks is 2 and compiled blocks hold their weights: expected 0 with compile=true",
+        ),
+        (
+            {"offload_activations": True, "gradient_checkpointing": "attention", "compile": True},
+            "compiled blocks keep the results of attention themselves",
+        ),
     ],
 )
 def test_values_out_of_range_and_without_effect_are_refused(recipe, change, message):

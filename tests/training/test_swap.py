@@ -8,6 +8,7 @@ from test_placement import inputs
 from torch import Tensor
 
 from urae.adapters import Full, Lora, Minor, attach
+from urae.backbones.quantised import quantised
 from urae.training.carrier import Carrier
 from urae.training.placement import gradient_checkpointing
 from urae.training.swap import repeated_blocks, spread, swapped_blocks
@@ -142,3 +143,20 @@ def test_more_blocks_than_there_are_are_refused(transformer):
         swapped_blocks(transformer, 6, Carrier(CPU)),
     ):
         pass
+
+
+def test_quantised_weights_are_swapped_as_they_are_stored(transformer):
+    attached = attach(transformer, Lora(rank=2))
+    with quantised(transformer, "nf4"):
+        train(transformer, "full")
+        own = [parameter.grad.clone() for parameter in attached.parameters()]
+        stored = [
+            sum(w.nbytes for w in b.parameters() if w.nbytes >= 512) for b in repeated_blocks(transformer)
+        ]
+        for parameter in attached.parameters():
+            parameter.grad = None
+        carrier = Counted()
+        with swapped_blocks(transformer, 5, carrier, least=512):
+            train(transformer, "full")
+        assert max(stored) <= carrier.most < 2 * max(stored) + 1
+    assert all(torch.equal(a, p.grad) for a, p in zip(own, attached.parameters(), strict=True))

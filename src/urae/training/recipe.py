@@ -112,6 +112,12 @@ class Recipe:
     """What the backward pass computes again to save memory: true or "full" for all inside a block (about a
     third more work), "attention" for all but the results of attention (at 4096 px 7% more), false for nothing.
     No effect on results."""
+    offload_activations: bool = False
+    """Keep what checkpointing keeps in the host's memory, from where it comes back before it is needed. On a GPU;
+    no effect on results."""
+    swap_blocks: int = 0
+    """Blocks whose frozen weights stay in the host's memory and come to the GPU while their block runs; spread
+    over the model. No effect on results."""
     compile: bool = False
     """Compile the transformer's blocks: minutes at the start, then faster steps. Results differ by
     rounding."""
@@ -149,7 +155,7 @@ def _check_ranges(recipe: Recipe) -> None:
         0: (
             *("num_validation", "num_workers", "flow_weight", "distill_weight", "weight_decay", "clip_norm"),
             *("guidance", "teacher_guidance", "sample_guidance"),
-            *("checkpoint_every", "validate_every", "sample_every"),
+            *("checkpoint_every", "validate_every", "sample_every", "swap_blocks"),
         ),
     }
     for least, names in at_least.items():
@@ -193,6 +199,26 @@ def _check_effects(recipe: Recipe) -> None:
         )
     if recipe.sample_every and not recipe.sample_prompts:
         raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")
+    _check_savers(recipe)
+
+
+def _check_savers(recipe: Recipe) -> None:
+    for name in ("offload_activations", "swap_blocks"):
+        if getattr(recipe, name) and not recipe.gradient_checkpointing:
+            raise ValueError(
+                f"{name} saves nothing at gradient_checkpointing=false, where every block holds on to all that it "
+                "computed with: set gradient_checkpointing=full or attention"
+            )
+    if recipe.swap_blocks and recipe.compile:
+        raise ValueError(
+            f"swap_blocks is {recipe.swap_blocks} and compiled blocks hold their weights: expected 0 with "
+            "compile=true, or compile=false"
+        )
+    if recipe.offload_activations and recipe.compile and recipe.gradient_checkpointing == "attention":
+        raise ValueError(
+            "compiled blocks keep the results of attention themselves, out of reach of offload_activations: set "
+            "gradient_checkpointing=full, or compile=false"
+        )
 
 
 def _expect(recipe: Recipe, name: str, holds: bool, expected: str) -> None:

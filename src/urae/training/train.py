@@ -32,9 +32,11 @@ from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.data.placement import placed
 from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
 from urae.training.attention import fastest_attention
+from urae.training.carrier import Carrier
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
+from urae.training.offload import Offload
 from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
@@ -43,6 +45,7 @@ from urae.training.samples import Sampler, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
 from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 from urae.training.step import Objective
+from urae.training.swap import swapped_blocks
 from urae.training.teacher import Teacher, base_teacher, load_teacher, other_teacher
 
 __all__ = ["train"]
@@ -76,9 +79,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         stack.enter_context(policy.on(lean))
         kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
         stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
-        stack.enter_context(
-            gradient_checkpointing(pipe.transformer, recipe.gradient_checkpointing, compiled=recipe.compile)
-        )
+        stack.enter_context(_checkpointing(pipe, recipe, accelerator.device))
         identity = _identity(pipe, recipe, attached, data)
         checkpoint = _checkpoint(recipe, identity)
         loop = Loop(
@@ -154,6 +155,12 @@ def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator:
             f"base_dtype is fp32 but the transformer was loaded as {pipe.transformer.dtype}: "
             "load it with torch_dtype=torch.float32, or set base_dtype=bf16"
         )
+    for name, off in (("offload_activations", "false"), ("swap_blocks", "0")):
+        if getattr(recipe, name) and accelerator.device.type == "cpu":
+            raise ValueError(
+                f"{name} moves what a GPU has no room for to the host's memory, and this run is on a CPU, where that "
+                f"has no effect: set {name}={off}"
+            )
 
 
 @contextmanager
@@ -171,7 +178,7 @@ def _attached(
 ) -> Iterator[Attached]:
     transformer, device = pipe.transformer, accelerator.device
     with ExitStack() as stack:
-        if recipe.base_weights == "as_loaded":
+        if recipe.base_weights == "as_loaded" and not recipe.swap_blocks:
             stack.enter_context(placed(transformer, device))
         stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.default_generator.manual_seed(recipe.seed)  # a Lora starts from random numbers
@@ -181,6 +188,9 @@ def _attached(
         if recipe.base_weights != "as_loaded":
             # Only now: what is decomposed, and what names the base, are the weights before they are rounded.
             stack.enter_context(quantised(transformer, recipe.base_weights, device=device))
+        if recipe.swap_blocks:
+            stack.enter_context(swapped_blocks(transformer, recipe.swap_blocks, Carrier(device)))
+        else:
             stack.enter_context(placed(transformer, device))
         yield attached
 
@@ -192,6 +202,15 @@ def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractC
         num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
         num_images=recipe.batch_size // accelerator.num_processes // recipe.gradient_accumulation,
         checkpointing=recipe.gradient_checkpointing,
+    )
+
+
+def _checkpointing(pipe: Any, recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    return gradient_checkpointing(
+        pipe.transformer,
+        recipe.gradient_checkpointing,
+        compiled=recipe.compile,
+        offload=Offload(Carrier(device)) if recipe.offload_activations else None,
     )
 
 
