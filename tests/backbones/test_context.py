@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from accelerate import PartialState
 from diffusers import FluxTransformer2DModel
 
 from conftest import golden_transformer
 from ranks import finish, start
 from urae.adapters import Lora, Minor, attach
-from urae.backbones import Flux, context_parallel
+from urae.backbones import Flux, context_group, context_parallel
 from urae.resolution import ResolutionPolicy
 
 FLUX = Flux()
@@ -41,13 +40,13 @@ def gradients(attached, transformer, size):
 
 
 def compare_velocities():
-    PartialState()
+    group = context_group(2)
     transformer = golden_transformer()
     # Shares of the same size; 18 and 17 image tokens beside 4 and 3 of the text; one row for each.
     with torch.no_grad(), POLICY.on(transformer):
         for size in ((4, 6), (5, 7), (1, 2)):
             alone = velocity(transformer, size)
-            with context_parallel(FLUX, transformer, 2) as context:
+            with context_parallel(FLUX, transformer, group) as context:
                 shared = velocity(transformer, size)
                 with context.paused():
                     assert torch.equal(velocity(transformer, size), alone)
@@ -56,7 +55,7 @@ def compare_velocities():
 
 
 def compare_gradients():
-    PartialState()
+    group = context_group(2)
     for spec in (Lora(rank=2, targets=("*",)), Minor(rank=2)):
         transformer = golden_transformer()
         torch.manual_seed(0)
@@ -64,25 +63,26 @@ def compare_gradients():
         for parameter in attached.parameters():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(2))
         alone = gradients(attached, transformer, (5, 7))
-        with context_parallel(FLUX, transformer, 2):
+        with context_parallel(FLUX, transformer, group):
             shared = gradients(attached, transformer, (5, 7)) / 2  # each process has counted the whole loss
         torch.distributed.all_reduce(shared)
         torch.testing.assert_close(shared, alone, atol=1e-5 * alone.abs().max().item(), rtol=1e-4)
 
 
 def refuse():
-    PartialState()
+    group = context_group(2)
     sizes = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "axes_dims_rope": (4, 6, 6)}
     one_head = FluxTransformer2DModel(num_attention_heads=1, joint_attention_dim=8, **sizes)
     compiled = golden_transformer()
     compiled.transformer_blocks[0].compile()
-    for transformer, num, message in (
-        (golden_transformer(), 3, "context_parallel is 3: expected a divisor of the 2 processes"),
-        (one_head, 2, "context_parallel is 2: expected at most 1, the transformer's attention heads"),
-        (compiled, 2, "the transformer is compiled already"),
+    for transformer, message in (
+        (one_head, "context_parallel is 2: expected at most 1, the transformer's attention heads"),
+        (compiled, "the transformer is compiled already"),
     ):
-        with pytest.raises(ValueError, match=message), context_parallel(FLUX, transformer, num):
+        with pytest.raises(ValueError, match=message), context_parallel(FLUX, transformer, group):
             pass
+    with pytest.raises(ValueError, match="context_parallel is 3 and 2 processes were started"):
+        context_group(3)
 
 
 @pytest.mark.parametrize("check", [compare_velocities, compare_gradients, refuse])

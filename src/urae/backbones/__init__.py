@@ -8,8 +8,9 @@ from accelerate.utils import extract_model_from_parallel
 from diffusers import FluxTransformer2DModel
 
 from urae.backbones.backbone import Backbone, Embeddings, Exchange, Posterior
-from urae.backbones.context import Context, context_parallel
+from urae.backbones.context import Context, context_group, context_parallel, num_groups
 from urae.backbones.flux import Flux
+from urae.backbones.processes import this_process
 
 __all__ = [
     "BACKBONES",
@@ -20,7 +21,10 @@ __all__ = [
     "Flux",
     "Posterior",
     "backbone_of",
+    "context_group",
     "context_parallel",
+    "num_groups",
+    "this_process",
 ]
 
 BACKBONES: dict[type, Backbone] = {FluxTransformer2DModel: Flux()}

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 
 from urae.backbones.backbone import Backbone, Exchange, Stream
+from urae.backbones.processes import this_process
 
-__all__ = ["Context", "context_parallel"]
+__all__ = ["Context", "context_group", "context_parallel", "num_groups"]
 
 
 class Context:
@@ -108,21 +109,40 @@ class Context:
         return [one.view(shape) for one, shape in zip(received.split(sizes), shapes, strict=True)]
 
 
+def num_groups(num_processes: int, context_parallel: int) -> int:
+    """Groups of `context_parallel` processes that all processes make; `ValueError` if some would be left over."""
+    if context_parallel < 1 or num_processes % context_parallel:
+        raise ValueError(
+            f"context_parallel is {context_parallel} and {num_processes} processes were started: expected a divisor, "
+            f"as under torchrun --nproc-per-node {max(context_parallel, 1)}"
+        )
+    return num_processes // context_parallel
+
+
+def context_group(context_parallel: int) -> Any:
+    """The group of that many neighbouring processes which this one belongs to; None for 1, which is no group.
+
+    All processes have to call it, since they make the groups together. Raises ValueError for a number that does not
+    divide that of all processes.
+    """
+    if context_parallel == 1:
+        return None
+    num_groups(this_process().num_processes, context_parallel)
+    return dist.new_subgroups(context_parallel)[0]
+
+
 @contextmanager
-def context_parallel(backbone: Backbone, transformer: Any, num_processes: int) -> Iterator[Context]:
-    """Let each `num_processes` neighbouring processes share the tokens of every call of the transformer.
+def context_parallel(backbone: Backbone, transformer: Any, group: Any) -> Iterator[Context]:
+    """Let the processes of a `context_group` share the tokens of every call of the transformer.
 
     All processes of the group make the same calls, with the same inputs, and get the same output. Adapters have to be
-    attached before, and blocks compiled inside. 1 changes nothing. Raises ValueError for a number that does not divide
-    that of all processes, for more processes than heads, and for a transformer that is compiled already.
+    attached before, and blocks compiled inside. None for a group changes nothing. Raises ValueError for more processes
+    than attention heads, and for a transformer that is compiled already.
     """
-    num_heads = transformer.config.num_attention_heads
-    if num_processes == 1:
-        yield Context(None, num_heads=num_heads)
-        return
-    _check(transformer, num_processes, num_heads)
-    context = Context(dist.new_subgroups(num_processes)[0], num_heads=num_heads)
-    handles = [_hooked(exchange, context) for exchange in backbone.exchanges(transformer)]
+    context = Context(group, num_heads=transformer.config.num_attention_heads)
+    if group:
+        _check(transformer, context)
+    handles = [_hooked(exchange, context) for exchange in backbone.exchanges(transformer) if group]
     try:
         yield context
     finally:
@@ -154,20 +174,15 @@ def _shares(num: int, parts: int) -> list[int]:
     return [num // parts + (part < num % parts) for part in range(parts)]
 
 
-def _check(transformer: Any, num_processes: int, num_heads: int) -> None:
-    there = dist.get_world_size() if dist.is_initialized() else 1
-    if num_processes < 1 or there % num_processes:
+def _check(transformer: Any, context: Context) -> None:
+    if context.num > sum(context.heads):
         raise ValueError(
-            f"context_parallel is {num_processes}: expected a divisor of the {there} processes that were started"
+            f"context_parallel is {context.num}: expected at most {sum(context.heads)}, the transformer's attention "
+            "heads"
         )
-    if num_processes > num_heads:
+    whole = extract_model_from_parallel(transformer, keep_torch_compile=False)
+    if transformer is not whole or any(module._compiled_call_impl for module in transformer.modules()):
         raise ValueError(
-            f"context_parallel is {num_processes}: expected at most {num_heads}, the transformer's attention heads"
-        )
-    if transformer is not extract_model_from_parallel(transformer, keep_torch_compile=False) or any(
-        module._compiled_call_impl is not None for module in transformer.modules()
-    ):
-        raise ValueError(
-            f"context_parallel is {num_processes}, but the transformer is compiled already, and compiled code takes "
-            "no notice of hooks: compile its blocks afterwards"
+            f"context_parallel is {context.num}, but the transformer is compiled already, and compiled code takes no "
+            "notice of hooks: compile its blocks afterwards"
         )

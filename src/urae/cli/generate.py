@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 
 from urae import generation
 from urae.adapters import Adapter
+from urae.backbones import this_process
+from urae.cli.pictures import Pictures, asked_for
 from urae.cli.stock import draw_stock
 from urae.data import Progress
 from urae.errors import BadFile
@@ -23,7 +25,6 @@ from urae.generation import (
     method_from_texts,
     plan_memory,
     policy_for,
-    save_png,
 )
 from urae.generation.memory import Offload
 from urae.generation.methods import METHODS
@@ -34,12 +35,19 @@ __all__ = ["generate"]
 
 console = Console(highlight=False, soft_wrap=True)
 
-Prompts = Annotated[list[str], typer.Argument(help="What to draw; each prompt is drawn with each seed.")]
+Prompts = Annotated[
+    list[str] | None, typer.Argument(help="What to draw; each prompt is drawn with each seed.")
+]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", help="File of prompts instead: .txt, a line each, .jsonl or .parquet."),
+]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Repeat for several.")]
 
 
 def generate(
-    prompts: Prompts,
+    prompts: Prompts = None,
+    prompt_file: PromptFile = None,
     model: Annotated[
         str, typer.Option(help="mini, a diffusers folder, a .safetensors file (with --base) or a hub id.")
     ] = "mini",
@@ -72,13 +80,22 @@ def generate(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
+    context_parallel: Annotated[
+        int, typer.Option(help="Under torchrun: processes that draw each picture together.")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("images"),
 ) -> None:
-    """Make pictures, with or without an adapter.
+    """Make pictures, with or without an adapter. A file of prompts goes on where it was stopped.
 
     Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
+
+    Several GPUs: torchrun --nproc-per-node 8 --no-python urae generate --prompts prompts.txt --size 256x256
     """
     pixels = parse_size(size)
+    texts = asked_for(prompts, prompt_file)
+    state = this_process()
+    say = console.print if state.is_main_process else _nothing
+    pictures = Pictures(out, texts, keep=prompt_file is not None, context_parallel=context_parallel)
     if stock_of(model):
         ours: dict[str, Any] = {
             "base": base,
@@ -88,9 +105,10 @@ def generate(
             "method": method != "direct",
         }
         ours |= {"policy": policy not in ("auto", "none"), "native": native, "natives": natives}
-        for file in draw_stock(
+        draw_stock(
             model,
-            prompts,
+            texts,
+            pictures,
             size=pixels,
             seeds=seed,
             steps=steps,
@@ -98,10 +116,9 @@ def generate(
             dtype=dtype,
             offload=offload,
             tiles=tiles,
-            ours=ours,
-            save=lambda image: _save(image, out, prompts, None),
-        ):
-            console.print(f"wrote {file}")
+            ours=ours | {"context-parallel": context_parallel > 1},
+        )
+        _tell(pictures)
         return
     chosen = parse_policy(policy)
     way = method_from_texts(method, settings)
@@ -109,19 +126,22 @@ def generate(
     pipe.set_progress_bar_config(disable=True)
     loaded = load_adapter(adapter, pipe, start)
     plan = choose_memory(pipe, pixels, offload, tiles)
+    if plan.device == "cuda":
+        plan = replace(plan, device=str(state.device))
     in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
     num_steps = way.steps if steps is None else steps
-    console.print(f"policy: {in_effect.to_json() if in_effect else 'none'}")
-    console.print(f"memory: {plan}")
+    say(f"policy: {in_effect.to_json() if in_effect else 'none'}")
+    say(f"memory: {plan}")
     shift = in_effect.shift if in_effect else dynamic_shift(pipe, pixels)
     if said := way.describe(steps=num_steps, shift=shift):
-        console.print(f"{way.name}: {said}")
-    files: list[Path] = []
+        say(f"{way.name}: {said}")
     first_pass = way.native_steps if isinstance(way, TwoPass) and not native else 0
-    with Progress("generating", total=len(prompts) * len(seed) * (first_pass + num_steps)) as progress:
+    steps_each = first_pass + num_steps
+    total = len(texts) * len(seed) * steps_each
+    with Progress("generating", total=total, show=state.is_main_process) as progress:
         generation.generate(
             pipe,
-            prompts,
+            texts,
             size=pixels,
             method=way,
             adapter=loaded,
@@ -132,26 +152,21 @@ def generate(
             native=(native[0] if len(native) == 1 else native) or None,
             natives=natives,
             memory=plan,
+            context_parallel=context_parallel,
+            choose=partial(pictures.choose, expect=lambda num: progress.expect(num * steps_each), say=say),
             on_step=progress.advance,
-            on_image=lambda image: files.append(_save(image, out, prompts, adapter)),
+            on_image=partial(pictures.save, **({"adapter_file": adapter.name} if adapter else {})),
         )
-    for file in files:
+    _tell(pictures)
+
+
+def _tell(pictures: Pictures) -> None:
+    for file in pictures.written:
         console.print(f"wrote {file}")
 
 
-def _save(image: Image.Image, out: Path, prompts: list[str], adapter: Path | None) -> Path:
-    """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
-    if adapter:
-        image.info["adapter_file"] = adapter.name
-    return save_png(image, out / _file_name(image.info, prompts))
-
-
-def _file_name(info: dict[Any, Any], prompts: list[str]) -> str:
-    """Such as 1-a-flat-tiger-256x256-imax-seed0.png; the number is the prompt's place on the command line."""
-    words = re.sub(r"\W+", "-", info["prompt"].lower()).strip("-")[:40].strip("-")
-    place = prompts.index(info["prompt"]) + 1
-    method = "" if info["method"] == "direct" else info["method"]
-    return "-".join(filter(None, [str(place), words, info["size"], method, f"seed{info['seed']}"])) + ".png"
+def _nothing(text: str) -> None:
+    """What processes beside the first say."""
 
 
 def parse_size(text: str) -> Size:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 
+from urae.backbones import this_process
+from urae.cli.pictures import Pictures
 from urae.data import Progress
 from urae.generation.memory import MemoryPlan
 from urae.generation.open import DTYPES
@@ -21,6 +22,7 @@ __all__ = ["draw_stock"]
 def draw_stock(
     model: str,
     prompts: list[str],
+    pictures: Pictures,
     *,
     size: Size,
     seeds: list[int],
@@ -30,20 +32,20 @@ def draw_stock(
     offload: str,
     tiles: str,
     ours: Mapping[str, object],
-    save: Callable[[Image.Image], Path],
-) -> list[Path]:
-    """Draw and save, and return the files. `ours`: options by name that only FLUX understands, false if not given."""
+) -> None:
+    """Draw and save. `ours`: options by name that only FLUX understands, false if not given."""
     stock = stock_of(model)
     assert stock
     if given := [name for name, value in ours.items() if value]:
         raise ValueError(
             f"--{given[0]} has no effect on a {stock.name}, which runs as it comes: leave it out"
         )
-    num_steps, files = stock.steps if steps is None else steps, []
+    num_steps = stock.steps if steps is None else steps
     plan = _plan(offload, tiles)
     pipe = open_stock(model, dtype=_dtype(dtype))
     pipe.set_progress_bar_config(disable=True)
-    with Progress("generating", total=len(prompts) * len(seeds) * num_steps) as progress:
+    state, total = this_process(), len(prompts) * len(seeds) * num_steps
+    with Progress("generating", total=total, show=state.is_main_process) as progress:
         generate_stock(
             pipe,
             prompts,
@@ -52,10 +54,12 @@ def draw_stock(
             steps=num_steps,
             guidance=guidance,
             memory=plan,
+            choose=partial(
+                pictures.choose, expect=lambda num: progress.expect(num * num_steps), say=progress.say
+            ),
             on_step=progress.advance,
-            on_image=lambda image: files.append(save(image)),
+            on_image=pictures.save,
         )
-    return files
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -73,4 +77,4 @@ def _plan(offload: str, tiles: str) -> MemoryPlan:
     if not torch.cuda.is_available():
         return MemoryPlan(device="cpu", offload="unchanged", tile_vae=tiles == "on")
     chosen: Any = "none" if offload == "auto" else offload
-    return MemoryPlan(device="cuda", offload=chosen, tile_vae=tiles == "on")
+    return MemoryPlan(device=str(this_process().device), offload=chosen, tile_vae=tiles == "on")

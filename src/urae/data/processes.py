@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from urae.backbones import this_process
 from urae.errors import UraeError
 
 __all__ = ["gathered", "on_main", "share"]
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def on_main(make: Callable[[], T]) -> T:
     """What the main process makes, in every process; what it raises is raised in every process too."""
-    state = PartialState()
+    state = this_process()
     if state.num_processes == 1:
         return make()
     outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
@@ -39,10 +39,10 @@ def on_main(make: Callable[[], T]) -> T:
 def share(items: Sequence[T]) -> list[T]:
     """This process's part of the items: every num_processes-th, so that all shares shrink alike as work is
     done."""
-    state = PartialState()
+    state = this_process()
     return list(items[state.process_index :: state.num_processes])
 
 
 def gathered(items: list[T]) -> list[T]:
     """The items of all processes, in every process; it also waits until all have come here."""
-    return items if PartialState().num_processes == 1 else gather_object(items)
+    return items if this_process().num_processes == 1 else gather_object(items)

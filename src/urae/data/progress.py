@@ -47,6 +47,11 @@ class Progress(AbstractContextManager):
         if self.console.is_terminal:
             self.bar.stop()
 
+    def expect(self, total: int) -> None:
+        """It turns out that there are so many items."""
+        self.total = total
+        self.bar.update(self.task, total=total)
+
     def advance(self, note: str = "") -> None:
         """One more item is done; `note` is shown beside the count."""
         self.done += 1

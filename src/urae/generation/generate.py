@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from urae import backbones
 from urae.adapters import Adapter
 from urae.generation.direct import Direct
 from urae.generation.memory import MemoryPlan, plan_memory
@@ -65,6 +66,8 @@ def generate(
     native: Picture | Sequence[Picture] | None = None,
     natives: str | Path | None = None,
     memory: MemoryPlan | Literal["auto"] = "auto",
+    context_parallel: int = 1,
+    choose: Callable[[Sequence[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
     on_step: Callable[[], None] = lambda: None,
     on_native: Callable[[Image.Image], None] = lambda image: None,
     on_image: Callable[[Image.Image], None] = lambda image: None,
@@ -79,10 +82,14 @@ def generate(
     A two-pass method starts from a picture at native size: `native`, one picture or file for all images or one for
     each (not for a method that also follows how the picture came about), else it is made without the adapter, and
     with the folder `natives` kept there and taken from there the next time. `memory` "auto" is `plan_memory`.
+
+    Under `torchrun`, `context_parallel` neighbouring processes draw each image together, sharing its tokens; native
+    pictures each draws by itself. `choose` is told what is to be made, before anything is (where a native picture is
+    still to be drawn, without its hash), and returns the places in the list of those that are to be drawn here.
     `on_step` is called after each denoising step of both passes (those of a picture taken from the folder count at
     once), `on_native` with each native picture, `on_image` with each finished image.
 
-    Returns one image for a prompt and a seed, else a list, all seeds of the first prompt first. Raises
+    Returns one image for a prompt and a seed, else a list, all seeds of the first prompt first, of those chosen. Raises
     ValueError for a size, method or setting that the model cannot follow, before anything is computed.
     """
     size = check_size(size)
@@ -90,7 +97,10 @@ def generate(
     if guidance != "auto":
         _check_guidance(pipe, guidance)
     if method.steps == 0:
-        _check_not_denoising(method, adapter=adapter, policy=policy, steps=steps, guidance=guidance)
+        shared = context_parallel if context_parallel > 1 else None
+        _check_not_denoising(
+            method, adapter=adapter, policy=policy, steps=steps, guidance=guidance, context_parallel=shared
+        )
     elif steps != "auto" and steps < 1:
         raise ValueError(f"steps is {steps}: expected 1 or more")
     chosen = method.policy(policy_for(pipe, size, adapter=adapter, policy=policy))
@@ -108,27 +118,32 @@ def generate(
     ]
     if isinstance(method, TwoPass):
         method.check(pipe, size)
-        if native is None:
-            passes = _made(pipe, method, requests, natives, memory, on_step, on_native)
-        else:
+        if native is not None:
             passes = _given(method, native, requests, natives)
-        requests = [
-            replace(request, native=one.picture, native_path=one.path)
-            for request, one in zip(requests, passes, strict=True)
-        ]
+            requests = [_with(request, one) for request, one in zip(requests, passes, strict=True)]
     elif native is not None or natives is not None:
         raise ValueError(f"a native picture has no effect with the {method.name} method: leave it out")
+    group = backbones.context_group(context_parallel)
+    made_from = partial(_provenance, pipe, method=method, adapter=adapter, policy=chosen, plan=plan)
+    requests = [requests[place] for place in choose([made_from(request) for request in requests])]
+    if isinstance(method, TwoPass) and native is None and requests:
+        passes = _made(pipe, method, requests, natives, memory, on_step, on_native)
+        requests = [_with(request, one) for request, one in zip(requests, passes, strict=True)]
     logger.info("memory: %s", plan)
     images = []
-    with _prepared(pipe, adapter, chosen, plan):
-        if chosen is None and method.steps:
+    with _prepared(pipe, adapter, chosen, group, plan):
+        if chosen is None and method.steps and requests:
             warn_dynamic_shift(pipe, size, steps=requests[0].steps)
         for request in requests:
             image = method.draw(pipe, request, on_step=on_step)
-            image.info.update(_provenance(pipe, request, method, adapter, chosen, plan).to_info())
+            image.info.update(made_from(request).to_info())
             on_image(image)
             images.append(image)
     return images if _is_list(prompt) or _is_list(seed) else images[0]
+
+
+def _with(request: Request, native: Native) -> Request:
+    return replace(request, native=native.picture, native_path=native.path)
 
 
 def policy_for(
@@ -214,13 +229,17 @@ def _made(
 
 @contextmanager
 def _prepared(
-    pipe: Any, adapter: Adapter | None, policy: ResolutionPolicy | None, plan: MemoryPlan
+    pipe: Any, adapter: Adapter | None, policy: ResolutionPolicy | None, group: Any, plan: MemoryPlan
 ) -> Iterator[None]:
     with ExitStack() as stack:
         # The adapter comes before the plan: weights that are offloaded layer by layer cannot be recognised.
         if adapter is not None:
             stack.enter_context(adapter.on(pipe, policy=None))
         stack.enter_context(without_policy(pipe) if policy is None else policy.on(pipe))
+        if group:
+            stack.enter_context(
+                backbones.context_parallel(backbones.backbone_of(pipe), pipe.transformer, group)
+            )
         stack.enter_context(plan.on(pipe))
         yield
 
@@ -228,6 +247,7 @@ def _prepared(
 def _provenance(
     pipe: Any,
     request: Request,
+    *,
     method: Method,
     adapter: Adapter | None,
     policy: ResolutionPolicy | None,

@@ -19,7 +19,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from urae.errors import BadFile
 from urae.resolution import ResolutionPolicy, Size
 
-__all__ = ["Provenance", "read_png_metadata", "save_png", "versions"]
+__all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", "versions"]
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
@@ -124,6 +124,15 @@ def read_png_metadata(path: str | Path) -> Provenance:
         raise BadFile(f"{path} is no PNG image") from error
     except KeyError as error:
         raise BadFile(f"{path} was not made by urae: it holds no {error.args[0]!r}") from error
+
+
+def claimed_provenance(path: str | Path) -> Provenance | None:
+    """What the beginning of an image file says about it, its pixels unread; None for a file that is not ours."""
+    try:
+        with Image.open(path) as image:
+            return Provenance.from_info(_texts(image))
+    except (UnidentifiedImageError, KeyError):
+        return None
 
 
 def _texts(image: Image.Image) -> dict[str, str]:

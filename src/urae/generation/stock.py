@@ -104,35 +104,40 @@ def generate_stock(
     steps: int = 0,
     guidance: float | None = None,
     memory: MemoryPlan,
+    choose: Callable[[Sequence[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
     on_step: Callable[[], None] = lambda: None,
     on_image: Callable[[Image.Image], None] = lambda image: None,
 ) -> list[Image.Image]:
     """An image of every prompt with every seed, all seeds of the first prompt first; what it was made from is in its
-    `info`. `steps` 0 and `guidance` None are the pipeline's own. `ValueError` for a size, or steps, out of range."""
+    `info`. `choose` is told what is to be made, and returns the places of those that are drawn. `steps` 0 and
+    `guidance` None are the pipeline's own. `ValueError` for a size, or steps, out of range."""
     stock = STOCK[type(pipe).__name__]
     width, height = check_size(size)
     if steps < 0:
         raise ValueError(f"steps is {steps}: expected 1 or more, or 0 for the {stock.steps} of {stock.name}")
     num_steps, scale = steps or stock.steps, stock.guidance if guidance is None else guidance
+    requests = [(prompt, seed) for prompt in prompts for seed in seeds]
+    planned = [
+        _provenance(pipe, prompt, seed, (width, height), num_steps, scale, memory)
+        for prompt, seed in requests
+    ]
     images = []
     with memory.on(pipe):
-        for prompt in prompts:
-            for seed in seeds:
-                image = pipe(
-                    prompt,
-                    width=width,
-                    height=height,
-                    num_inference_steps=num_steps,
-                    guidance_scale=scale,
-                    generator=torch.Generator("cpu").manual_seed(seed),
-                    **stock.settings,
-                    **stock.tells_steps(on_step),
-                ).images[0]
-                image.info.update(
-                    _provenance(pipe, prompt, seed, (width, height), num_steps, scale, memory).to_info()
-                )
-                on_image(image)
-                images.append(image)
+        for place in choose(planned):
+            prompt, seed = requests[place]
+            image = pipe(
+                prompt,
+                width=width,
+                height=height,
+                num_inference_steps=num_steps,
+                guidance_scale=scale,
+                generator=torch.Generator("cpu").manual_seed(seed),
+                **stock.settings,
+                **stock.tells_steps(on_step),
+            ).images[0]
+            image.info.update(planned[place].to_info())
+            on_image(image)
+            images.append(image)
     return images
 
 
