@@ -11,6 +11,7 @@ from urae.backbones.backbone import Backbone, Embeddings, Exchange, Posterior
 from urae.backbones.context import Context, context_group, context_parallel, num_groups
 from urae.backbones.flux import Flux
 from urae.backbones.processes import this_process
+from urae.backbones.quantised import quantised
 
 __all__ = [
     "BACKBONES",
@@ -24,6 +25,7 @@ __all__ = [
     "context_group",
     "context_parallel",
     "num_groups",
+    "quantised",
     "this_process",
 ]
 
