@@ -12,6 +12,7 @@ from urae import mini, recipes
 from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
 from urae.adapters.base import base_of
 from urae.backbones.quantised import quantised
+from urae.data.scenes import render_scenes
 from urae.training import read_metrics, train
 
 FORMATS = ("fp8", "int8", "nf4")
@@ -112,19 +113,17 @@ def test_compiled_blocks_give_the_same_gradients(transformer, kind):
 
 @pytest.mark.slow
 def test_the_miniature_learns_as_much_on_a_rounded_base(tmp_path):
-    """200 steps of mini_2x: the validation loss within 2% of the plain base's."""
+    """200 steps of mini_2x: the validation loss within 2% of the plain base's (benchmarks/base_weights.py measures
+    it)."""
     pipe, losses = mini.pipeline(), {}
+    data = render_scenes("mini:clean:80", tmp_path, size=256)
     for kind in ("as_loaded", *FORMATS):
-        made = recipes.mini_2x(
-            base_weights=kind,
-            steps=200,
-            validate_every=200,
-            sample_every=0,
-            num_validation=16,
-            data=str(tmp_path),
-            out=str(tmp_path / kind),
-        )
+        changes = {"base_weights": kind, "data": str(data), "out": str(tmp_path / kind)}
+        made = recipes.mini_2x(**changes, steps=200, num_validation=8, validate_every=200, sample_every=0)
         train(pipe, made)
-        losses[kind] = read_metrics(Path(made.out) / "metrics.jsonl")[-1]["validation_loss"]
+        losses[kind] = [
+            row["validation_loss"] for row in read_metrics(tmp_path / kind / "metrics.jsonl")[::200]
+        ]
+    assert losses["as_loaded"][-1] < 0.75 * losses["as_loaded"][0]
     for kind in FORMATS:
-        assert losses[kind] == pytest.approx(losses["as_loaded"], rel=0.02)
+        assert losses[kind][-1] == pytest.approx(losses["as_loaded"][-1], rel=0.02)
