@@ -1,0 +1,166 @@
+"""The benchmark of the miniature: small, resumable, and honest about what is not met."""
+
+import importlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from urae import mini
+from urae.mini.train.base import trained_weights
+from urae.resolution import ResolutionPolicy
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of the benchmarks' folder, by name."""
+    monkeypatch.chdir(BENCHMARKS.parent)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def measure(benchmark, tmp_path, monkeypatch):
+    """Run parts of the benchmark into a folder of the test's; the result, and the page that shows it."""
+
+    def run(*arguments):
+        out = tmp_path / "miniature.json"
+        places = ["--cache", tmp_path / "cache", "--images", tmp_path / "images", "--out", out]
+        monkeypatch.setattr(sys, "argv", ["miniature.py", *map(str, [*arguments, *places])])
+        benchmark("miniature").main()
+        return json.loads(out.read_text())["parts"], out.with_suffix(".md").read_text()
+
+    return run
+
+
+def test_parts_are_measured_one_by_one_and_only_once(measure, tmp_path):
+    parts, page = measure("recogniser", "--scenes", 3)
+    assert [row["way"] for row in next(iter(parts["recogniser"]["tables"].values()))] == [
+        "128 px",
+        "256 px",
+        "512 px",
+    ]
+    assert all(aim["met"] and aim["measured"]["value"] == 1 for aim in parts["recogniser"]["aims"])
+    assert "Not measured: vae, samples, guidance, sizes." in page
+    rows = tmp_path / "cache" / "miniature-recogniser" / "rows.jsonl"
+    before = rows.read_text()
+    assert before.count("\n") == 9
+    parts, page = measure("vae", "recogniser", "--scenes", 1)
+    assert rows.read_text() == before
+    assert "Not measured: samples, guidance, sizes." in page
+    small, large = next(iter(parts["vae"]["tables"].values()))
+    assert 20 < small["PSNR, dB"]["value"] < large["PSNR, dB"]["value"] < 40
+    assert parts["vae"]["command"] == "python benchmarks/miniature.py vae --scenes 1"
+
+
+def test_pictures_of_one_step_do_not_meet_the_aims_and_the_page_says_so(measure, tmp_path):
+    parts, page = measure("samples", "--prompts", 2, "--steps", 1)
+    found = {row["way"]: row for row in next(iter(parts["samples"]["tables"].values()))}
+    assert found["whole world, guidance 3.5"]["object"]["value"] == 0
+    assert "| 128 px samples, object, whole world | 0.85 or more | 0 [0, 0.658] | **no** |" in page
+    rows = [json.loads(line) for line in (tmp_path / "cache/miniature-samples/rows.jsonl").open()]
+    pictures = [
+        tmp_path / "cache/miniature-samples" / row["identity"] / f"{row['prompt']:04d}.png" for row in rows
+    ]
+    assert sorted(Image.open(file).info["guidance"] for file in pictures) == ["1.0"] * 2 + ["3.5"] * 4
+    assert Image.open(tmp_path / "images/miniature-samples.png").width > 2 * 128
+
+
+def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_path):
+    """With the shipped model as its own teacher there is no error where nothing is guided."""
+    pipe = mini.pipeline()
+    weights = {f"ema.{name}": weight.detach() for name, weight in trained_weights(pipe).items()}
+    save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "base.safetensors")
+    with pytest.raises(SystemExit, match=r"make it with python -m urae.mini.train vae --out \S+$"):
+        measure("guidance", "--checkpoints", tmp_path)
+    vae = {f"ema.{name}": weight.contiguous() for name, weight in pipe.vae.state_dict().items()}
+    save_file(vae, tmp_path / "vae.safetensors")
+    parts, _ = measure("guidance", "--checkpoints", tmp_path, "--scenes", 2)
+    errors = {
+        row["way"]: row["familiar"]["value"] for row in next(iter(parts["guidance"]["tables"].values()))
+    }
+    assert errors["g = 1"] < 1e-5
+    assert errors["g = 5"] > errors["g = 2"] > 0.01
+    assert [aim["met"] for aim in parts["guidance"]["aims"]] == [error <= 0.1 for error in errors.values()]
+
+
+def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
+    parts, _ = measure("sizes", "--sizes", 256, "--prompts", 1, "--steps", 1)
+    rows = next(iter(parts["sizes"]["tables"].values()))
+    assert [row["way"] for row in rows[:4]] == ["guidance 3.5", "direct", "shift 3 alone", "policy"]
+    assert rows[-1]["way"] == "truth"
+    assert rows[-1]["object"]["value"] == 1
+    pictures = {file.read_bytes() for file in (tmp_path / "cache/miniature-sizes").glob("*/0000.png")}
+    assert len(pictures) == len(rows) - 1
+    assert (tmp_path / "images/miniature-sizes-256.png").stat().st_size < 400_000
+
+
+def test_one_factor_of_the_policy_changes_at_a_time(benchmark):
+    pipe = mini.pipeline()
+    policies = benchmark("parts.sizes").policies_at(pipe, 512)
+    default = asdict(ResolutionPolicy.for_size(pipe, 512))
+
+    def changed(label):
+        return {name for name, value in asdict(policies[label]).items() if value != default[name]}
+
+    assert changed("policy") == set()
+    assert changed("policy, shift 6") == changed("policy, shift 1") == {"shift"}
+    assert changed("policy, no proportional attention") == {"proportional"}
+    assert changed("theta x 10, clipped") == {"linear", "rope_clip", "rope_scale"}
+    assert changed("dype_ntk") == {"linear", "rope"}
+
+
+def test_steps_at_the_borders_of_tiles_are_seen(benchmark):
+    vae = benchmark("parts.vae")
+    borders = vae.borders(mini.pipeline().vae, 512)
+    assert borders[:4] == [96, 128, 192, 224]
+    smooth = torch.linspace(-1, 1, 512).expand(1, 3, 512, 512) + torch.linspace(-1, 1, 512)[:, None]
+    assert vae.seam(smooth, borders) == pytest.approx(1, abs=1e-3)
+    broken = smooth.clone()
+    broken[..., 96:] += 0.1
+    assert vae.seam(broken, borders) > 2
+
+
+def test_a_stopped_run_goes_on_where_it_was(benchmark, tmp_path):
+    recorded, made = benchmark("pictures").recorded, []
+
+    def make(number):
+        made.append(number)
+        return {"way": "one", "prompt": number}
+
+    wanted = {("id", i): (lambda i=i: make(i)) for i in range(4)}
+    recorded({key: wanted[key] for key in list(wanted)[:2]}, tmp_path)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"identity": "id", "way"')
+    rows = recorded(wanted, tmp_path)
+    assert made == [0, 1, 2, 3]
+    assert [row["prompt"] for row in rows] == [0, 1, 2, 3]
+
+
+def test_a_difference_meets_its_aim_only_if_it_is_real(benchmark):
+    aims = benchmark("aims")
+    effect = {"real": False, "difference": {"value": 0.2, "low": -0.1, "high": 0.5}}
+    assert not aims.more("it", effect)["met"]
+    assert aims.more("it", {**effect, "real": True})["met"]
+    assert not aims.less("it", {**effect, "real": True})["met"]
+    table = aims.aims_table([aims.at_least("it", 0.5, {"value": 0.4, "low": 0.3, "high": 0.6})])
+    assert table[-1] == "| it | 0.5 or more | 0.4 [0.3, 0.6] | **no** |"
+
+
+def test_the_cost_of_a_token_grid_is_timed(benchmark, tmp_path, monkeypatch):
+    out = tmp_path / "grid.json"
+    options = ["--repeats", "1", "--factors", "1", "--batch", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["token_grid.py", *options])
+    benchmark("token_grid").main()
+    result = json.loads(out.read_text())
+    assert [row["tokens"] for row in result["rows"]] == [64, 256]
+    assert result["rows"][1]["step_seconds"] > result["rows"][0]["step_seconds"]
+    turns = {row["model"]: row["turns_of_the_fastest"] for row in result["rotary"]}
+    assert turns == {"miniature, 8 x 8": 1.27, "miniature, 16 x 16": 2.55, "FLUX.1, 64 x 64": 10.19}
