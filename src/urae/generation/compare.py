@@ -24,6 +24,7 @@ from urae.generation.generate import generate
 from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import Method
 from urae.generation.native import TwoPass
+from urae.generation.speed import Speed
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["Outcome", "Way", "compare_ways", "drawn", "grid"]
@@ -42,6 +43,8 @@ class Way:
     adapter: Adapter | None = None
     steps: int | Literal["auto"] = "auto"
     """Denoising steps at the target size; "auto" is the method's own."""
+    speed: Speed = "exact"
+    """exact, fast, or a cache."""
 
     @property
     def num_steps(self) -> int:
@@ -136,6 +139,7 @@ def drawn(
             seed=seed,
             steps=way.steps,
             memory=memory,
+            speed=way.speed,
             on_step=on_step,
             on_native=lambda picture: natives.append((picture, time.perf_counter() - start)),
         )

@@ -33,6 +33,7 @@ from urae.generation.native import (
 from urae.generation.open import model_name
 from urae.generation.provenance import Provenance, versions
 from urae.generation.request import Request
+from urae.generation.speed import Compile, Speed, cache_of, plan_speed, speed_text
 from urae.resolution import (
     ResolutionPolicy,
     active_policy,
@@ -66,6 +67,8 @@ def generate(
     native: Picture | Sequence[Picture] | None = None,
     natives: str | Path | None = None,
     memory: MemoryPlan | Literal["auto"] = "auto",
+    speed: Speed = "exact",
+    compile: Compile = "auto",
     context_parallel: int = 1,
     choose: Callable[[Sequence[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
     on_step: Callable[[], None] = lambda: None,
@@ -83,6 +86,10 @@ def generate(
     each (not for a method that also follows how the picture came about), else it is made without the adapter, and
     with the folder `natives` kept there and taken from there the next time. `memory` "auto" is `plan_memory`.
 
+    `speed` "exact" leaves nothing out; "fast" leaves most of the transformer's work in the pass at this size to a
+    cache, as does a cache of your own such as `TaylorSeer(interval=3)`. `compile` says whether the transformer's blocks
+    are compiled, "auto" where `plan_speed` expects that to pay; native pictures are drawn exactly, uncompiled.
+
     Under `torchrun`, `context_parallel` neighbouring processes draw each image together, sharing its tokens; native
     pictures each draws by itself. `choose` is told what is to be made, before anything is (where a native picture is
     still to be drawn, without its hash), and returns the places in the list of those that are to be drawn here.
@@ -98,19 +105,27 @@ def generate(
         _check_guidance(pipe, guidance)
     if method.steps == 0:
         shared = context_parallel if context_parallel > 1 else None
+        whole = {"speed": speed if speed != "exact" else None, "compile": compile or None}
         _check_not_denoising(
-            method, adapter=adapter, policy=policy, steps=steps, guidance=guidance, context_parallel=shared
+            method,
+            adapter=adapter,
+            policy=policy,
+            steps=steps,
+            guidance=guidance,
+            context_parallel=shared,
+            **whole,
         )
     elif steps != "auto" and steps < 1:
         raise ValueError(f"steps is {steps}: expected 1 or more")
     chosen = method.policy(policy_for(pipe, size, adapter=adapter, policy=policy))
     plan = plan_memory(pipe, size) if memory == "auto" else memory
+    num_steps = method.steps if steps == "auto" else steps
     requests = [
         Request(
             prompt=text,
             size=size,
             seed=number,
-            steps=method.steps if steps == "auto" else steps,
+            steps=num_steps,
             guidance=method.guidance if guidance == "auto" else guidance,
         )
         for text in _several("prompt", prompt)
@@ -124,19 +139,39 @@ def generate(
     elif native is not None or natives is not None:
         raise ValueError(f"a native picture has no effect with the {method.name} method: leave it out")
     group = backbones.context_group(context_parallel)
-    made_from = partial(_provenance, pipe, method=method, adapter=adapter, policy=chosen, plan=plan)
+    made_from = partial(
+        _provenance,
+        pipe,
+        method=method,
+        adapter=adapter,
+        policy=chosen,
+        plan=plan,
+        speed=speed_text(cache_of(speed)),
+    )
     requests = [requests[place] for place in choose([made_from(request) for request in requests])]
+    fast = plan_speed(
+        pipe,
+        size,
+        speed,
+        steps=num_steps,
+        num_images=len(requests),
+        compile=compile,
+        context_parallel=context_parallel,
+        memory=plan,
+    )
     if isinstance(method, TwoPass) and native is None and requests:
         passes = _made(pipe, method, requests, natives, memory, on_step, on_native)
         requests = [_with(request, one) for request, one in zip(requests, passes, strict=True)]
     logger.info("memory: %s", plan)
+    logger.info("speed: %s", fast)
     images = []
-    with _prepared(pipe, adapter, chosen, group, plan):
+    with _prepared(pipe, adapter, chosen, group, plan), fast.on(pipe, size) as kernels:
         if chosen is None and method.steps and requests:
-            warn_dynamic_shift(pipe, size, steps=requests[0].steps)
+            warn_dynamic_shift(pipe, size, steps=num_steps)
         for request in requests:
-            image = method.draw(pipe, request, on_step=on_step)
-            image.info.update(made_from(request).to_info())
+            with fast.drawing(pipe, on_step) as step_done:
+                image = method.draw(pipe, request, on_step=step_done)
+            image.info.update(made_from(request).to_info() | kernels)
             on_image(image)
             images.append(image)
     return images if _is_list(prompt) or _is_list(seed) else images[0]
@@ -209,7 +244,7 @@ def _made(
     # One tile of the VAE is of native size, and a longer picture of that area needs no tiles either.
     plan = replace(plan_memory(pipe, size) if memory == "auto" else memory, tile_vae=False)
     kept = None if natives is None else Natives.of(pipe, natives)
-    make = partial(generate, pipe, memory=replace(plan, offload="unchanged"), on_step=on_step)
+    make = partial(generate, pipe, memory=replace(plan, offload="unchanged"), compile=False, on_step=on_step)
     passes = []
     with plan.on(pipe):
         for request in requests:
@@ -252,6 +287,7 @@ def _provenance(
     adapter: Adapter | None,
     policy: ResolutionPolicy | None,
     plan: MemoryPlan,
+    speed: str,
 ) -> Provenance:
     return Provenance(
         prompt=request.prompt,
@@ -267,6 +303,7 @@ def _provenance(
         adapter_file="",
         model=model_name(pipe),
         memory=str(plan),
+        speed=speed,
         versions=versions(),
     )
 

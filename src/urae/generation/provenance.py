@@ -23,7 +23,8 @@ __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", 
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
-(of a network that enlarged it), `model`, `memory` and `versions` may be there too."""
+(of a network that enlarged it), `model`, `memory`, `speed`, `kernels` (chosen by measurement; they change rounding) and
+`versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class Provenance:
     memory: str
     """The memory plan in words: tiling changes pixels where tiles meet."""
     versions: Mapping[str, str]
+    speed: str = "exact"
+    """What was left out, as `generate` takes it; without an entry nothing was."""
 
     def to_info(self) -> dict[str, str]:
         """As texts for `image.info` and PNG chunks; what is empty is left out."""
@@ -70,6 +73,7 @@ class Provenance:
             "adapter_file": self.adapter_file,
             "model": self.model,
             "memory": self.memory,
+            "speed": self.speed,
             "versions": json.dumps(dict(self.versions)),
         }
         return {key: text for key, text in texts.items() if text or key in KEYS}
@@ -92,6 +96,7 @@ class Provenance:
             adapter_file=info.get("adapter_file", ""),
             model=info.get("model", ""),
             memory=info.get("memory", ""),
+            speed=info.get("speed", "exact"),
             versions=json.loads(info.get("versions", "{}")),
         )
 

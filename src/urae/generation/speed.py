@@ -30,7 +30,7 @@ from urae.generation.memory import MemoryPlan
 from urae.resolution import Size, num_image_tokens, text_tokens
 from urae.training.attention import KERNELS, measured_kernels
 
-__all__ = ["Compile", "Speed", "SpeedPlan", "cache_of", "compiled_blocks", "plan_speed"]
+__all__ = ["Compile", "Speed", "SpeedPlan", "cache_of", "compiled_blocks", "plan_speed", "speed_text"]
 
 Speed = str | Cache
 """exact, fast, or a cache: an object such as `TaylorSeer(interval=3)`, or its text "taylorseer:interval=3"."""
@@ -62,15 +62,15 @@ class SpeedPlan:
 
     @property
     def text(self) -> str:
-        """What decides the pixels, as `speed` of `generate` takes it: "exact", or the cache and its settings."""
-        return cache_text(self.cache) if self.cache else "exact"
+        """What decides the pixels, as `speed` of `generate` takes it."""
+        return speed_text(self.cache)
 
     @contextmanager
-    def on(self, pipe: Any, size: Size) -> Iterator[str]:
-        """Run the transformer by the chosen kernels at `size`; yields them in words, empty where nothing is chosen."""
+    def on(self, pipe: Any, size: Size) -> Iterator[dict[str, str]]:
+        """Run the transformer by the chosen kernels at `size`; yields what a picture's `info` says about them."""
         with _fastest_attention(pipe, size) as kernel, compiled_blocks(pipe.transformer, self.compile):
-            words = [f"attention by {kernel}"] if kernel else []
-            yield ", ".join(words + ["blocks compiled"] * self.compile)
+            words = [f"attention by {kernel}"] * bool(kernel) + ["blocks compiled"] * self.compile
+            yield {"kernels": ", ".join(words)} if words else {}
 
     def drawing(self, pipe: Any, on_step: Callable[[], None]) -> Any:
         """A context for drawing one picture, which yields what to call after each of its steps."""
@@ -117,6 +117,11 @@ def plan_speed(
     return SpeedPlan(cache=cache, steps=steps, compile=compiles, reason=reason)
 
 
+def speed_text(cache: Cache | None) -> str:
+    """What decides the pixels, in the words that `cache_of` reads: "exact", or the cache and its settings."""
+    return cache_text(cache) if cache else "exact"
+
+
 def cache_of(speed: Speed) -> Cache | None:
     """The cache that a speed stands for; None for "exact"."""
     if isinstance(speed, tuple(CACHES.values())):
@@ -147,11 +152,13 @@ def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
             del block.forward
 
 
-def _compiling(pipe: Any, size: Size, calls: int, compile: Compile, memory: MemoryPlan) -> tuple[bool, str]:
-    """Whether to compile for this many transformer calls, and why."""
-    if obstacle := _obstacle(pipe, memory):
+def _compiling(
+    pipe: Any, size: Size, calls: int, compile: Compile, memory: MemoryPlan, obstacle: str
+) -> tuple[bool, str]:
+    """Whether to compile for this many transformer calls, and why. `obstacle`: why it cannot be done, if it cannot."""
+    if obstacle:
         if compile is True:
-            raise ValueError(f"compile has no effect here, {obstacle}: leave it out")
+            raise ValueError(f"compile is True where {obstacle}, which does not go together: leave it out")
         return False, obstacle
     if compile != "auto":
         return compile, "as asked"
