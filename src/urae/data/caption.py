@@ -8,6 +8,7 @@ by an error; after a kill the next run puts them there.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,10 +19,11 @@ from threading import Event
 from typing import Any
 
 from urae.data.captioner import Captioner
+from urae.data.image import read_bytes
 from urae.data.journal import Journal, Line, read_journal
 from urae.data.manifest import MANIFEST, read_records, write_manifest
 from urae.data.progress import Progress
-from urae.data.record import Record, content_hash
+from urae.data.record import Record
 from urae.errors import BadFile, StaleCache
 
 __all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions"]
@@ -139,7 +141,8 @@ class _Run:
             futures = [pool.submit(self._settle, record, client) for record in pending]
             try:
                 for future in as_completed(futures):
-                    future.result()
+                    # Added up here alone: the workers would count into each other's sums.
+                    self.usage.update(future.result())
                     tokens = ", ".join(
                         f"{count} {name.partition('_')[0]}" for name, count in self.usage.items()
                     )
@@ -156,18 +159,21 @@ class _Run:
             return self.unreadable.get(record.file, "not asked")
         return f"{answers[-1]['outcome']}: {answers[-1]['text'][:120]!r}"
 
-    def _settle(self, record: Record, client: Any) -> None:
+    def _settle(self, record: Record, client: Any) -> Counter[str]:
+        """The tokens that it took to describe the image."""
         try:
-            self._ask(record, client)
+            return self._ask(record, client)
         except BadFile as error:
             self.unreadable[record.file] = str(error)
+            return Counter()
         except BaseException:
             self.stopped.set()  # At once: others would go on asking a server that fails.
             raise
 
-    def _ask(self, record: Record, client: Any) -> None:
+    def _ask(self, record: Record, client: Any) -> Counter[str]:
         path, key = self.root / record.file, self.captioner.key(record.id)
-        if content_hash(path) != record.id:
+        usage: Counter[str] = Counter()
+        if hashlib.sha256(read_bytes(path)).hexdigest() != record.id:
             raise StaleCache(f"{path} is not the image that the manifest names: make the manifest again")
         while not (_settled(self.answers.get(key, ())) or self.stopped.is_set()):
             tried = len(self.answers.get(key, ()))
@@ -176,7 +182,8 @@ class _Run:
             line = {"key": key, "image": record.id, **asdict(answer), "time": now}
             self.journal.append(line)
             self.answers[key].append(line)
-            self.usage.update(answer.usage)
+            usage.update(answer.usage)
+        return usage
 
 
 def _manifest_of(source: str | Path) -> Path:

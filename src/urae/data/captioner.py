@@ -66,6 +66,7 @@ class Captioner:
     """Of one request; with the client's pauses some 40 seconds in all."""
 
     def __post_init__(self) -> None:
+        self._server  # noqa: B018  refuses an address with a password in it
         if not self.instruction.strip():
             raise ValueError("the instruction is empty: expected a text that asks for a caption")
         if self.max_side < 64:

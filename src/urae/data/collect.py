@@ -20,7 +20,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ from urae.data.journal import Journal, read_journal, sync_folder
 from urae.data.manifest import MANIFEST, listed, read_manifest, write_manifest
 from urae.data.orders import Account, Orders, accounts_of
 from urae.data.progress import Progress
-from urae.data.record import UNREADABLE, Record
+from urae.data.record import UNREADABLE, Record, seen_size
 from urae.data.teachers import Expired, Gone, Later, Order, Refused, Request, Teacher, Unserved
 from urae.resolution import Size
 
@@ -75,15 +75,15 @@ class CollectionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Collection:
-    """What a collection holds, and what it lacks, by prompt with the reason."""
+    """What a collection holds, and of each image that it lacks the prompt and the reason."""
 
     manifest: Path
     records: tuple[Record, ...]
-    refused: dict[str, str]
+    refused: tuple[tuple[str, str], ...]
     """By the teacher's moderation; not ordered again."""
-    unfetched: dict[str, str]
+    unfetched: tuple[tuple[str, str], ...]
     """Ordered, and not here yet: the next run fetches them."""
-    failed: dict[str, str]
+    failed: tuple[tuple[str, str], ...]
     """Ordered, and come to nothing; the next run orders them again."""
     num_not_ordered: int
     """Because the spending limit was reached."""
@@ -136,7 +136,7 @@ def collect(
     pauses of `pause` seconds and twice as many each time, to 60. patience: seconds to wait for an image that is
     ordered; after them it stays for the next run.
 
-    `ValueError` for prompts that stand twice, or a folder with another teacher's images; `Unserved` where the teacher
+    `ValueError` for prompts that stand twice, or a folder with other images; `Unserved` where the teacher
     fails for good. What has arrived is kept in any case, and in the manifest.
     """
     requests = _requests(prompts, teacher, copies=copies, seed=seed)
@@ -188,6 +188,11 @@ def _sent(lines: Sequence[dict[str, Any]]) -> dict[str, Request]:
 
 def _claim(journal: Journal, teacher: Teacher, *, seed: int) -> None:
     """The folder's first line; `ValueError` if it was opened for something else."""
+    folder = journal.path.parent
+    if not journal.lines and (folder / MANIFEST).exists():
+        raise ValueError(
+            f"{folder} holds another data set, whose manifest would be lost: give another folder"
+        )
     opened = {
         "teacher": teacher.name,
         "settings": teacher.settings(),
@@ -200,9 +205,7 @@ def _claim(journal: Journal, teacher: Teacher, *, seed: int) -> None:
     differing = [name for name in opened if before[name] != json.loads(json.dumps(opened[name]))]
     if differing:
         was = ", ".join(f"{name} {before[name]}" for name in differing)
-        raise ValueError(
-            f"{journal.path.parent} was collected with {was}: ask for the same, or give another folder"
-        )
+        raise ValueError(f"{folder} was collected with {was}: ask for the same, or give another folder")
 
 
 def _check_limit(limit: float, teacher: Teacher) -> None:
@@ -234,7 +237,8 @@ class _Run:
         self.pace = _Pace(teacher.rate)
         self.closed, self.leaving = threading.Event(), threading.Event()
         """No more orders; no more waiting for what is ordered either."""
-        self.unfetched: dict[str, str] = {}
+        self.unfetched: dict[Request, str] = {}
+        self.say: Callable[[str], None] = print
         self.limited = False
         self.counting = threading.Lock()
         # One order at a time, where tickets are given: a kill then loses one answer at the most.
@@ -274,6 +278,7 @@ class _Run:
         started, done = time.monotonic(), len(requests) - len(pending)
         title = f"collecting from {self.teacher.name}"
         with Progress(title, total=len(requests), done=done) as progress, self._pool() as pool:
+            self.say = progress.say
             futures = [pool.submit(self._settle, request) for request in pending]
             try:
                 for future in as_completed(futures):
@@ -315,7 +320,7 @@ class _Run:
             except Gone as gone:
                 self.orders.gone(request, str(gone))
             except _Unfetched as reason:
-                self.unfetched[request.prompt] = str(reason)
+                self.unfetched[request] = str(reason)
                 return False
         return False
 
@@ -328,6 +333,8 @@ class _Run:
                 answer = self._send(request)
             if isinstance(answer, Order):
                 return answer
+            if answer.seconds > LONGEST_PAUSE:
+                self.say(f"{self.teacher.name} asks to wait {answer.seconds:.0f} s before the next order")
             self.pace.hold(max(answer.seconds, self._pause(attempt)))
         raise Unserved(f"no order was taken in {self.retries + 1} attempts: {answer}")
 
@@ -447,7 +454,7 @@ def _whole(content: bytes) -> tuple[str, Size]:
             image.verify()  # PNG's checksums, which decoding passes over.
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-            size = image.size
+            size = seen_size(image)
     except UNREADABLE as error:
         raise Later(f"the image came damaged ({error})") from None
     if kind == "JPEG" and not content.rstrip(b"\0\n").endswith(b"\xff\xd9"):
@@ -465,14 +472,13 @@ def _summary(run: _Run, requests: Sequence[Request], licence: str | None) -> Col
     arrived = {r: a for r, a in accounts.items() if a.state == "arrived"}
     here = {r: a for r, a in arrived.items() if (run.out / a.image["file"]).is_file()}
     records = _records(here, run, licence)
-    gone = {r.prompt: a.reason for r, a in accounts.items() if a.state == "open" and a.num_gone}
     num_open = sum(account.state == "open" for account in accounts.values())
     return Collection(
         manifest=run.out / MANIFEST,
         records=tuple(records.values()),
-        refused={r.prompt: a.reason for r, a in accounts.items() if a.state == "refused"},
-        unfetched=dict(run.unfetched),
-        failed=gone,
+        refused=tuple((r.prompt, a.reason) for r, a in accounts.items() if a.state == "refused"),
+        unfetched=tuple((r.prompt, reason) for r, reason in run.unfetched.items()),
+        failed=tuple((r.prompt, a.reason) for r, a in accounts.items() if a.state == "open" and a.num_gone),
         num_not_ordered=num_open if run.limited else 0,
         twins=tuple(a.image["file"] for a in here.values() if records[a.image["id"]].file != a.image["file"]),
         removed=tuple(a.image["file"] for r, a in arrived.items() if r not in here),

@@ -70,7 +70,14 @@ def write_manifest(records: Iterable[Record], path: Path) -> None:
 def scan_folder(folder: Path, *, captioned: bool = True) -> list[Record]:
     """The records of a folder of images with sidecars, in order of their paths. Images without a caption are a
     `ValueError` unless `captioned` is False."""
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(folder.rglob("*"))
+    foreign = [path for path in files if path.suffix.lower() in FOREIGN_SUFFIXES and path.is_file()]
+    if foreign:
+        raise ValueError(
+            f"{len(foreign)} images in {folder} are none of {', '.join(IMAGE_SUFFIXES)}: convert or remove "
+            f"{listed(foreign, folder)}"
+        )
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     sidecars = {path: read_sidecar(path) for path in images}
     if captioned:
         bare = [path for path in images if not sidecars[path].captions]

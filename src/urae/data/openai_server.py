@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from urae.errors import MissingExtra
 
@@ -31,6 +32,13 @@ class OpenAIServer:
     """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
     timeout: float = 120.0
     """Seconds for one request."""
+
+    def __post_init__(self) -> None:
+        if "@" in urlsplit(self.base_url).netloc:
+            # It would be in what is printed, in journals and in every record.
+            raise ValueError(
+                f"base_url holds a password: give it without, and the key in the variable {self.key_variable}"
+            )
 
     def connect(self, *, retries: int = 0) -> Any:
         """A client that repeats a request after 408, 409, 429, 5xx, a lost connection or a timeout, and waits in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -222,8 +223,8 @@ def _report(collection: Collection, teacher: Teacher) -> None:
     for title, reasons in lists.items():
         if reasons:
             console.print(f"{title}: {len(reasons)}")
-        for prompt, reason in reasons.items():
-            console.print(f"  {prompt[:60]!r}: {reason}")
+        for (prompt, reason), count in Counter(reasons).items():
+            console.print(f"  {prompt[:60]!r}: {reason}{f' ({count} times)' if count > 1 else ''}")
     if collection.num_not_ordered:
         console.print(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
     for title, files in (("the same as another", collection.twins), ("removed since", collection.removed)):

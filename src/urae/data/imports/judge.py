@@ -22,7 +22,7 @@ Detector = Callable[[Image.Image], float]
 """A model of your own, for watermarks, text or taste: from an RGB image to a score. With several workers it travels
 to each of them, so it is a function of a module or an object that can be pickled."""
 
-MEASURING = 1
+MEASURING = 2
 """Raised when the same image would be measured differently."""
 
 CELL = 160

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from urae.errors import StaleCache
 __all__ = ["Import", "import_images"]
 
 IMAGES, WORK = "images", "import"
+OWN = re.compile(rf"{IMAGES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}\.\w+")
+"""What an import writes there, and may remove."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ def import_images(
     """
     out, detectors = Path(out), detectors or {}
     _check(filters, detectors, workers)
+    _check_own(out)
     paths = _sources(sources, out, urls or {})
     items = [item for path in paths for item in _named(path, licence)]
     judge = Judge(size=filters.size, detectors=detectors, cells=out / WORK / "cells")
@@ -125,6 +129,13 @@ def _check(filters: Filters, detectors: Mapping[str, Detector], workers: int) ->
         raise ValueError(f"workers is {workers}: expected 1 (this process) or more")
 
 
+def _check_own(out: Path) -> None:
+    if (out / MANIFEST).exists() and not (out / WORK).is_dir():
+        raise ValueError(
+            f"{out} holds a data set that no import made, whose manifest would be lost: choose another folder"
+        )
+
+
 def _sources(sources: Iterable[str | Path], out: Path, urls: Mapping[str, str]) -> list[Path]:
     given = [Path(source) for source in sources]
     for path in given:
@@ -136,9 +147,7 @@ def _sources(sources: Iterable[str | Path], out: Path, urls: Mapping[str, str]) 
             f"options of img2dataset ({', '.join(urls)}) have no effect: no source is a table of URLs"
         )
     return [
-        download(path, out / WORK / "downloads" / path.stem, options=urls)
-        if path.suffix in URL_SUFFIXES
-        else path
+        download(path, out / WORK / "downloads", options=urls) if path.suffix in URL_SUFFIXES else path
         for path in given
     ]
 
@@ -231,7 +240,8 @@ def _duplicates(judged: Sequence[_Judged], passed: Sequence[int], distance: int)
 
 def _take(taken: Sequence[_Judged], out: Path) -> list[Record]:
     wanted = {_file(one): one for one in taken}
-    here = {path.relative_to(out).as_posix() for path in (out / IMAGES).rglob("*") if path.is_file()}
+    found = (path.relative_to(out).as_posix() for path in (out / IMAGES).rglob("*") if path.is_file())
+    here = {file for file in found if OWN.fullmatch(file)}
     for file in here - wanted.keys():
         (out / file).unlink()
     missing = [file for file in wanted if file not in here]

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from urae.data.record import content_hash
 from urae.errors import MissingExtra, UraeError
 
 __all__ = ["URL_SUFFIXES", "download"]
@@ -28,8 +29,9 @@ CAPTION_COLUMNS = ("prompt", "caption", "text", "TEXT")
 KEPT_COLUMNS = ("licence", "license", "generated_prompt")
 
 
-def download(table: Path, folder: Path, *, options: Mapping[str, str]) -> Path:
-    """Download the images of a table into shards in `folder`, as the servers sent them, and return that folder.
+def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Path:
+    """Download the images of a table, as the servers sent them, into shards in a folder of its own below
+    `downloads`, and return that folder.
 
     The table has a column "url", and may have one of captions ("prompt", "caption" or "text"), and "licence".
     options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}. Images that cannot be
@@ -38,6 +40,8 @@ def download(table: Path, folder: Path, *, options: Mapping[str, str]) -> Path:
     if not table.is_file():
         raise ValueError(f"there is no table {table}")
     program = _program()
+    # img2dataset goes by the names of shards: those of another table, or of one with more rows, it would keep.
+    folder = downloads / f"{table.stem}-{content_hash(table)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | dict(options)).items()]
     # One of its packages asks the network for a newer version of itself whenever it is imported.

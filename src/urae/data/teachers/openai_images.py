@@ -53,6 +53,7 @@ class OpenAIImages:
         check_mix(self.shapes)
         for shape in self.shapes:
             parse_size(shape)
+        self._server  # noqa: B018  refuses an address with a password in it
 
     @property
     def name(self) -> str:
