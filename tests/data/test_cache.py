@@ -1,5 +1,9 @@
+import fcntl
 import json
 import math
+import pickle
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from safetensors.torch import load_file
 from tiny import with_text_encoders, write_images
 from urae.backbones import backbone_of
 from urae.data import cache, make_cache, open_cache, scan_folder, write_manifest
-from urae.data.image import load_pixels, training_buckets
+from urae.data.image import Unreadable, load_pixels, training_buckets
 from urae.errors import BadFile, StaleCache
 
 
@@ -83,6 +87,14 @@ def test_an_image_of_the_bucket_size_is_untouched(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     loaded = load_pixels(tmp_path / "a.png", (64, 48))
     assert np.array_equal(((loaded.permute(1, 2, 0) + 1) * 127.5).round().numpy().astype(np.uint8), pixels)
+
+
+def test_pixels_are_never_enlarged(tmp_path):
+    Image.new("RGB", (63, 64)).save(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"a\.png has 63x64 px, too few for 64x64, and none is ever enlarged"
+    ):
+        load_pixels(tmp_path / "a.png", (64, 64))
 
 
 def test_small_images_are_listed_and_nothing_is_enlarged(pipe, folder, tmp_path):
@@ -192,6 +204,63 @@ def test_a_manifest_whose_image_changed_is_stale(pipe, folder, tmp_path):
     Image.new("RGB", (64, 64)).save(folder / "00.png")
     with pytest.raises(StaleCache, match=r"00\.png is not the image that the manifest names"):
         cache(pipe, folder / "m.jsonl", tmp_path / "cache", size=64)
+
+
+def test_a_missing_image_is_named_when_the_others_are_done(pipe, folder, tmp_path):
+    write_manifest(scan_folder(folder), folder / "m.jsonl")
+    (folder / "00.png").unlink()
+    with pytest.raises(BadFile, match=r"00\.png cannot be opened"):
+        cache(pipe, folder / "m.jsonl", tmp_path / "cache", size=64)
+    assert len(list((tmp_path / "cache" / "entries").glob("*.latents.safetensors"))) == 2
+
+
+def test_a_manifest_with_another_size_than_the_image_has_is_stale(pipe, folder, tmp_path):
+    """It would be enlarged, or be given a black border, without a word."""
+    records = scan_folder(folder)
+    write_manifest([replace(records[0], size=(256, 256)), *records[1:]], folder / "m.jsonl")
+    with pytest.raises(StaleCache, match=r"00\.png has 64x64 px, not the 256x256 that the manifest names"):
+        cache(pipe, folder / "m.jsonl", tmp_path / "cache", size=64)
+
+
+def test_what_is_unreadable_can_be_told_to_another_process():
+    error = pickle.loads(pickle.dumps(Unreadable("a.png", "transparent", "alpha 7")))
+    assert str(error) == str(Unreadable("a.png", "transparent", "alpha 7"))
+    assert (error.reason, error.detail) == ("transparent", "alpha 7")
+
+
+def test_a_second_run_waits_for_the_first_and_finds_its_work_done(pipe, folder, tmp_path, capfd):
+    out = tmp_path / "cache"
+    cache(pipe, folder, out, size=64)
+    reports = []
+    second = threading.Thread(target=lambda: reports.append(make_cache(pipe, folder, out, size=64)))
+    with (out / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second.start()
+        second.join(1.0)
+        assert second.is_alive()
+        assert not reports
+    second.join()
+    assert (reports[0].num_encoded, reports[0].num_embedded) == (0, 0)
+    assert f"another run is making {out}: waiting for it" in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_finished_cache_can_be_read_while_it_is_made_again(pipe, folder, tmp_path):
+    """By another training, which starts now; if it is made of something else, it cannot."""
+    out = tmp_path / "cache"
+    before = cache(pipe, folder, out, size=64)
+    stock = type(pipe.vae).encode
+    opened = []
+
+    def encode(self, *arguments, **options):
+        opened.append((out / "records.jsonl").is_file())
+        return stock(self, *arguments, **options)
+
+    pipe.vae.encode = encode.__get__(pipe.vae)
+    (out / "entries" / f"{before.entries[0].record.id}.latents.safetensors").unlink()
+    cache(pipe, folder, out, size=64)
+    Image.new("RGB", (64, 64)).save(folder / "00.png")
+    cache(pipe, folder, out, size=64)
+    assert opened == [True, False]
 
 
 def test_a_folder_that_is_no_cache(tmp_path):

@@ -61,9 +61,9 @@ def test_every_prompt_becomes_a_record_that_knows_where_it_comes_from(server, tm
         assert record.time.endswith("+00:00")
     assert collection.spent == pytest.approx(6 * 0.06)
     assert (collection.refused, collection.unfetched, collection.failed, collection.num_lost) == (
-        {},
-        {},
-        {},
+        (),
+        (),
+        (),
         0,
     )
 
@@ -151,9 +151,9 @@ def test_the_rate_is_kept(server, tmp_path):
 def test_moderation_is_recorded_never_repeated_and_not_paid(server, tmp_path):
     prompts = ["a forbidden thing", "an unsafe thing", "a cat"]
     first = gather(server, tmp_path, prompts)
-    assert first.refused.keys() == {"a forbidden thing", "an unsafe thing"}
-    assert "Request Moderated" in first.refused["a forbidden thing"]
-    assert "Derivative Works" in first.refused["an unsafe thing"]
+    assert [prompt for prompt, _ in first.refused] == ["a forbidden thing", "an unsafe thing"]
+    assert "Request Moderated" in first.refused[0][1]
+    assert "Derivative Works" in first.refused[1][1]
     assert first.spent == pytest.approx(0.06)
     again = gather(server, tmp_path, prompts)
     assert again == first
@@ -166,7 +166,7 @@ def test_a_task_that_failed_is_ordered_once_more_and_then_left(server, tmp_path)
     assert server.orders == {"one": 2}
     server.faults["poll"] = itertools.repeat("error")
     collection = gather(server, tmp_path / "b", ["two"])
-    assert collection.failed == {"two": "the task failed"}
+    assert collection.failed == (("two", "the task failed"),)
     assert server.orders["two"] == 2
     assert collection.spent == pytest.approx(0.12)
     assert not collection.manifest.exists()
@@ -257,7 +257,7 @@ def test_the_key_goes_to_the_api_alone(server, tmp_path):
 def test_an_image_that_is_never_ready_stays_for_the_next_run(server, tmp_path):
     server.seconds = 1000
     collection = gather(server, tmp_path, ["one"], patience=0.05)
-    assert collection.unfetched == {"one": "not ready after 0.05 s"}
+    assert collection.unfetched == (("one", "not ready after 0.05 s"),)
     plan = plan_collection(["one"], teacher_at(server), tmp_path)
     assert (plan.num_outstanding, plan.num_to_order, plan.cost) == (1, 0, 0.0)
     server.seconds = server.tasks["task-0"].ready = 0
@@ -324,6 +324,19 @@ def test_a_local_pipeline_draws_each_image_once_from_its_own_seed(tmp_path):
     assert collection.records[0].teacher["method"] == "imax"
     assert collect(PROMPTS, teacher, tmp_path) == collection
     assert len(drawn) == 6
+
+
+def test_every_copy_that_is_refused_is_counted(server, tmp_path):
+    collection = gather(server, tmp_path, ["a forbidden thing", "a cat"], copies=3)
+    assert len(collection.refused) == 3
+    assert len(collection.records) == 3
+
+
+def test_another_data_set_is_not_overwritten(server, tmp_path):
+    (tmp_path / "manifest.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="holds another data set, whose manifest would be lost"):
+        gather(server, tmp_path)
+    assert not server.tasks
 
 
 def test_other_settings_need_another_folder(server, tmp_path):

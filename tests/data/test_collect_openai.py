@@ -66,7 +66,7 @@ def test_refusals_are_recorded_and_busy_servers_asked_again(tmp_path):
     with serving(react) as (url, asked):
         collection = gather(url, tmp_path, concurrency=1)
         assert gather(url, tmp_path) == collection
-    assert list(collection.refused) == ["a dog"]
+    assert [prompt for prompt, _ in collection.refused] == ["a dog"]
     assert len(collection.records) == 2
     assert [body["prompt"] for body in asked] == ["a cat"] * 3 + ["a dog", "a bird"]
     assert len({body["_headers"]["idempotency-key"] for body in asked[:3]}) == 1
@@ -117,6 +117,14 @@ def test_a_damaged_image_is_paid_and_ordered_anew(tmp_path):
         "another order, not a repetition"
     )
     assert collection.spent == pytest.approx(0.5)
+
+
+def test_an_address_with_a_password_is_refused_before_it_is_written_anywhere():
+    with pytest.raises(
+        ValueError, match="base_url holds a password: .* in the variable OPENAI_API_KEY"
+    ) as raised:
+        OpenAIImages(model="toy", base_url="https://me:hush@example.org/v1")
+    assert "hush" not in str(raised.value)
 
 
 def test_the_key_is_needed_at_openai_alone(monkeypatch, tmp_path):

@@ -256,6 +256,19 @@ def test_requests_that_make_no_sense(photos, tmp_path, options, message):
         run(photos, tmp_path / "out", **options)
 
 
+def test_another_data_set_is_neither_overwritten_nor_cleared(photos, tmp_path):
+    """A collection also lies in images/ and manifest.jsonl, and was paid for."""
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "0123456789abcdef.png").write_bytes(b"paid")
+    (out / "manifest.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="holds a data set that no import made"):
+        run(photos, out)
+    (out / "manifest.jsonl").unlink()
+    run(photos, out)
+    assert (out / "images" / "0123456789abcdef.png").read_bytes() == b"paid"
+
+
 def test_the_data_set_lies_apart_from_its_sources(photos):
     with pytest.raises(ValueError, match="lie in each other"):
         run(photos, photos / "out")

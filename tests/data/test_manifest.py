@@ -7,6 +7,7 @@ from PIL import ExifTags, Image
 
 from tiny import write_images
 from urae.data import Record, read_manifest, read_records, scan_folder, write_manifest
+from urae.data.image import read_image
 from urae.errors import BadFile
 
 
@@ -73,6 +74,33 @@ def test_a_photograph_on_its_side_has_the_size_that_is_seen(tmp_path):
     assert scan_folder(tmp_path)[0].size == (48, 80)
 
 
+def test_a_tiff_on_its_side_is_turned_once(tmp_path):
+    """Pillow turns TIFFs when it reads them, and says their size accordingly; other formats are turned by us."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.zeros((48, 80, 3), np.uint8)).save(tmp_path / "a.tiff", exif=exif)
+    (tmp_path / "a.txt").write_text("a")
+    (record,) = scan_folder(tmp_path)
+    assert record.size == read_image(tmp_path / "a.tiff").size == (48, 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("id", "../" * 20 + "tmp/x", "expected 64 hexadecimal digits"),
+        ("id", "A" * 64, "expected 64 hexadecimal digits"),
+        ("file", "/etc/passwd.png", "expected a path in the manifest's folder"),
+        ("file", "images/../../x.png", "expected a path in the manifest's folder"),
+    ],
+)
+def test_a_manifest_leads_nowhere_else(tmp_path, name, value, message):
+    """The id is the name of what is cached, the file is what captioning sends away."""
+    (record,) = scan_folder(write_images(tmp_path, [(64, 64)]))
+    (tmp_path / "m.jsonl").write_text(json.dumps(asdict(record) | {name: value}))
+    with pytest.raises(BadFile, match=f"m.jsonl, line 1 is not a record: .*{message}"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -80,6 +108,7 @@ def test_a_photograph_on_its_side_has_the_size_that_is_seen(tmp_path):
         (lambda f: (f / "00.json").write_text("{}"), ValueError, "1 images in .* have no caption.*00.png"),
         (lambda f: (f / "00.json").write_text("{"), BadFile, "00.json is not JSON"),
         (lambda f: (f / "00.png").write_bytes(b"no image"), BadFile, "00.png cannot be read"),
+        (lambda f: (f / "x.GIF").write_bytes(b""), ValueError, "1 images in .* are none of .*x.GIF"),
         (lambda f: (f / "01.png").write_bytes((f / "00.png").read_bytes()), ValueError, "00.png = 01.png"),
     ],
 )

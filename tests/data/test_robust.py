@@ -13,7 +13,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from urae.data.formats import list_items
-from urae.data.image import Unreadable, decode_image
+from urae.data.image import Unreadable, decode_image, read_image
 from urae.data.imports import Filters, import_images
 
 EACH = 15
@@ -82,6 +82,40 @@ def tiff_beyond_its_end(seed):
     return content[:4] + struct.pack("<I", len(content) + 1000 + seed) + content[8:]
 
 
+def grey_tiff(pixels, photometric, order="<"):
+    """A TIFF of 16-bit grey."""
+    height, width = pixels.shape
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: photometric, 277: 1, 278: height}
+    tags |= {273: 8 + 2 + 9 * 12 + 4, 279: pixels.size * 2}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(tags))
+    return start + entries + bytes(4) + pixels.astype(f"{order}u2").tobytes()
+
+
+def white_is_zero(seed):
+    return grey_tiff(np.random.default_rng(seed).integers(0, 65536, (40, 48)), photometric=0)
+
+
+def beside_pixels(seed, between):
+    rows = np.pad(np.asarray(picture(seed)).reshape(40, 144), ((0, 0), (1, 0)))
+    return png(48, 40, content=rows.astype(np.uint8).tobytes(), between=between)
+
+
+def with_gamma(seed, gamma):
+    return beside_pixels(seed, chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000))))
+
+
+def with_code_points(seed, primaries, transfer):
+    return beside_pixels(seed, chunk(b"cICP", bytes([primaries, transfer, 0, 1])))
+
+
+def wide_avif(seed):
+    content = bytearray(encoded(picture(seed), "AVIF"))
+    box = content.index(b"colrnclx")
+    content[box + 8 : box + 12] = struct.pack(">HH", 9, 16)
+    return bytes(content)
+
+
 # kind -> (ending, the file of a number, the reason it is rejected for)
 MALFORMED = {
     "empty": (".jpg", lambda i, rng: b"", "empty"),
@@ -111,6 +145,10 @@ MALFORMED = {
     "a broken profile": (".png", lambda i, rng: encoded(picture(i), icc_profile=rng.bytes(300)), "colours"),
     "lab": (".tif", lambda i, rng: encoded(picture(i, "LAB"), "TIFF"), "colours"),
     "floats": (".tif", lambda i, rng: encoded(picture(i, "F"), "TIFF"), "depth"),
+    "white is zero": (".tif", lambda i, rng: white_is_zero(i), "depth"),
+    "linear light": (".png", lambda i, rng: with_gamma(i, 1.0), "colours"),
+    "high dynamic range": (".png", lambda i, rng: with_code_points(i, 9, 16), "colours"),
+    "a wide avif": (".avif", lambda i, rng: wide_avif(i), "colours"),
     "32-bit integers": (".tif", lambda i, rng: encoded(picture(i, "I"), "TIFF"), "depth"),
 }
 
@@ -219,6 +257,27 @@ def test_damaged_metadata_cost_no_pixels():
     assert (decoded(content) == np.asarray(picture())).all()
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bits_of_either_order_become_8(order):
+    grey = np.random.default_rng(0).integers(0, 65536, (40, 48))
+    assert (decoded(grey_tiff(grey, 1, order)) == np.round(grey / 257)[..., None]).all()
+
+
+@pytest.mark.parametrize("colour", [2, 6])
+def test_16_bits_of_colour_become_8_to_within_a_level(colour):
+    """Pillow takes the upper 8 bits: 255 v / 65535 without rounding, at most one level away."""
+    values = np.random.default_rng(0).integers(0, 65536, (40, 48, 3))
+    alpha = [np.full((40, 48, 1), 65535)] if colour == 6 else []
+    rows = np.concatenate([values, *alpha], axis=2).astype(">u2").reshape(40, -1).view(np.uint8)
+    content = png(48, 40, 16, colour, np.pad(rows, ((0, 0), (1, 0))).tobytes())
+    assert np.abs(decoded(content) - np.round(values / 257)).max() <= 1
+
+
+@pytest.mark.parametrize("usual", [with_gamma(0, 0.45455), with_code_points(0, 1, 13)])
+def test_what_a_png_says_of_usual_colours_changes_nothing(usual):
+    assert (decoded(usual) == np.asarray(picture())).all()
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_become_8_over_the_whole_range(kind):
     grey = np.linspace(0, 65535, 48 * 40).round().astype(np.uint16).reshape(40, 48)
@@ -241,12 +300,75 @@ def test_a_profile_is_followed():
     assert np.abs(decoded(encoded(picture(), icc_profile=swapped)) - pixels[..., [1, 0, 2]]).max() <= 2
 
 
+# CIE xy of red, green and blue.
+PRIMARIES = {
+    "srgb": [(0.64, 0.33), (0.30, 0.60), (0.15, 0.06)],
+    "display p3": [(0.68, 0.32), (0.265, 0.69), (0.15, 0.06)],
+    "adobe rgb": [(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)],
+}
+WHITE, D50 = (0.3127, 0.3290), np.array([0.9642, 1, 0.8249])
+BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+def to_d50(primaries):
+    """From linear RGB to XYZ as profiles have it, by the primaries and white of D65."""
+    red, green, blue, white = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in [*primaries, WHITE])
+    colours = np.stack([red, green, blue], axis=1)
+    cones = np.diag((BRADFORD @ D50) / (BRADFORD @ white))
+    return np.linalg.inv(BRADFORD) @ cones @ BRADFORD @ (colours * np.linalg.solve(colours, white))
+
+
+def profile(primaries, gamma):
+    """An ICC profile of version 2, written by hand."""
+
+    def fixed(values):
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    matrix = to_d50(primaries)
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0)
+    tags = {b"desc": b"desc\0\0\0\0" + struct.pack(">I", 2) + b"x\0" + bytes(78), b"wtpt": D50}
+    tags |= {
+        b"rXYZ": matrix[:, 0],
+        b"gXYZ": matrix[:, 1],
+        b"bXYZ": matrix[:, 2],
+        b"cprt": b"text\0\0\0\0x\0\0\0",
+    }
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        content = value if isinstance(value, bytes) else b"XYZ \0\0\0\0" + fixed(value)
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content
+    head = (
+        struct.pack(">I4sI", start + len(data), b"lcms", 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp"
+    )
+    return head + bytes(28) + fixed(D50) + bytes(48) + struct.pack(">I", len(tags)) + table + data
+
+
+@pytest.mark.parametrize(("name", "gamma"), [("display p3", 2.2), ("adobe rgb", 563 / 256), ("srgb", 1.0)])
+def test_colours_are_those_that_the_formulas_give(name, gamma):
+    """Decode the curve, change the primaries, clip, apply sRGB's curve: computed here without a colour library."""
+    content = encoded(picture(), icc_profile=profile(PRIMARIES[name], gamma))
+    linear = (np.asarray(picture()) / 255) ** (round(gamma * 256) / 256)
+    change = np.linalg.inv(to_d50(PRIMARIES["srgb"])) @ to_d50(PRIMARIES[name])
+    light = np.clip(linear @ change.T, 0, 1)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(decoded(content) - 255 * srgb).max() < 0.75
+
+
 def test_an_almost_opaque_picture_is_a_picture_and_cmyk_of_a_jpeg_is_not():
     image = picture(mode="RGBA")
     image.putalpha(252)
     assert (decoded(encoded(image)) == np.asarray(picture())).all()
     with pytest.raises(Unreadable, match=r"profile \(CMYK\): replace or remove it"):
         decode_image(encoded(picture(mode="CMYK"), "JPEG"), name="x")
+
+
+def test_a_file_with_more_bytes_than_any_image_is_not_read(tmp_path):
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(3 * 2**30)  # which takes no room on the disk
+    with pytest.raises(Unreadable, match=r"large\.png cannot be opened \(File too large\)"):
+        read_image(tmp_path / "large.png")
 
 
 def test_a_large_picture_is_read_without_a_warning(monkeypatch):
