@@ -57,6 +57,15 @@ def test_it_says_where_each_file_is_and_what_was_chosen(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+def test_speed_is_said_and_kept(run, tmp_path):
+    said = run("--steps", 5, "--speed", "taylorseer:interval=2", "--compile", "off")
+    assert "speed: taylorseer:interval=2,order=1 (4 of 5 steps computed), blocks eager: as asked\n" in said
+    (png,) = tmp_path.iterdir()
+    assert read_png_metadata(png).speed == "taylorseer:interval=2,order=1"
+    with pytest.raises(ValueError, match="compile is 'yes': expected auto, on or off"):
+        run("--compile", "yes")
+
+
 def test_it_is_the_function(run, folder, tmp_path):
     run("--seed", 3, "--guidance", 2.0)
     expected = generate(open_pipeline(folder), TIGER, size=(64, 48), steps=1, seed=3, guidance=2.0)

@@ -24,10 +24,13 @@ from urae.generation import (
     TwoPass,
     method_from_texts,
     plan_memory,
+    plan_speed,
     policy_for,
 )
+from urae.generation.caches import CACHES
 from urae.generation.memory import Offload
 from urae.generation.methods import METHODS
+from urae.generation.speed import Compile
 from urae.generation.stock import stock_of
 from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift
 
@@ -80,6 +83,15 @@ def generate(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
+    speed: Annotated[
+        str,
+        typer.Option(
+            help=f"exact, fast, or a cache, {' or '.join(CACHES)}, with settings: taylorseer:interval=3."
+        ),
+    ] = "exact",
+    compile: Annotated[
+        str, typer.Option(help="Compile the transformer's blocks: auto (where it pays), on or off.")
+    ] = "auto",
     context_parallel: Annotated[
         int, typer.Option(help="Under torchrun: processes that draw each picture together.")
     ] = 1,
@@ -116,7 +128,12 @@ def generate(
             dtype=dtype,
             offload=offload,
             tiles=tiles,
-            ours=ours | {"context-parallel": context_parallel > 1},
+            ours=ours
+            | {
+                "speed": speed != "exact",
+                "compile": compile == "on",
+                "context-parallel": context_parallel > 1,
+            },
         )
         _tell(pictures)
         return
@@ -135,9 +152,25 @@ def generate(
     shift = in_effect.shift if in_effect else dynamic_shift(pipe, pixels)
     if said := way.describe(steps=num_steps, shift=shift):
         say(f"{way.name}: {said}")
+    compiles = parse_compile(compile)
+    how = partial(
+        plan_speed,
+        pipe,
+        pixels,
+        speed,
+        steps=num_steps,
+        compile=compiles,
+        context_parallel=context_parallel,
+        memory=plan,
+    )
     first_pass = way.native_steps if isinstance(way, TwoPass) and not native else 0
     steps_each = first_pass + num_steps
     total = len(texts) * len(seed) * steps_each
+
+    def expect(num_images: int) -> None:
+        progress.expect(num_images * steps_each)
+        say(f"speed: {how(num_images=num_images)}")
+
     with Progress("generating", total=total, show=state.is_main_process) as progress:
         generation.generate(
             pipe,
@@ -152,8 +185,10 @@ def generate(
             native=(native[0] if len(native) == 1 else native) or None,
             natives=natives,
             memory=plan,
+            speed=speed,
+            compile=compiles,
             context_parallel=context_parallel,
-            choose=partial(pictures.choose, expect=lambda num: progress.expect(num * steps_each), say=say),
+            choose=partial(pictures.choose, expect=expect, say=say),
             on_step=progress.advance,
             on_image=partial(pictures.save, **({"adapter_file": adapter.name} if adapter else {})),
         )
@@ -189,6 +224,12 @@ def parse_policy(text: str) -> ResolutionPolicy | Literal["auto", "none"]:
         return ResolutionPolicy.from_json(Path(text).read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadFile(f"{text} is no resolution policy: {error}") from error
+
+
+def parse_compile(text: str) -> Compile:
+    if text not in ("auto", "on", "off"):
+        raise ValueError(f"compile is {text!r}: expected auto, on or off")
+    return "auto" if text == "auto" else text == "on"
 
 
 def load_adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None:
