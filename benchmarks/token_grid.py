@@ -41,7 +41,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "token_grid.json")
     options = parser.parse_args()
     transformer = build_pipeline(build_vae()).transformer
-    rows = [timed(transformer, grid, factor, options.repeats) for grid in GRIDS for factor in options.factors]
+    rows = [
+        timed(transformer, grid, factor, options.batch or BATCHES[factor], options.repeats)
+        for grid in GRIDS
+        for factor in options.factors
+    ]
     turns = [{"model": name, **rotary(*settings)} for name, settings in ROPES.items()]
     command = f"python benchmarks/token_grid.py --repeats {options.repeats}"
     result = {**conditions("token_grid", command=command), "rows": rows, "rotary": turns}
