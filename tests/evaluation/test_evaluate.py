@@ -51,7 +51,7 @@ def test_the_best_is_marked_and_differences_stand_below(table):
     assert psnr["truth"].num_prompts == NUM
     note = next(column.note for column in table.columns if column.name == "psnr@truth")
     difference = psnr["blur"].value - psnr["truth"].value
-    assert f"Less truth: jpeg {psnr['jpeg'].value - psnr['truth'].value:+.2f} [" in note
+    assert f"Difference to truth: jpeg {psnr['jpeg'].value - psnr['truth'].value:+.2f} [" in note
     assert f"blur {difference:+.2f} [" in note
 
 
@@ -79,6 +79,20 @@ def test_images_in_memory_with_their_prompts():
     assert table.cells["images"]["repetition"].scores == {
         caption: pytest.approx(repetition(image)) for caption, image in zip(captions, images, strict=True)
     }
+
+
+def test_the_batch_size_changes_no_number(steps, truth, tmp_path):
+    clip_folder(tmp_path / "clip")
+    plan = plan_evaluation(
+        {"jpeg": sorted(steps["jpeg"].iterdir())[:7]},
+        metrics=["clip", "mini_recognition", "mini_alignment", "mini_patch_kid", "psnr"],
+        against=truth,
+        weights={"clip": tmp_path / "clip"},
+    )
+    one, three = (plan.run(batch_size=size).cells["jpeg"] for size in (1, 3))
+    for column, cell in one.items():
+        assert cell.scores == pytest.approx(three[column].scores, rel=1e-5)
+        assert cell.value == pytest.approx(three[column].value, rel=1e-5)
 
 
 def test_pictures_of_one_prompt_count_once(tmp_path):
@@ -134,8 +148,8 @@ def test_metrics_with_weights_name_them_and_untrained_ones_are_not_printed(steps
     columns = {column.name: column for column in table.columns}
     assert list(columns) == ["clip", "pickscore", "fid@truth", "kid@truth", "lpips@truth"]
     assert [columns[name].untrained for name in columns] == [False, True, False, False, True]
-    assert "Less truth" in columns["clip"].note
-    assert "Less truth" not in columns["pickscore"].note
+    assert "Difference to truth" in columns["clip"].note
+    assert "Difference to truth" not in columns["pickscore"].note
     line = next(line for line in table.to_markdown().splitlines() if line.startswith("| blur"))
     assert line.count(UNTRAINED) == 2
     assert f"weights clip ({columns['clip'].details['weights_sha256'][:12]})" in columns["clip"].note

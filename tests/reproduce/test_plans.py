@@ -106,6 +106,8 @@ def test_a_survey_lists_every_cell_with_its_state(tmp_path):
     states = survey(read_plan("table1"), tmp_path)
     assert len(states) == 1 + 12 * 2 + 7
     assert all(state.state.startswith("needs") for state in states if state.part == "pictures")
+    named = {state.name: state.state for state in states if state.part == "pictures"}
+    assert named["FLUX-1.dev* w/ URAE, dpg"] == "needs prompts.dpg, models.flux, data.synthetic"
     small = survey(read_plan("table1", miniature=True), tmp_path)
     assert {state.state for state in small if state.part == "pictures"} == {"0 of 6"}
     assert [state.state for state in small if state.part == "adapter"] == ["to be trained"]

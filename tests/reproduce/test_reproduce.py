@@ -159,7 +159,8 @@ def test_the_command_lists_cells_and_refuses_what_is_no_input(tmp_path):
     file, _ = judged(tmp_path, "score")
     result = CliRunner().invoke(verb("reproduce"), [file, "--dry-run"], catch_exceptions=False)
     assert "pictures: Dark, coco: 6 of 6" in result.output
-    assert "column: overall: needs judge.model" in result.output
+    assert "column: overall: needs judge.model\n" in result.output
+    assert "missing: judge.model (the judge's name at its server, judge.base_url)\n" in result.output
     with pytest.raises(ValueError, match="'judge.model' is no input of a plan: expected key=value"):
         CliRunner().invoke(verb("reproduce"), [file, "judge.model"], catch_exceptions=False)
 

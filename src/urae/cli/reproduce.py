@@ -44,6 +44,8 @@ def reproduce(
     if dry_run:
         for state in reproducing.survey(plan, folder):
             console.print(f"{state.part}: {state.name}: {state.state}")
+        for missing in reproducing.needs(plan, folder):
+            console.print(f"missing: {missing}")
         return
     result = reproducing.reproduce(plan, folder, on_cost=lambda cost, judge: _agree(cost, judge, yes))
     console.print(result.to_markdown())

@@ -177,7 +177,7 @@ class Evaluation:
             return ""
         base = paired.pop(self.baseline)
         results = adjusted({name: compare(values, base, seed=self.seed) for name, values in paired.items()})
-        return f"Less {self.baseline}: {', '.join(_told(name, r, digits) for name, r in results.items())}"
+        return f"Difference to {self.baseline}: {', '.join(_told(name, r, digits) for name, r in results.items())}"
 
     def _details(self, c: Chosen) -> dict[str, Any]:
         details: dict[str, Any] = {

@@ -7,6 +7,7 @@ The same plan runs on the miniature, `read_plan("table1", miniature=True)`, whic
 """
 
 from urae.reproduce.measure import Number
+from urae.reproduce.needs import needs
 from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
 from urae.reproduce.report import Reproduction
 from urae.reproduce.run import MissingInputs, State, reproduce, survey
@@ -21,6 +22,7 @@ __all__ = [
     "Reproduction",
     "Row",
     "State",
+    "needs",
     "read_plan",
     "reproduce",
     "survey",

@@ -24,7 +24,7 @@ EXTRAS = {
 
 
 def needs(plan: Plan, out: Path) -> list[str]:
-    """Sentences that begin with the key to give; empty if the plan can run."""
+    """What is missing: each the key to give, and what it is in parentheses; empty if the plan can run in `out`."""
     found = [
         *(need for name in plan.sets for need in set_needs(plan, name)),
         *(need for row in plan.rows for need in row_needs(plan, row)),

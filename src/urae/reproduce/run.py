@@ -40,7 +40,7 @@ class State:
 
 
 def survey(plan: Plan, out: Path | str) -> list[State]:
-    """Every cell and its state, without computing anything."""
+    """Every cell and its state, without computing anything; `needs` says of each missing key what it is."""
     out = Path(out)
     adapters = [
         _state("adapter", name, adapter_needs(plan, name), partial(_adapter_state, plan, name, out))
@@ -152,8 +152,8 @@ def _column_state(column: Column) -> str:
 
 
 def _state(part: str, name: str, needed: Iterable[str], known: Callable[[], str]) -> State:
-    """What it needs; where that is nothing, how far it is."""
-    missing = "; ".join(needed)
+    """The keys of what it needs; where that is nothing, how far it is."""
+    missing = ", ".join(dict.fromkeys(need.partition(" (")[0] for need in needed))
     return State(part=part, name=name, state=f"needs {missing}" if missing else known())
 
 

@@ -22,8 +22,8 @@ from urae.evaluation.table import escape_markdown as escape
 __all__ = ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"]
 
 MPLUG = (
-    "The benchmark's published numbers come from mPLUG-large; scores of another answering model are not comparable "
-    "with them, and differences between candidates are."
+    "The benchmark's published numbers come from mPLUG-large. Scores by another answering model cannot be compared with "
+    "them, only with each other."
 )
 
 

@@ -26,7 +26,7 @@ INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
 CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
 CLIP_LICENCE = "MIT (the repository; the model's page states none)"
 NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
-MINIATURE = "shipped with urae"
+MINIATURE = "that of urae, which ships them"
 
 _ALL = [
     Metric(

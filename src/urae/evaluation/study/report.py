@@ -32,8 +32,8 @@ SIDE = 240
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 NOTE = (
     "Intervals are of {confidence:.0%}, over other raters and other prompts (both drawn anew). A bold candidate is "
-    "really better than every other: interval, sign test over prompts and sign test over raters all say so, after Holm's "
-    "correction over the pairs."
+    "really better than every other: interval, sign test over prompts and sign test over raters all say so, after "
+    "Holm's correction over the pairs."
 )
 
 
