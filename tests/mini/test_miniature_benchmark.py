@@ -117,6 +117,27 @@ def test_one_factor_of_the_policy_changes_at_a_time(benchmark):
     assert changed("dype_ntk") == {"linear", "rope"}
 
 
+def test_what_the_sizes_must_show_is_judged_on_the_same_prompts(benchmark):
+    """Copies only where nothing is done, objects that come back with the policy and surely with the adapter."""
+    sizes = benchmark("parts.sizes")
+
+    def rows(way, copies, objects):
+        return [
+            {"way": way, "prompt": i, "repetition": copies + 0.001 * i, "object": float(i < objects)}
+            for i in range(20)
+        ]
+
+    near, far = ({"value": v, "low": v - 1, "high": v + 1} for v in (20, 60))
+    distances = {sizes.DIRECT: far, sizes.POLICY: near, sizes.ADAPTED: near}
+    drawn = [*rows(sizes.DIRECT, 0.6, 4), *rows(sizes.POLICY, 0.2, 8), *rows(sizes.ADAPTED, 0.2, 18)]
+    native = rows(sizes.GUIDED, 0.2, 18)
+    claims = [(aim["what"], aim["met"]) for aim in sizes._claims(256, drawn, native, distances)]
+    assert [met for _, met in claims] == [True, True, True, True, True, False]
+    assert claims[-1][0] == "256 px, adapter: patch distance, below the policy"
+    without = [row for row in drawn if row["way"] != sizes.ADAPTED]
+    assert len(sizes._claims(256, without, native, distances)) == 4
+
+
 def test_steps_at_the_borders_of_tiles_are_seen(benchmark):
     vae = benchmark("parts.vae")
     borders = vae.borders(mini.pipeline().vae, 512)
