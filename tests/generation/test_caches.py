@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers.hooks import FirstBlockCacheConfig
 
 from urae.adapters import Lora, attach
 from urae.generation import FirstBlock, MemoryPlan, TaylorSeer, generate
@@ -219,17 +218,6 @@ def test_other_words_are_refused(text, message):
 
 
 # Refusals
-
-
-def test_a_second_cache_is_refused(small):
-    small.transformer.enable_cache(FirstBlockCacheConfig())
-    try:
-        with pytest.raises(
-            ValueError, match=r"second cache on a transformer that has one: call its disable_cache"
-        ):
-            draw(small, speed="fast")
-    finally:
-        small.transformer.disable_cache()
 
 
 def test_a_compiled_transformer_is_refused(small):

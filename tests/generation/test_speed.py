@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.hooks import FirstBlockCacheConfig
 from torch._dynamo.testing import CompileCounter
 
 from urae.generation import (
@@ -137,10 +138,11 @@ def test_all_blocks_of_a_kind_share_what_is_compiled_with_and_without_a_cache(sm
 
 
 def test_blocks_are_as_before_afterwards(small, uncompiled):
+    before = [vars(block).get("forward") for block in small.transformer.transformer_blocks]
     image = draw(small, compile=True)
     with pytest.raises(KeyboardInterrupt), compiled_blocks(small.transformer, True):
         raise KeyboardInterrupt
-    assert not any("forward" in vars(module) for module in small.transformer.modules())
+    assert [vars(block).get("forward") for block in small.transformer.transformer_blocks] == before
     assert same(draw(small), image)
 
 
@@ -152,7 +154,7 @@ def test_native_pictures_are_not_compiled(small, uncompiled):
         method=Sdedit(native_steps=2),
         steps=3,
         compile=True,
-        on_step=lambda: compiled.append("forward" in vars(block)),
+        on_step=lambda: compiled.append(isinstance(block.forward, partial)),
     )
     assert compiled == [False] * 2 + [True] * 3
 
@@ -173,6 +175,25 @@ def test_on_cuda_exact_is_the_plain_path_up_to_rounding(speaking, compile):
     assert np.abs(np.asarray(fast, dtype=int) - np.asarray(plain, dtype=int)).mean() < 0.5
     assert fast.info["kernels"].startswith("attention by ")
     assert ("blocks compiled" in fast.info["kernels"]) == compile
+
+
+def test_a_cache_of_the_owners_stays_and_is_named(small):
+    exact = draw(small)
+    small.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    try:
+        image = draw(small)
+        assert image.info["kernels"] == "blocks left out by a FirstBlockCacheConfig"
+        assert not same(image, exact)
+        with pytest.raises(
+            ValueError, match="compile is True where the transformer's blocks have hooks already"
+        ):
+            draw(small, compile=True)
+        with pytest.raises(
+            ValueError, match="second cache on a transformer that has one: call its disable_cache"
+        ):
+            draw(small, speed="fast")
+    finally:
+        small.transformer.disable_cache()
 
 
 # What a picture remembers

@@ -27,9 +27,11 @@ __all__ = [
     "Cache",
     "FirstBlock",
     "TaylorSeer",
+    "attributes_kept",
     "cache_named",
     "cache_text",
     "cached",
+    "check_free",
     "is_compiled",
 ]
 
@@ -133,10 +135,8 @@ def cache_text(cache: Cache) -> str:
 def cached(transformer: Any, cache: Cache, on_step: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Run a stock transformer with `cache` for one picture; yields what to call after each step in place of `on_step`.
 
-    All is as before on exit, attribute by attribute. Raises ValueError for a transformer that is compiled or has a
-    cache already.
+    All is as before on exit, attribute by attribute. `check_free` says whether it can be had.
     """
-    _check_free(transformer, cache)
     place = 0
 
     def step_done() -> None:
@@ -155,7 +155,7 @@ def cached(transformer: Any, cache: Cache, on_step: Callable[[], None]) -> Itera
 
         return call
 
-    with _attributes_kept(transformer):
+    with attributes_kept(transformer):
         transformer.enable_cache(cache.config())
         try:
             with forward_replaced(transformer, remembering, what="a cache"):
@@ -171,19 +171,8 @@ def is_compiled(transformer: Any) -> bool:
     )
 
 
-def _setting(name: str, pair: str) -> tuple[str, Any]:
-    kinds = {field.name: type(field.default) for field in fields(CACHES[name])}
-    setting, separator, text = pair.partition("=")
-    if not separator or setting not in kinds:
-        raise ValueError(f"{pair!r} is no setting of {name}: expected {' or '.join(kinds)}, as name=value")
-    try:
-        return setting, kinds[setting](text)
-    except ValueError as error:
-        kind = "a whole number" if kinds[setting] is int else "a number"
-        raise ValueError(f"{setting} is {text!r}: expected {kind}") from error
-
-
-def _check_free(transformer: Any, cache: Cache) -> None:
+def check_free(transformer: Any, cache: Cache) -> None:
+    """Raise ValueError for a transformer that is compiled, and for one that has a cache already."""
     if transformer.is_cache_enabled:
         raise ValueError(
             f"{cache.name} is a second cache on a transformer that has one: call its disable_cache() first"
@@ -196,9 +185,22 @@ def _check_free(transformer: Any, cache: Cache) -> None:
         )
 
 
+def _setting(name: str, pair: str) -> tuple[str, Any]:
+    kinds = {field.name: type(field.default) for field in fields(CACHES[name])}
+    setting, separator, text = pair.partition("=")
+    if not separator or setting not in kinds:
+        raise ValueError(f"{pair!r} is no setting of {name}: expected {' or '.join(kinds)}, as name=value")
+    try:
+        return setting, kinds[setting](text)
+    except ValueError as error:
+        kind = "a whole number" if kinds[setting] is int else "a number"
+        raise ValueError(f"{setting} is {text!r}: expected {kind}") from error
+
+
 @contextmanager
-def _attributes_kept(transformer: nn.Module) -> Iterator[None]:
-    """Take away what diffusers leaves on a module after its hooks are gone: a bound forward, and their registry."""
+def attributes_kept(transformer: nn.Module) -> Iterator[None]:
+    """Put back what hooks and compiling replace in a transformer's modules; diffusers leaves a bound forward there, and
+    the registry of its hooks, after the hooks are gone."""
     names = ("forward", "_diffusers_hook", "_cache_config")
     before = [
         (module, {name: vars(module)[name] for name in names if name in vars(module)})

@@ -23,7 +23,7 @@ __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", 
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
-(of a network that enlarged it), `model`, `memory`, `speed`, `kernels` (chosen by measurement; they change rounding) and
+(of a network that enlarged it), `model`, `memory`, `speed`, `kernels` (how it was computed, where that was chosen) and
 `versions` may be there too."""
 
 

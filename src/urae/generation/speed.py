@@ -21,9 +21,11 @@ from urae.generation.caches import (
     Cache,
     FirstBlock,
     TaylorSeer,
+    attributes_kept,
     cache_named,
     cache_text,
     cached,
+    check_free,
     is_compiled,
 )
 from urae.generation.memory import MemoryPlan
@@ -70,6 +72,9 @@ class SpeedPlan:
         """Run the transformer by the chosen kernels at `size`; yields what a picture's `info` says about them."""
         with _fastest_attention(pipe, size) as kernel, compiled_blocks(pipe.transformer, self.compile):
             words = [f"attention by {kernel}"] * bool(kernel) + ["blocks compiled"] * self.compile
+            if pipe.transformer.is_cache_enabled:
+                # Its owner's, which "exact" leaves alone: the picture has to say so.
+                words.append(f"blocks left out by a {type(pipe.transformer._cache_config).__name__}")
             yield {"kernels": ", ".join(words)} if words else {}
 
     def drawing(self, pipe: Any, on_step: Callable[[], None]) -> Any:
@@ -101,6 +106,8 @@ def plan_speed(
     ValueError for a speed or `compile` that would have no effect, or cannot be had.
     """
     cache = cache_of(speed)
+    if cache:
+        check_free(pipe.transformer, cache)
     if context_parallel > 1 and isinstance(cache, FirstBlock):
         raise ValueError(
             f"speed {cache_text(cache)} decides by the tokens that a process sees, and {context_parallel} processes "
@@ -142,14 +149,10 @@ def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
     if not enabled:
         yield
         return
-    blocks = _blocks(transformer)
-    for block in blocks:
-        block.forward = torch.compile(block.forward)
-    try:
+    with attributes_kept(transformer):
+        for block in _blocks(transformer):
+            block.forward = torch.compile(block.forward)
         yield
-    finally:
-        for block in blocks:
-            del block.forward
 
 
 def _compiling(
@@ -176,6 +179,11 @@ def _obstacle(pipe: Any, memory: MemoryPlan) -> str:
         return "weights come one layer at a time"
     if is_compiled(pipe.transformer):
         return "the transformer is compiled already"
+    if any(
+        getattr(block, "_diffusers_hook", None) and block._diffusers_hook.hooks
+        for block in _blocks(pipe.transformer)
+    ):
+        return "the transformer's blocks have hooks already"
     return ""
 
 
