@@ -22,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from urae.adapters.injection import inject
 from urae.adapters.targets import linear_layers, select
+from urae.training.carrier import Carrier, Copy
+from urae.training.offload import Offload
 from urae.training.placement import gradient_checkpointing
 from urae.training.recipe import Checkpointing
 
@@ -71,11 +73,11 @@ def count_flops(what: Architecture, mode: Checkpointing) -> tuple[int, int]:
         return forward, flops.get_total_flops()
 
 
-def count_bytes(what: Architecture, mode: Checkpointing) -> Bytes:
+def count_bytes(what: Architecture, mode: Checkpointing, *, offload: bool = False) -> Bytes:
     """Memory of a step. Not counted together with the operations: FlopCounterMode keeps activations alive."""
     with ExitStack() as stack:
-        transformer, inputs = _ready(what, mode, stack)
         live = Live()
+        transformer, inputs = _ready(what, mode, stack, Offload(ToNowhere(live)) if offload else None)
         for tensor in (*transformer.parameters(), *inputs.values()):
             live.track(tensor)
         before, saved = live.bytes, Saved(live.sizes)
@@ -87,13 +89,13 @@ def count_bytes(what: Architecture, mode: Checkpointing) -> Bytes:
         return Bytes(kept=kept, saved=saved.bytes, peak=live.peak - before)
 
 
-def _ready(what: Architecture, mode: Checkpointing, stack: ExitStack):
+def _ready(what: Architecture, mode: Checkpointing, stack: ExitStack, offload: Offload | None = None):
     """The transformer and its inputs, in a world where nothing is computed."""
     fake, dtype = FakeTensorMode(), torch.bfloat16 if what.bf16 else torch.float32
     transformer = _adapted(what.config, fake, what.targets, what.rank, dtype)
     compute_norms_like_cuda(transformer, fp32=what.bf16)
     stack.enter_context(fake)
-    stack.enter_context(gradient_checkpointing(transformer, mode))
+    stack.enter_context(gradient_checkpointing(transformer, mode, offload=offload))
     stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=what.bf16))
     return transformer, _inputs(transformer, (what.size // 16) ** 2, what.text_tokens, what.batch, dtype)
 
@@ -148,6 +150,10 @@ class Live(TorchDispatchMode):
             self.peak = max(self.peak, self.bytes)
             weakref.finalize(storage, self._free, storage._cdata)
 
+    def forget(self, tensor: Tensor) -> None:
+        key = tensor.untyped_storage()._cdata
+        self.bytes, self.sizes[key] = self.bytes - self.sizes[key], 0
+
     def _free(self, key: int) -> None:
         self.bytes -= self.sizes.pop(key)
 
@@ -157,6 +163,19 @@ class Live(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self.track(tensor)
         return result
+
+
+class ToNowhere(Carrier):
+    """Copies to the host that do not count."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(torch.device("cpu"))
+        self.live = live
+
+    def to_host(self, tensor: Tensor) -> Copy:
+        copy = super().to_host(tensor)
+        self.live.forget(copy.target)
+        return copy
 
 
 class Saved:

@@ -1,5 +1,6 @@
 """What a step is said to keep is what autograd keeps, on fake tensors of the real architecture."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +15,13 @@ from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture as Parts
 from urae.planning.architecture import architecture_of
 from urae.planning.compute import trained_by
+from urae.planning.host import block_bytes, stored_bytes
 from urae.training import Recipe
 
 FLUX = {"num_attention_heads": 24, "attention_head_dim": 128, "guidance_embeds": True}
 
 
-def said(config: dict, what: Architecture, mode) -> int:
+def said(config: dict, what: Architecture, mode, *, offload: bool = False) -> int:
     """Bytes of activations by the plan."""
     architecture = Parts(
         transformer=on_meta(**config),
@@ -30,6 +32,7 @@ def said(config: dict, what: Architecture, mode) -> int:
     recipe = recipes.flux_2k(
         size=what.size,
         gradient_checkpointing=mode,
+        offload_activations=offload,
         base_dtype="bf16" if what.bf16 else "fp32",
         adapter=Lora(rank=what.rank, targets=what.targets),
     )
@@ -43,6 +46,15 @@ def test_activations_of_flux(mode):
     config = {"num_layers": 2, "num_single_layers": 3, **FLUX}
     what = Architecture(config=config, targets=PAPER_TARGETS, rank=16, size=1024, text_tokens=512)
     assert said(config, what, mode) == pytest.approx(count_bytes(what, mode).peak, rel=0.05)
+
+
+@pytest.mark.parametrize("mode", ["full", "attention"])
+def test_activations_of_flux_on_the_host(mode):
+    config = {"num_layers": 2, "num_single_layers": 8, **FLUX}
+    what = Architecture(config=config, targets=PAPER_TARGETS, rank=16, size=1024, text_tokens=512)
+    planned = said(config, what, mode, offload=True)
+    assert planned == pytest.approx(count_bytes(what, mode, offload=True).peak, rel=0.05)
+    assert planned < 0.95 * said(config, what, mode)
 
 
 def test_another_block_keeps_as_much_as_said():
@@ -89,6 +101,22 @@ def test_state_counts_every_copy(recipe):
     plain = memory._state_bytes(size, recipe(ema=0.0))
     assert plain == 4 * 4 * size.trained  # parameters, gradients, two moments
     assert memory._state_bytes(size, recipe(ema=0.9)) == plain + 4 * size.trained
+
+
+def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
+    architecture = architecture_of("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
+    transformer, recipe = architecture.transformer, recipes.flux_2k()
+    sizes, whole = block_bytes(transformer, recipe), stored_bytes(transformer, recipe)
+    large = [w.nbytes for w in transformer.transformer_blocks[0].parameters() if w.dim() == 2]
+    assert len(sizes) == 57
+    assert sizes[0] == sum(large)
+    assert sum(sizes) / whole > 0.97
+    resident = [memory._resident_bytes(transformer, replace(recipe, swap_blocks=num)) for num in range(58)]
+    assert resident[0] == resident[1] == resident[2] == whole
+    assert resident[57] == whole - sum(sizes) + 2 * sizes[0]
+    nf4 = block_bytes(transformer, replace(recipe, base_weights="nf4"))
+    assert sum(nf4) / sum(sizes) == pytest.approx(4.25 / 16, rel=1e-3)
+    assert [a / b for a, b in zip(nf4, sizes, strict=True)] == pytest.approx([nf4[0] / sizes[0]] * 57)
 
 
 def phases(recipe: Recipe) -> dict[str, int]:

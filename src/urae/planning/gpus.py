@@ -1,19 +1,22 @@
-"""GPUs as a plan sees them: how much memory, how many operations a second.
+"""GPUs as a plan sees them: how much memory, how many operations a second, how far from the host.
 
 Memory is what the driver reports, in GiB; the rate is the vendor's for dense bf16 matrix products with fp32
-sums, which no program reaches (`urae.planning.efficiency`).
+sums, which no program reaches (`urae.planning.efficiency`). The connection is that of the vendor's data sheet, as
+fast as its specification (PCI-SIG: 16 lanes of 16 GT/s in PCIe 4, 32 in PCIe 5, 128 bits of 130).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 __all__ = ["GPUS", "Gpu", "gpu_here", "gpu_named"]
 
 GIB = 2**30
+PCIE4, PCIE5 = (16 * rate * 128 / 130 / 8 for rate in (16, 32))
+"""10^9 bytes a second, each way, of 16 lanes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +28,14 @@ class Gpu:
     """GiB."""
     tflops: float
     """10^12 dense bf16 operations a second, at most."""
+    link: float = PCIE4
+    """10^9 bytes a second between its memory and the host's, each way, at most."""
 
     def __post_init__(self) -> None:
-        if not (self.memory > 0 and self.tflops > 0):
+        if not (self.memory > 0 and self.tflops > 0 and self.link > 0):
             raise ValueError(
-                f"a GPU of {self.memory} GiB and {self.tflops} TFLOP/s: expected both above 0, such as 24 and 165"
+                f"a GPU of {self.memory} GiB, {self.tflops} TFLOP/s and {self.link} GB/s: expected all above 0, such "
+                "as 24, 165 and 31.5"
             )
 
     @property
@@ -40,17 +46,18 @@ class Gpu:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu(name="B200", memory=179.1, tflops=2250),
-        Gpu(name="H200", memory=140.4, tflops=989),
-        Gpu(name="H100", memory=79.6, tflops=989),
-        Gpu(name="H100 PCIe", memory=79.6, tflops=756),
+        Gpu(name="B200", memory=179.1, tflops=2250, link=PCIE5),
+        Gpu(name="H200", memory=140.4, tflops=989, link=PCIE5),
+        Gpu(name="H100", memory=79.6, tflops=989, link=PCIE5),
+        Gpu(name="H100 PCIe", memory=79.6, tflops=756, link=PCIE5),
         Gpu(name="A100 80GB", memory=80.0, tflops=312),
         Gpu(name="A100 40GB", memory=40.0, tflops=312),
         Gpu(name="L40S", memory=45.0, tflops=362),
         Gpu(name="RTX 6000 Ada", memory=48.0, tflops=364),
         Gpu(name="RTX A6000", memory=48.0, tflops=155),
-        Gpu(name="RTX 5090", memory=31.8, tflops=210),
+        Gpu(name="RTX 5090", memory=31.8, tflops=210, link=PCIE5),
         Gpu(name="RTX 4090", memory=24.0, tflops=165),
+        Gpu(name="RTX 4080", memory=16.0, tflops=97.5),
         Gpu(name="RTX 3090", memory=24.0, tflops=71),
         Gpu(name="A10G", memory=22.5, tflops=70),
         Gpu(name="L4", memory=22.5, tflops=121),
@@ -76,7 +83,7 @@ def gpu_here(device: torch.device) -> Gpu:
     properties = torch.cuda.get_device_properties(device)
     memory, known = properties.total_memory / GIB, known_as(properties.name)
     if known in GPUS:
-        return Gpu(name=known, memory=memory, tflops=GPUS[known].tflops)
+        return replace(GPUS[known], memory=memory)
     return Gpu(name=properties.name, memory=memory, tflops=measured_rate(device))
 
 

@@ -23,11 +23,12 @@ from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_byt
 from urae.planning.architecture import Architecture
 from urae.planning.compute import Trained
 from urae.planning.gpus import GIB, Gpu
+from urae.planning.host import block_bytes, saved_bytes, stored_bytes
 from urae.resolution import num_image_tokens
 from urae.training import Recipe
 from urae.training.recipe import Checkpointing
 
-__all__ = ["activation_bytes", "phases", "usable"]
+__all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
 
 CONTEXT = 0.6 * GIB
 """What CUDA and its libraries take before the first tensor; about."""
@@ -58,10 +59,11 @@ def phases(
 ) -> dict[str, int]:
     """Most bytes that are allocated on one GPU in each phase of a run; `trained` is the recipe's adapter on the
     architecture's transformer."""
-    weights, vae = _weight_bytes(architecture.transformer), _weight_bytes(architecture.vae)
+    weights, vae = _resident_bytes(architecture.transformer, recipe), _weight_bytes(architecture.vae)
     picture = (recipe.size, recipe.size)
     held = weights + _state_bytes(adapter_size(architecture.transformer, recipe.adapter), recipe)
-    held += (vae if recipe.sample_every else 0) + (0 if recipe.teacher == "base" else weights)
+    teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
+    held += (vae if recipe.sample_every else 0) + teacher
     images = recipe.batch_size // num_gpus // recipe.gradient_accumulation
     found = {
         "captions": architecture.encoder_bytes,
@@ -69,7 +71,9 @@ def phases(
         "training": held + activation_bytes(architecture, trained, recipe, num_images=images),
     }
     if not isinstance(recipe.adapter, Lora | Full):
-        found["decomposing"] = weights + _workspace_bytes(trained)
+        # What is stored in another way is brought to the GPU afterwards only.
+        placed = recipe.base_weights == "as_loaded" and not recipe.swap_blocks
+        found["decomposing"] = weights * placed + _workspace_bytes(trained)
     if recipe.sample_every:
         need = memory_need(architecture, picture)
         found["samples"] = held + max(need.denoise, need.decode)
@@ -79,19 +83,35 @@ def phases(
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
     """Of a training step on that many images at a time, gradients of activations included."""
     kind = recipe.base_dtype
-    tokens = num_image_tokens(recipe.size) + architecture.num_text_tokens
-    unit = num_images * tokens * trained.width * (torch.bfloat16.itemsize if kind == "bf16" else FP32)
     kept = [_kept(trained, block, adapted, kind) for block, adapted in trained.blocks().items()]
-    return int((AROUND + BACKWARD[kind] + _alive(kept, recipe.gradient_checkpointing)) * unit)
+    widths = AROUND + BACKWARD[kind] + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
+    return int(widths * num_images * _unit(architecture, trained, recipe))
 
 
-def _alive(kept: list[float], checkpointing: Checkpointing) -> float:
+def offloaded_bytes(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
+    """Activations of one image that leave a GPU in the forward pass and come back in the backward pass."""
+    if not recipe.offload_activations:
+        return 0
+    widths = (len(trained.blocks()) - 1) * (1 + (recipe.gradient_checkpointing == "attention"))
+    return int(max(widths, 0) * _unit(architecture, trained, recipe))
+
+
+def _unit(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
+    """Bytes of one width on all tokens of an image."""
+    tokens = num_image_tokens(recipe.size) + architecture.num_text_tokens
+    return int(tokens * trained.width * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32))
+
+
+def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> float:
     """Widths that are kept when the most are: by all blocks, or, with checkpointing, by a block that is computed
-    again and the inputs of those before it."""
+    again and the inputs of those before it; when these are on the host, of the one before it."""
     if not checkpointing:
         return sum(kept)
     attention = checkpointing == "attention"
-    return max((num * (1 + attention) + own - attention for num, own in enumerate(kept, 1)), default=0)
+    here = 2 if offload else len(kept)
+    return max(
+        (min(num, here) * (1 + attention) + own - attention for num, own in enumerate(kept, 1)), default=0
+    )
 
 
 def _kept(trained: Trained, block: str, adapted: list[str], kind: str) -> float:
@@ -116,6 +136,12 @@ def _state_bytes(size: AdapterSize, recipe: Recipe) -> int:
 def _workspace_bytes(trained: Trained) -> int:
     largest = max(inputs * outputs for inputs, outputs in (trained.sides[name] for name in trained.adapted))
     return WORKSPACE * largest * torch.float64.itemsize
+
+
+def _resident_bytes(transformer: Any, recipe: Recipe) -> int:
+    """Of the transformer's weights, those that are on a GPU at a time."""
+    whole = stored_bytes(transformer, recipe)
+    return whole - saved_bytes(block_bytes(transformer, recipe), recipe.swap_blocks)
 
 
 def _weight_bytes(module: Any) -> int:

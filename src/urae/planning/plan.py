@@ -7,7 +7,7 @@ Memory is reckoned phase by phase (`urae.planning.memory`), time from the operat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,8 @@ from urae.planning.compute import Tokens, Trained, step_work, trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import Efficiency, efficiency_of
 from urae.planning.gpus import GPUS, Gpu, gpu_named
-from urae.planning.memory import phases, usable
+from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_bytes
+from urae.planning.memory import offloaded_bytes, phases, usable
 from urae.resolution import num_image_tokens
 from urae.training import Recipe
 from urae.training.recipe import Checkpointing
@@ -32,7 +33,7 @@ CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A recipe's run with activations kept in one way and its batch in so many parts."""
+    """A recipe's run with activations and weights kept in one way and its batch in so many parts."""
 
     recipe: Recipe
     phases: dict[str, int]
@@ -40,6 +41,11 @@ class Option:
     fits: bool
     seconds: float
     """Per optimizer step."""
+    moved: int
+    """Bytes that come and go between a GPU and the host in an optimizer step."""
+    host: int
+    """Bytes that the host keeps for a GPU at most. torch takes page-locked memory in powers of two, which makes it
+    about half as much again."""
 
     @property
     def num_bytes(self) -> int:
@@ -54,7 +60,15 @@ class Option:
             "gradient_checkpointing": _word(recipe.gradient_checkpointing),
             "gradient_accumulation": str(recipe.gradient_accumulation),
             "sample_every": str(recipe.sample_every),
+            "offload_activations": str(recipe.offload_activations).lower(),
+            "swap_blocks": str(recipe.swap_blocks),
+            "compile": str(recipe.compile).lower(),
         }
+
+    @property
+    def uses_host(self) -> bool:
+        """Whether the host's memory stands in for the GPU's."""
+        return self.recipe.offload_activations or self.recipe.swap_blocks > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +78,7 @@ class Plan:
     asked: Option
     """The recipe as it is."""
     options: tuple[Option, ...]
-    """The same run in other ways, the fastest first."""
+    """The same run in other ways, the fastest first; after them those that use the host's memory."""
     gpu: Gpu
     num_gpus: int
     price: float
@@ -82,7 +96,7 @@ class Plan:
 
     @property
     def best(self) -> Option | None:
-        """The fastest way that fits; None if none does."""
+        """The fastest way that fits, with the host's memory only if none does without; None if none does."""
         return next((option for option in self.options if option.fits), None)
 
     @property
@@ -123,14 +137,17 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
     efficiency = efficiency_of(gpu, recipe.size)
     rate = efficiency.share * gpu.tflops * 1e12
     trained = trained_by(architecture.transformer, recipe.adapter)
-    asked, *others = (
-        _option(architecture, trained, variant, gpu, num_gpus, rate)
-        for variant in (recipe, *_variants(recipe, num_gpus))
-    )
+
+    def option(variant: Recipe) -> Option:
+        return _option(architecture, trained, variant, gpu, num_gpus, rate)
+
+    asked = option(recipe)
+    plain = [option(variant) for variant in _variants(recipe, num_gpus)]
+    others = [*plain, *_with_host(plain, option, gpu, block_bytes(architecture.transformer, recipe))]
     size = adapter_size(architecture.transformer, recipe.adapter)
     return Plan(
         asked=asked,
-        options=tuple(sorted(others, key=lambda option: (not option.recipe.sample_every, option.seconds))),
+        options=tuple(sorted(others, key=_preference)),
         gpu=gpu,
         num_gpus=num_gpus,
         price=price,
@@ -166,12 +183,22 @@ def _option(
 ) -> Option:
     needed = phases(architecture, trained, recipe, num_gpus=num_gpus)
     work = step_work(trained, _tokens(architecture, recipe), recipe.gradient_checkpointing)
+    images, parts = recipe.batch_size / num_gpus, recipe.gradient_accumulation
+    weights = swapped_bytes(block_bytes(architecture.transformer, recipe), recipe.swap_blocks)
+    kept = offloaded_bytes(architecture, trained, recipe)
     return Option(
         recipe=recipe,
         phases=needed,
         fits=max(needed.values()) <= usable(gpu),
-        seconds=work.total * recipe.batch_size / num_gpus / rate,
+        seconds=seconds_of(work, gpu, rate, images=images, parts=parts, weights=weights, kept=kept),
+        moved=int(2 * (parts * weights + images * kept)),
+        host=int(weights + images / parts * kept),
     )
+
+
+def _preference(option: Option) -> tuple[bool, bool, float, int]:
+    """With samples, on the GPU alone, fast, and of equally fast ones that which leaves least to the connection."""
+    return not option.recipe.sample_every, option.uses_host, option.seconds, option.moved
 
 
 def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
@@ -182,8 +209,40 @@ def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
         for mode in CHOICES:
             for parts in (number for number in range(1, share + 1) if share % number == 0):
                 yield replace(
-                    recipe, gradient_checkpointing=mode, gradient_accumulation=parts, sample_every=every
+                    recipe,
+                    gradient_checkpointing=mode,
+                    gradient_accumulation=parts,
+                    sample_every=every,
+                    offload_activations=False,
+                    swap_blocks=0,
                 )
+
+
+def _with_host(
+    plain: list[Option], option: Callable[[Recipe], Option], gpu: Gpu, sizes: tuple[int, ...]
+) -> Iterator[Option]:
+    """What fits with the host's memory of the options that do not: with activations there or not, and with the
+    weights of as few blocks as will do."""
+    for recipe in (way.recipe for way in plain if way.recipe.gradient_checkpointing and not way.fits):
+        for offload in (False, True):
+            swap = _least_swap(option(_using_host(recipe, offload=offload, swap=0)), gpu, sizes)
+            found = option(_using_host(recipe, offload=offload, swap=swap))
+            if found.fits:
+                yield found
+
+
+def _using_host(recipe: Recipe, *, offload: bool, swap: int) -> Recipe:
+    eager = swap > 0 or (offload and recipe.gradient_checkpointing == "attention")
+    return replace(
+        recipe, offload_activations=offload, swap_blocks=swap, compile=recipe.compile and not eager
+    )
+
+
+def _least_swap(without: Option, gpu: Gpu, sizes: tuple[int, ...]) -> int:
+    """Blocks that must be swapped so that an option fits; all if that does not suffice."""
+    excess = without.num_bytes - usable(gpu)
+    enough = (num for num in range(len(sizes)) if saved_bytes(sizes, num) >= excess)
+    return next(enough, len(sizes))
 
 
 def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:

@@ -20,6 +20,7 @@ def report(plan: Plan) -> str:
         "",
         f"memory on one GPU, {parts} image{'s' * (parts > 1)} at a time; {usable(plan.gpu) / GB:.1f} GB are usable",
         *(f"  {name:<12}{num / GB:>8.1f} GB" for name, num in plan.asked.phases.items()),
+        *([f"  on the host {plan.asked.host / GB:>8.1f} GB"] if plan.asked.uses_host else []),
         f"fits: {'yes' if plan.fits else 'no'}{_advice(plan)}",
         "",
         f"time at {plan.efficiency.share:.0%} of the peak rate ({plan.efficiency.source})",
@@ -61,17 +62,28 @@ def _checkpoints(plan: Plan) -> int:
 
 
 def _table(plan: Plan) -> list[str]:
-    shown = [
-        option for option in plan.options if option.recipe.sample_every == plan.asked.recipe.sample_every
-    ]
     return [
         "gradient_checkpointing  images at a time  memory      a step",
-        *(_row(plan, row) for row in shown),
+        *(_row(plan, option) for option in plan.options if _is_shown(plan, option)),
     ]
+
+
+def _is_shown(plan: Plan, option: Option) -> bool:
+    """All ways to keep activations on the GPU; those that use the host's memory where nothing else fits."""
+    if option.uses_host:
+        best = plan.best
+        return best is not None and best.uses_host and option.recipe.sample_every == best.recipe.sample_every
+    return option.recipe.sample_every == plan.asked.recipe.sample_every
 
 
 def _row(plan: Plan, option: Option) -> str:
     mode = option.settings["gradient_checkpointing"]
     images = option.recipe.batch_size // plan.num_gpus // option.recipe.gradient_accumulation
-    fits = "" if option.fits else "  does not fit"
-    return f"{mode:<24}{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s{fits}"
+    notes = [
+        *(["offload_activations"] if option.recipe.offload_activations else []),
+        *([f"swap_blocks={option.recipe.swap_blocks}"] if option.recipe.swap_blocks else []),
+        *([f"({option.host / GB:.0f} GB on the host)"] if option.uses_host else []),
+        *(["does not fit"] if not option.fits else []),
+    ]
+    numbers = f"{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s"
+    return f"{mode:<24}{numbers}  {' '.join(notes)}".rstrip()

@@ -187,7 +187,9 @@ def _attached(
         stack.callback(attached.detach)
         if recipe.base_weights != "as_loaded":
             # Only now: what is decomposed, and what names the base, are the weights before they are rounded.
-            stack.enter_context(quantised(transformer, recipe.base_weights, device=device))
+            # On the host where most of it stays there.
+            where = None if recipe.swap_blocks else device
+            stack.enter_context(quantised(transformer, recipe.base_weights, device=where))
         if recipe.swap_blocks:
             stack.enter_context(swapped_blocks(transformer, recipe.swap_blocks, Carrier(device)))
         else:
