@@ -138,6 +138,11 @@ def test_4096_px_fit_within_24_gb():
     assert choose_encoding(fp32, [FLUX], asked="auto", free=24e9) == "exact"
     assert plan_encoding(fp32, FLUX, "exact", free=24e9).way == "strips"
     assert plan_encoding(fp32, (2048, 2048), "exact", free=24e9).way == "whole"
+    assert plan_encoding(bf16, FLUX, "exact", free=24e9).way == "strips"
+    assert plan_encoding(bf16, FLUX, "exact", free=32e9).way == "whole"
+    assert plan_encoding(bf16, (2048, 2048), "exact", free=8e9).way == "whole"
+    assert choose_encoding(bf16, [FLUX], asked="auto", free=12e9) == "exact"
+    assert choose_encoding(bf16, [FLUX], asked="auto", free=10e9) == "tiled"
     assert choose_encoding(fp32, [FLUX], asked="auto", free=16e9) == "tiled"
     assert choose_encoding(fp32, [FLUX], asked="exact", free=16e9) == "exact"
 

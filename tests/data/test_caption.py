@@ -210,6 +210,15 @@ def test_a_damaged_image_is_listed_and_the_others_captioned(manifest):
     assert "cannot be read as an image" in captioned.missing[first.file]
 
 
+def test_an_image_that_is_gone_is_listed_and_the_others_captioned(manifest):
+    first, *_ = read_manifest(manifest)
+    (manifest.parent / first.file).unlink()
+    with answering(described()) as (captioner, asked):
+        captioned = caption(manifest, captioner)
+    assert (captioned.num_written, len(asked)) == (4, 4)
+    assert "cannot be opened" in captioned.missing[first.file]
+
+
 def test_the_plan_is_what_the_run_then_does(manifest, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     plan = plan_captions(manifest, Captioner(model="toy"), tokens_per_picture=100)

@@ -15,6 +15,7 @@ from urae.cli import app
 from urae.data import read_manifest, write_manifest
 from urae.data.formats import convert
 from urae.data.imports import Filters, import_images
+from urae.data.imports.urls import download
 from urae.errors import MissingExtra, StaleCache, UraeError
 
 SIZE = 64
@@ -317,6 +318,20 @@ def test_a_table_of_urls_is_downloaded_and_judged(served, photos, tmp_path):
     first = records[f"{served}/deep/0.png"]
     assert first.id == hashlib.sha256((photos / "deep" / "0.png").read_bytes()).hexdigest()
     assert (first.captions, first.licence) == ({"original": "caption 0"}, "CC0-1.0")
+    assert list(done.not_downloaded.values()) == [1]
+    assert "404" in next(iter(done.not_downloaded))
+
+
+def test_tables_of_one_name_and_tables_with_more_rows_are_downloaded_apart(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "img2dataset"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("true") or "/bin/true", program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    path = table(tmp_path, "http://127.0.0.1:1")
+    first = download(path, tmp_path / "downloads", options={})
+    assert download(path, tmp_path / "downloads", options={}) == first
+    path.write_text(path.read_text() + "\nhttp://127.0.0.1:1/8.png,caption 8,CC0-1.0")
+    assert download(path, tmp_path / "downloads", options={}) != first
 
 
 def test_without_img2dataset_the_way_to_it_is_told(tmp_path, monkeypatch):

@@ -139,6 +139,7 @@ def _rejects(work: Path) -> dict[str, Any]:
         "num_taken": summary["num_taken"],
         "filters": {name: value for name, value in summary["filters"].items() if value not in ([], {})},
         "other_files": summary["other_files"],
+        "not_downloaded": summary["not_downloaded"],
     }
 
 

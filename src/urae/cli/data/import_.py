@@ -85,6 +85,8 @@ def _tell(done: Import, out: Path) -> None:
         console.print(table)
     for ending, count in sorted(done.other_files.items()):
         console.print(f"passed over: {count} {ending} files, which are neither images nor captions")
+    for reason, count in sorted(done.not_downloaded.items()):
+        console.print(f"not downloaded: {count}, {reason}", markup=False)
     console.print(
         f"took {len(done.records)} of {len(done.records) + len(done.rejects)} images into {done.manifest}"
     )

@@ -31,7 +31,7 @@ from urae.data.imports.duplicates import Hashes
 from urae.data.imports.filters import Filters, Reject
 from urae.data.imports.judge import Detector, Judge, measures_of
 from urae.data.imports.sheets import write_sheets
-from urae.data.imports.urls import URL_SUFFIXES, download
+from urae.data.imports.urls import URL_SUFFIXES, download, not_downloaded
 from urae.data.journal import Journal
 from urae.data.manifest import MANIFEST, read_manifest, write_manifest
 from urae.data.progress import Progress
@@ -54,6 +54,8 @@ class Import:
     rejects: tuple[Reject, ...]
     other_files: dict[str, int]
     """Files in the sources that are neither images nor captions: ending -> how many."""
+    not_downloaded: dict[str, int]
+    """Images of tables of URLs that could not be had: what the server or the network said -> how many."""
     num_measured: int
     """In this run; the others were measured by earlier ones."""
     seconds: float
@@ -105,11 +107,13 @@ def import_images(
         seconds = time.monotonic() - started
         taken, rejects = _decided(judged, filters)
         records = _take(taken, out)
+    downloads = [path for path in paths if out / WORK in path.parents]
     done = Import(
         manifest=out / MANIFEST,
         records=tuple(records),
         rejects=tuple(rejects),
-        other_files=dict(sum((other_files(path) for path in paths), Counter())),
+        other_files=dict(sum((other_files(path) for path in paths if path not in downloads), Counter())),
+        not_downloaded=dict(sum((not_downloaded(path) for path in downloads), Counter())),
         num_measured=num_measured,
         seconds=seconds,
     )
@@ -311,6 +315,7 @@ def _report(done: Import, judged: Sequence[_Judged], filters: Filters, out: Path
         "num_taken": len(done.records),
         "rejects": done.counts,
         "other_files": done.other_files,
+        "not_downloaded": done.not_downloaded,
     }
     _write(work / "summary.json", json.dumps(summary, indent=2))
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from urae.data.record import content_hash
 from urae.errors import MissingExtra, UraeError
 
-__all__ = ["URL_SUFFIXES", "download"]
+__all__ = ["URL_SUFFIXES", "download", "not_downloaded"]
 
 URL_SUFFIXES = (".csv", ".parquet")
 
@@ -35,7 +36,7 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
 
     The table has a column "url", and may have one of captions ("prompt", "caption" or "text"), and "licence".
     options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}. Images that cannot be
-    downloaded are in its statistics (`*_stats.json`), not in the shards.
+    downloaded are not in the shards; `not_downloaded` counts them.
     """
     if not table.is_file():
         raise ValueError(f"there is no table {table}")
@@ -52,6 +53,15 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
             f"img2dataset ended with {finished.returncode}: what it printed above tells why; run again"
         )
     return folder
+
+
+def not_downloaded(folder: Path) -> Counter[str]:
+    """How many images of a table did not come into `folder`, by what img2dataset says of them."""
+    found: Counter[str] = Counter()
+    for path in sorted(folder.glob("*_stats.json")):
+        found.update(json.loads(path.read_text(encoding="utf-8"))["status_dict"])
+    del found["success"]
+    return found
 
 
 def _settings(table: Path, folder: Path) -> dict[str, Any]:
