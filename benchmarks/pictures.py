@@ -249,20 +249,18 @@ LABEL, GAP, LINE = 150, 6, 15
 INK, PAPER = "#1d2430", "#ffffff"
 
 
-def sheet(
-    rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[str], *, cell: int, head: int = 3
-) -> Image.Image:
-    """A row of pictures for each label, `cell` px wide each, below the `columns`' words in `head` lines."""
-    top = head * LINE + GAP
+def sheet(rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[str], *, cell: int) -> Image.Image:
+    """A row of pictures for each label, `cell` px wide each, below the `columns`' words."""
+    heads = [textwrap.fill(words, cell // 7) for words in columns]
+    top = LINE * max(head.count("\n") + 1 for head in heads) + GAP
     size = (LABEL + len(columns) * (cell + GAP), top + len(rows) * (cell + GAP))
     whole = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(12)
-    for x, words in enumerate(columns):
-        text = textwrap.fill(words, cell // 6)
-        draw.multiline_text((LABEL + x * (cell + GAP), 2), text, fill=INK, font=font, spacing=1)
+    for x, head in enumerate(heads):
+        draw.multiline_text((LABEL + x * (cell + GAP), 2), head, fill=INK, font=font, spacing=1)
     for y, (label, images) in enumerate(rows.items()):
         place = top + y * (cell + GAP)
-        draw.multiline_text((GAP, place + 2), textwrap.fill(label, LABEL // 7), fill=INK, font=font)
+        draw.multiline_text((GAP, place + 2), textwrap.fill(label, LABEL // 8), fill=INK, font=font)
         for x, image in enumerate(images):
             small = image.convert("RGB").resize((cell, cell), Image.Resampling.LANCZOS)
             whole.paste(small, (LABEL + x * (cell + GAP), place))

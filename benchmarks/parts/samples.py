@@ -92,4 +92,4 @@ def _sheet(bench: Bench, rows: Rows, ways: list[str], draw: Draw, name: str) -> 
     lines = {way: [Image.open(files[way, i]) for i in range(len(scenes))] for way in ways}
     lines["truth"] = [render(one, NATIVE_SIZE) for one in scenes]
     captions = [one.caption() for one in scenes]
-    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE, head=5), bench.images / name)
+    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE), bench.images / name)

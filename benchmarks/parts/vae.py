@@ -111,7 +111,7 @@ def _pictures(bench: Bench) -> None:
                 tiled = bench.pipe.vae.tiled_decode(latents).sample.clamp(-1, 1)
                 rows.setdefault(f"{side} px: decoded in tiles", []).append(_image(tiled))
     captions = [scene(HELD_OUT + number).caption() for number in numbers]
-    save_sheet(sheet(rows, captions, cell=NATIVE_SIZE, head=4), bench.images / "miniature-vae.png")
+    save_sheet(sheet(rows, captions, cell=NATIVE_SIZE), bench.images / "miniature-vae.png")
 
 
 def _image(pixels: torch.Tensor) -> Image.Image:
