@@ -5,6 +5,8 @@ The architecture with random weights, so nothing is downloaded, in bf16:
 - a training step on one image at 1024, 2048 and 4096 px, by stock parts as their documentation puts them together
   ("plain": a peft LoRA, full checkpointing, eager), and as `urae train` runs it ("urae": the fastest settings that
   fit by `urae plan`, the attention kernel measured, blocks compiled);
+- the step at 2048 and 4096 px with activations, all blocks' weights, or both in the host's memory; on a CPU, which
+  has no other, these rows are left out;
 - one call of the transformer as sampling makes it, at these sizes and 8192 px;
 - the VAE at 4096 px, whole, and as `urae` runs it.
 
@@ -43,10 +45,13 @@ from urae.planning.architecture import FLUX_VAE
 from urae.planning.compute import Tokens, step_work, trained_by
 from urae.training import Recipe
 from urae.training.attention import fastest_attention
+from urae.training.carrier import Carrier
 from urae.training.objective import Batch, velocity_error
+from urae.training.offload import Offload
 from urae.training.optimizer import make_optimizer
 from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import predictor
+from urae.training.swap import repeated_blocks, swapped_blocks
 
 FLOOR = 0.8
 """Of the peak rate: what the best kernels reach on large matrices."""
@@ -78,6 +83,8 @@ class Bench:
     transformer: dict[str, Any]
     vae: dict[str, Any]
     train_sizes: tuple[int, ...]
+    host_sizes: tuple[int, ...]
+    """At which the host's memory helps; none where there is no other."""
     call_sizes: tuple[int, ...]
     vae_size: int
     text_tokens: int
@@ -109,6 +116,7 @@ def main() -> None:
             peak_tflops=bench.gpu.tflops,
             floor=FLOOR,
         ),
+        "left_out": left_out(bench),
         "rows": with_ratios(rows),
     }
     write(options.out, result)
@@ -126,6 +134,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
         transformer={**(TINY if small else {}), "guidance_embeds": True},
         vae=TINY_VAE if small else FLUX_VAE,
         train_sizes=(32, 64) if small else (1024, 2048, 4096),
+        host_sizes=host_sizes(device, small=small),
         call_sizes=(32, 64, 128) if small else (1024, 2048, 4096, 8192),
         vae_size=128 if small else 4096,
         text_tokens=8 if small else 512,
@@ -134,8 +143,21 @@ def bench_of(options: argparse.Namespace) -> Bench:
     )
 
 
+def host_sizes(device: torch.device, *, small: bool) -> tuple[int, ...]:
+    if device.type == "cpu":
+        return ()
+    return (64,) if small else (2048, 4096)
+
+
+def left_out(bench: Bench) -> list[str]:
+    """What is not measured, and why."""
+    if bench.host_sizes:
+        return []
+    return [f"train step, {way}: on a CPU nothing is moved to the host's memory" for way in HOST]
+
+
 def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
-    """Every row, the longest last."""
+    """Every row, those last that `--minutes` may cut off."""
     *sizes, largest = bench.call_sizes
     kinds = [
         *(("train step", size, STEP) for size in bench.train_sizes),
@@ -143,6 +165,7 @@ def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
         ("encode", bench.vae_size, ENCODE),
         ("decode", bench.vae_size, DECODE),
         ("call", largest, CALL),
+        *(("train step", size, HOST) for size in bench.host_sizes),
     ]
     for what, size, ways in kinds:
         for way, make in ways.items():
@@ -202,27 +225,54 @@ def plain_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], No
 @contextmanager
 def our_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], None]]:
     """As `urae train` runs it, by the fastest settings that the plan finds to fit."""
-    recipe = our_recipe(bench, size)
-    transformer = random_transformer(bench)
+    recipe = replace(one_image(bench, size), compile=bench.compile)
+    best = plan(recipe, bench.gpu).best
+    with step_by(best.recipe if best else recipe, bench, notes) as step:
+        yield step
+
+
+@contextmanager
+def host_step(bench: Bench, size: int, notes: dict, **settings: Any) -> Iterator[Callable[[], None]]:
+    """With these settings, whether or not anything else would fit."""
+    with step_by(replace(one_image(bench, size), **settings), bench, notes) as step:
+        yield step
+
+
+def one_image(bench: Bench, size: int) -> Recipe:
+    one = {"batch_size": 1, "size": size, "sample_every": 0, "optimizer": "adamw", "lr": 1e-4}
+    dtype = "bf16" if bench.dtype == torch.bfloat16 else "fp32"
+    return recipes.flux_2k(**one, model=bench.model, base_dtype=dtype, gradient_checkpointing="full")
+
+
+@contextmanager
+def step_by(recipe: Recipe, bench: Bench, notes: dict) -> Iterator[Callable[[], None]]:
+    """A step as `urae train` puts it together from this recipe."""
+    size, mode = recipe.size, recipe.gradient_checkpointing
+    transformer = host_transformer(bench) if recipe.swap_blocks else random_transformer(bench)
     attached = attach(transformer, recipe.adapter)
-    mode = recipe.gradient_checkpointing
+    offload = Offload(Carrier(bench.device)) if recipe.offload_activations else None
+    num = min(recipe.swap_blocks, len(repeated_blocks(transformer)))
     with ExitStack() as stack:
+        if num:
+            stack.enter_context(swapped_blocks(transformer, num, Carrier(bench.device)))
         kernel = stack.enter_context(kernel_for(bench, transformer, size, mode))
-        stack.enter_context(compiled_blocks(transformer, bench.compile))
-        stack.enter_context(gradient_checkpointing(transformer, mode, compiled=bench.compile))
-        settings = f"checkpointing {str(mode).lower()}, {'compiled' if bench.compile else 'eager'}"
+        stack.enter_context(compiled_blocks(transformer, recipe.compile))
+        stack.enter_context(
+            gradient_checkpointing(transformer, mode, compiled=recipe.compile, offload=offload)
+        )
         flops = step_flops(transformer, bench, size, mode)
-        notes |= {"settings": settings, "attention": kernel or "torch's choice", "flops": flops}
+        notes |= {"settings": in_words(recipe), "attention": kernel or "torch's choice", "flops": flops}
         yield stepper(bench, size, transformer, make_optimizer(attached.parameters(), recipe))
 
 
-def our_recipe(bench: Bench, size: int) -> Recipe:
-    one = {"batch_size": 1, "size": size, "sample_every": 0, "optimizer": "adamw", "lr": 1e-4}
-    recipe = recipes.flux_2k(
-        **one, model=bench.model, base_dtype="bf16" if bench.dtype == torch.bfloat16 else "fp32"
-    )
-    best = plan(recipe, bench.gpu).best
-    return replace(recipe, gradient_checkpointing=best.recipe.gradient_checkpointing if best else "full")
+def in_words(recipe: Recipe) -> str:
+    words = [
+        f"checkpointing {str(recipe.gradient_checkpointing).lower()}",
+        "compiled" if recipe.compile else "eager",
+        *(["activations on the host"] if recipe.offload_activations else []),
+        *([f"weights of {recipe.swap_blocks} blocks on the host"] if recipe.swap_blocks else []),
+    ]
+    return ", ".join(words)
 
 
 def stepper(
@@ -320,6 +370,13 @@ def decode_in_tiles(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[
 
 
 STEP = {"plain": plain_step, "urae": our_step}
+ACTIVATIONS = {"offload_activations": True, "gradient_checkpointing": "attention"}
+WEIGHTS = {"swap_blocks": 57}
+HOST = {
+    "activations on the host": partial(host_step, **ACTIVATIONS),
+    "weights on the host": partial(host_step, **WEIGHTS),
+    "both on the host": partial(host_step, **ACTIVATIONS, **WEIGHTS),
+}
 CALL = {"plain": plain_call, "urae": our_call}
 ENCODE = {"plain": encode_whole, "urae": encode_as_cached}
 DECODE = {"plain": decode_whole, "urae": decode_in_tiles}
@@ -342,6 +399,18 @@ def made_on(bench: Bench) -> Iterator[None]:
 def random_transformer(bench: Bench) -> FluxTransformer2DModel:
     with made_on(bench):
         return FluxTransformer2DModel(**bench.transformer)
+
+
+def host_transformer(bench: Bench) -> FluxTransformer2DModel:
+    """In the host's memory, of a million random numbers over and over: drawing all would take minutes there."""
+    numbers = 0.02 * torch.randn(2**20, dtype=bench.dtype)
+    transformer = random_transformer(replace(bench, device=torch.device("meta"))).to_empty(device="cpu")
+    for parameter in transformer.parameters():
+        flat = parameter.detach().view(-1)
+        for start in range(0, len(flat), len(numbers)):
+            part = flat[start : start + len(numbers)]
+            part.copy_(numbers[: len(part)])
+    return transformer
 
 
 def random_vae(bench: Bench) -> AutoencoderKL:
@@ -426,7 +495,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
     plain = {(r["what"], r["size"]): r["seconds"] for r in rows if r["way"] == "plain" and "seconds" in r}
     return [
         {**r, "times_faster_than_plain": round(plain[r["what"], r["size"]] / r["seconds"], 2)}
-        if r["way"] == "urae" and "seconds" in r and (r["what"], r["size"]) in plain
+        if r["way"] != "plain" and "seconds" in r and (r["what"], r["size"]) in plain
         else r
         for r in rows
     ]
@@ -458,7 +527,8 @@ def table(result: dict) -> str:
     for found in result["rows"]:
         cells = {**found, "seconds": found.get("seconds", found.get("failed"))}
         lines.append("| " + " | ".join(str(cells.get(column, "")) for column in COLUMNS) + " |")
-    return "\n".join(lines) + "\n"
+    without = [f"Left out: {'; '.join(result['left_out'])}."] if result["left_out"] else []
+    return "\n".join([*lines, *([""] if without else []), *without]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The benchmarks of speed run at small size, and write what `urae plan` and readers need."""
 
+import argparse
 import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from urae.planning import Gpu
 from urae.planning.efficiency import efficiency_of
@@ -31,16 +33,35 @@ def run(name: str, monkeypatch, *arguments: str) -> None:
 def test_the_gpu_benchmark_runs_small_on_a_cpu(tmp_path, monkeypatch):
     out = tmp_path / "gpu.json"
     run("gpu", monkeypatch, "--tiny", "--device", "cpu", "--out", out)
-    rows = json.loads(out.read_text())["rows"]
+    result = json.loads(out.read_text())
+    rows = result["rows"]
     done = {(row["what"], row["way"], row["size"]) for row in rows}
     assert {("train step", way, size) for way in ("plain", "urae") for size in (32, 64)} <= done
     assert {(what, way, 128) for what in ("call", "encode", "decode") for way in ("plain", "urae")} <= done
     assert all(row["times_faster_than_plain"] > 0 for row in rows if row["way"] == "urae")
     table = out.with_suffix(".md").read_text()
     assert table.count("\n| ") == len(rows) + 1
+    assert len(result["left_out"]) == 3
+    assert all("on a CPU nothing is moved" in why and why in table for why in result["left_out"])
     step = next(row for row in rows if row["what"] == "train step" and row["way"] == "urae")
     found = efficiency_of(Gpu(name="cpu", memory=1, tflops=1), step["size"], measured=out)
     assert found.share == step["efficiency"]
+
+
+def test_steps_with_the_hosts_memory_run_small(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    gpu = benchmark("gpu")
+    options = argparse.Namespace(device="cpu", tiny=True, no_compile=True)
+    bench = gpu.bench_of(options)
+    rows = [gpu.row(bench, "train step", way, 32, make) for way, make in gpu.HOST.items()]
+    plain = {"what": "train step", "way": "plain", "size": 32, "seconds": 1.0}
+    assert all(row["times_faster_than_plain"] > 0 for row in gpu.with_ratios([plain, *rows])[1:])
+    assert [row["settings"] for row in rows] == [
+        "checkpointing attention, eager, activations on the host",
+        "checkpointing full, eager, weights of 57 blocks on the host",
+        "checkpointing attention, eager, activations on the host, weights of 57 blocks on the host",
+    ]
+    assert gpu.host_sizes(torch.device("cuda"), small=False) == (2048, 4096)
 
 
 @pytest.mark.parametrize("size", [64])
