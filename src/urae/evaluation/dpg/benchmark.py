@@ -22,7 +22,7 @@ from urae.evaluation.table import escape_markdown as escape
 __all__ = ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"]
 
 MPLUG = (
-    "The benchmark's published numbers come from mPLUG-large. Scores by another answering model cannot be compared with "
+    "The benchmark's published numbers come from mPLUG-large; those of another answering model cannot be compared with "
     "them, only with each other."
 )
 
