@@ -59,9 +59,9 @@ def test_it_says_where_each_file_is_and_what_was_chosen(run, tmp_path):
 
 def test_speed_is_said_and_kept(run, tmp_path):
     said = run("--steps", 5, "--speed", "taylorseer:interval=2", "--compile", "off")
-    assert "speed: taylorseer:interval=2,order=1 (4 of 5 steps computed), blocks eager: as asked\n" in said
+    assert "speed: taylorseer:interval=2,order=2 (4 of 5 steps computed), blocks eager: as asked\n" in said
     (png,) = tmp_path.iterdir()
-    assert read_png_metadata(png).speed == "taylorseer:interval=2,order=1"
+    assert read_png_metadata(png).speed == "taylorseer:interval=2,order=2"
     with pytest.raises(ValueError, match="compile is 'yes': expected auto, on or off"):
         run("--compile", "yes")
 

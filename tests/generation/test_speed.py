@@ -99,7 +99,7 @@ def test_what_does_not_go_with_compiling_is_said(speaking):
 def test_the_plan_says_what_is_computed(speaking):
     plan = partial(plan_speed, speaking, (64, 64), steps=28, memory=HERE)
     assert str(plan("fast")).startswith(
-        "taylorseer:interval=4,order=1 (9 of 28 steps computed), blocks eager"
+        "taylorseer:interval=4,order=2 (9 of 28 steps computed), blocks eager"
     )
     assert "as many as the picture needs of 28 steps" in str(plan("first-block"))
 
@@ -202,7 +202,7 @@ def test_a_cache_of_the_owners_stays_and_is_named(small):
 def test_a_picture_repeats_itself(small, tmp_path):
     image = draw(small, speed="fast")
     made = read_png_metadata(save_png(image, tmp_path / "a.png"))
-    assert made.speed == "taylorseer:interval=4,order=1"
+    assert made.speed == "taylorseer:interval=4,order=2"
     assert same(draw(small, speed=made.speed), image)
     assert draw(small).info["speed"] == "exact"
 

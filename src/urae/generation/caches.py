@@ -60,7 +60,7 @@ class TaylorSeer:
 
     interval: int = 4
     """Steps from one that is computed to the next; 2 or more."""
-    order: int = 1
+    order: int = 2
     """Order of the extrapolation: 0 repeats the last velocity, 1 goes on in a straight line, 2 in a curve."""
 
     def __post_init__(self) -> None:
