@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from tiny import with_text_encoders, write_images
 from urae import mini, recipes
-from urae.adapters import Lora, Mica, Minor, attach
+from urae.adapters import Full, Lora, Mica, Minor, attach
 from urae.data import cache
 from urae.planning import GPUS, Gpu, gpu_named, plan, refusal, report
 from urae.planning.adapter import adapter_size, optimizer_bytes
@@ -91,6 +91,29 @@ def test_copies_take_time_only_where_the_computation_is_shorter(small_4k):
 def test_compiled_blocks_cannot_be_swapped_so_the_plan_says_compile_false():
     compiled = recipes.flux_2k(compile=True, batch_size=1, sample_every=0)
     assert plan(compiled, "RTX 4080").changes["compile"] == "false"
+
+
+def test_a_base_in_fewer_bits_is_offered_where_the_gpu_alone_has_no_room():
+    found = plan(recipes.flux_2k(batch_size=1, sample_every=0), "RTX 4090")
+    rounded = {option.recipe.base_weights for option in found.options if not option.uses_host and option.fits}
+    assert rounded == {"int8"}  # it suffices, so nothing is rounded more
+    assert found.best.recipe.base_weights == "as_loaded"  # what is exact comes first
+    assert "base_weights=int8" in report(found)
+    roomy = plan(recipes.flux_2k(batch_size=1, sample_every=0), "H200")
+    assert {option.recipe.base_weights for option in roomy.options} == {"as_loaded"}
+
+
+def test_a_base_in_fewer_bits_is_advised_where_nothing_else_helps():
+    recipe, gpu = recipes.flux_4k(batch_size=1, sample_every=0), Gpu(name="mine", memory=22, tflops=165)
+    found = plan(recipe, gpu)
+    assert not any(option.fits for option in found.options if option.recipe.base_weights == "as_loaded")
+    assert found.changes["base_weights"] == found.best.recipe.base_weights
+    assert plan(found.best.recipe, gpu).fits
+
+
+def test_a_full_adapter_is_not_offered_a_rounded_base():
+    found = plan(recipes.flux_2k(batch_size=1, sample_every=0, adapter=Full()), "RTX 4090")
+    assert {option.recipe.base_weights for option in found.options} == {"as_loaded"}
 
 
 def test_what_is_faster_and_fits_is_said():

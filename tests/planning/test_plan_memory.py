@@ -8,8 +8,9 @@ import torch
 from rehearsal import Architecture, Live, count_bytes
 from test_compute import SMALL, on_meta
 
-from urae import recipes
+from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
+from urae.backbones import quantised
 from urae.planning import memory
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture as Parts
@@ -117,6 +118,24 @@ def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
     nf4 = block_bytes(transformer, replace(recipe, base_weights="nf4"))
     assert sum(nf4) / sum(sizes) == pytest.approx(4.25 / 16, rel=1e-3)
     assert [a / b for a, b in zip(nf4, sizes, strict=True)] == pytest.approx([nf4[0] / sizes[0]] * 57)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+def test_a_base_in_fewer_bits_takes_what_is_said(recipe, kind):
+    transformer, planned = mini.pipeline().transformer, architecture_of("mini", dtype=torch.float32)
+    before, said = (
+        num_bytes(transformer),
+        memory._resident_bytes(planned.transformer, recipe(base_weights=kind)),
+    )
+    with quantised(transformer, kind):
+        there = num_bytes(transformer)
+    assert said == pytest.approx(there, rel=0.01)
+    saved = phases(recipe())["training"] - phases(recipe(base_weights=kind))["training"]
+    assert saved == before - there - 2 * 192 * 6 * 192 * 4  # a modulation layer's matrix, restored
+
+
+def num_bytes(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def phases(recipe: Recipe) -> dict[str, int]:

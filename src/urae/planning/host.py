@@ -69,5 +69,11 @@ def _stored(transformer: Any, base_weights: Any) -> tuple[int, tuple[int, ...]]:
     if base_weights == "as_loaded":
         return loaded, tuple(sizes)
     stored = quantised_bytes(transformer, base_weights)
-    share = 1 - (loaded - stored) / sum(sizes)  # every matrix of a block takes as many bits a weight
+    matrices = sum(
+        weight.nbytes
+        for block in repeated_blocks(transformer)
+        for weight in block.parameters()
+        if weight.dim() == 2
+    )
+    share = 1 - (loaded - stored) / matrices  # every matrix of a block takes as many bits a weight
     return stored, tuple(int(share * size) for size in sizes)

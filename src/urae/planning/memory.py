@@ -48,6 +48,10 @@ AROUND = 2
 WORKSPACE = 6
 """Copies in fp64 of the largest matrix that is decomposed: itself, its factorisation, and the iteration's."""
 
+RESTORING = 2
+"""Copies of the largest matrix, in the type that is computed in, while it is restored: itself, and where nf4 looks up
+its values."""
+
 
 def usable(gpu: Gpu) -> float:
     """Bytes of a GPU to plan with."""
@@ -63,7 +67,7 @@ def phases(
     picture = (recipe.size, recipe.size)
     held = weights + _state_bytes(adapter_size(architecture.transformer, recipe.adapter), recipe)
     teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
-    held += (vae if recipe.sample_every else 0) + teacher
+    held += (vae if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
     images = recipe.batch_size // num_gpus // recipe.gradient_accumulation
     found = {
         "captions": architecture.encoder_bytes,
@@ -142,6 +146,14 @@ def _resident_bytes(transformer: Any, recipe: Recipe) -> int:
     """Of the transformer's weights, those that are on a GPU at a time."""
     whole = stored_bytes(transformer, recipe)
     return whole - saved_bytes(block_bytes(transformer, recipe), recipe.swap_blocks)
+
+
+def _restoring_bytes(trained: Trained, recipe: Recipe) -> int:
+    """Of the largest matrix, while it is restored from fewer bits."""
+    if recipe.base_weights == "as_loaded":
+        return 0
+    largest = max(inputs * outputs for inputs, outputs in trained.sides.values())
+    return RESTORING * largest * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32)
 
 
 def _weight_bytes(module: Any) -> int:

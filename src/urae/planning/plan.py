@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
+from urae.adapters import Full
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
@@ -30,10 +32,20 @@ __all__ = ["Option", "Plan", "plan"]
 CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 """Ways to keep activations, from the fastest to the smallest."""
 
+ROUNDING = ("as_loaded", "int8", "fp8", "nf4")
+"""Ways to store the base, from the most exact to the least."""
+
+SMALLER: dict[str, tuple[Literal["int8", "nf4"], ...]] = {
+    "as_loaded": ("int8", "nf4"),
+    "fp8": ("nf4",),
+    "int8": ("nf4",),
+}
+"""Those that need less, by the recipe's own. fp8 is not among them: int8 needs as much and rounds less."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A recipe's run with activations and weights kept in one way and its batch in so many parts."""
+    """A recipe's run with activations and weights kept and stored in one way and its batch in so many parts."""
 
     recipe: Recipe
     phases: dict[str, int]
@@ -63,6 +75,7 @@ class Option:
             "offload_activations": str(recipe.offload_activations).lower(),
             "swap_blocks": str(recipe.swap_blocks),
             "compile": str(recipe.compile).lower(),
+            "base_weights": recipe.base_weights,
         }
 
     @property
@@ -78,7 +91,8 @@ class Plan:
     asked: Option
     """The recipe as it is."""
     options: tuple[Option, ...]
-    """The same run in other ways, the fastest first; after them those that use the host's memory."""
+    """The same run in other ways, the fastest first; after them those that use the host's memory, and then, where
+    the GPU alone has no room, those on a base that is rounded more."""
     gpu: Gpu
     num_gpus: int
     price: float
@@ -96,7 +110,8 @@ class Plan:
 
     @property
     def best(self) -> Option | None:
-        """The fastest way that fits, with the host's memory only if none does without; None if none does."""
+        """The fastest way that fits, with the host's memory only if none does without, on a base that is rounded more
+        only if none does with it; None if none does."""
         return next((option for option in self.options if option.fits), None)
 
     @property
@@ -141,9 +156,14 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
     def option(variant: Recipe) -> Option:
         return _option(architecture, trained, variant, gpu, num_gpus, rate)
 
-    asked = option(recipe)
-    plain = [option(variant) for variant in _variants(recipe, num_gpus)]
-    others = [*plain, *_with_host(plain, option, gpu, block_bytes(architecture.transformer, recipe))]
+    asked, others = option(recipe), list[Option]()
+    for stored in (recipe, *_smaller(recipe)):
+        if any(way.fits and not way.uses_host for way in others):
+            break
+        plain = [option(variant) for variant in _variants(stored, num_gpus)]
+        if not any(way.fits for way in others):
+            plain += _with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))
+        others += plain
     size = adapter_size(architecture.transformer, recipe.adapter)
     return Plan(
         asked=asked,
@@ -196,9 +216,17 @@ def _option(
     )
 
 
-def _preference(option: Option) -> tuple[bool, bool, float, int]:
-    """With samples, on the GPU alone, fast, and of equally fast ones that which leaves least to the connection."""
-    return not option.recipe.sample_every, option.uses_host, option.seconds, option.moved
+def _preference(option: Option) -> tuple[int, bool, bool, float, int]:
+    """Rounded least, with samples, on the GPU alone, fast, and of equally fast ones that which leaves least to the
+    connection."""
+    rounding = ROUNDING.index(option.recipe.base_weights)
+    return rounding, not option.recipe.sample_every, option.uses_host, option.seconds, option.moved
+
+
+def _smaller(recipe: Recipe) -> list[Recipe]:
+    """The recipe with its base stored in fewer bits; none for a full adapter."""
+    kinds = () if isinstance(recipe.adapter, Full) else SMALLER.get(recipe.base_weights, ())
+    return [replace(recipe, base_weights=kind) for kind in kinds]
 
 
 def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:

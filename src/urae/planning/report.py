@@ -69,17 +69,25 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _is_shown(plan: Plan, option: Option) -> bool:
-    """All ways to keep activations on the GPU; those that use the host's memory where nothing else fits."""
-    if option.uses_host:
-        best = plan.best
-        return best is not None and best.uses_host and option.recipe.sample_every == best.recipe.sample_every
+    """All ways to keep activations on the GPU; those that use the host's memory where nothing else fits, and those
+    that fit with the base in fewer bits beside them."""
+    best = plan.best
+    if option.uses_host and not (best is not None and best.uses_host):
+        return False
+    if option.uses_host or _is_rounded_more(plan, option):
+        return option.fits and best is not None and option.recipe.sample_every == best.recipe.sample_every
     return option.recipe.sample_every == plan.asked.recipe.sample_every
+
+
+def _is_rounded_more(plan: Plan, option: Option) -> bool:
+    return option.recipe.base_weights != plan.asked.recipe.base_weights
 
 
 def _row(plan: Plan, option: Option) -> str:
     mode = option.settings["gradient_checkpointing"]
     images = option.recipe.batch_size // plan.num_gpus // option.recipe.gradient_accumulation
     notes = [
+        *([f"base_weights={option.recipe.base_weights}"] if _is_rounded_more(plan, option) else []),
         *(["offload_activations"] if option.recipe.offload_activations else []),
         *([f"swap_blocks={option.recipe.swap_blocks}"] if option.recipe.swap_blocks else []),
         *([f"({option.host / GB:.0f} GB on the host)"] if option.uses_host else []),
