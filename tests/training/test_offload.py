@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from urae.adapters import Lora, Minor, attach
 from urae.training.carrier import Carrier
 from urae.training.offload import Offload
-from urae.training.placement import ATTENTION, gradient_checkpointing
+from urae.training.placement import ATTENTION, compiled_blocks, gradient_checkpointing
 from urae.training.swap import repeated_blocks, swapped_blocks
 
 CPU = torch.device("cpu")
@@ -152,3 +152,15 @@ def test_together_with_swapped_weights(transformer, mode):
         for _ in range(2):
             loss_of(transformer).backward()
     assert all(torch.equal(a, p.grad) for a, p in zip(own, attached.parameters(), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_blocks_give_what_they_keep_too(transformer):
+    own = gradients(transformer, Lora(rank=2), "full", None)
+    carrier = Watched()
+    with compiled_blocks(transformer, True):
+        offloaded = gradients(transformer, Lora(rank=2), "full", Offload(carrier, least=LEAST))
+    assert len(carrier.back) > 0
+    for a, b in zip(own, offloaded, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
