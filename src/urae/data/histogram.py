@@ -8,7 +8,8 @@ import numpy as np
 
 __all__ = ["histogram"]
 
-WIDTH, HEIGHT = 520, 200
+WIDTH, HEIGHT = 360, 160
+"""As they are shown, so that letters have their size."""
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 BINS = 24
 

@@ -92,7 +92,7 @@ def _tell(done: Import, out: Path) -> None:
     )
     if done.num_measured:
         rate = done.num_measured / max(done.seconds, 1e-3)
-        console.print(f"measured {done.num_measured} in {done.seconds:.1f} s, {rate:.1f} images/s")
+        console.print(f"measured {done.num_measured} in {done.seconds:.1f} s, {rate:.3g} images/s")
     if done.rejects:
         console.print(f"rejects: {out / 'import' / 'rejects.jsonl'}, examples: {out / 'import' / 'sheets'}")
     uncaptioned = sum(not record.captions for record in done.records)

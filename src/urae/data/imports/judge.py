@@ -25,7 +25,7 @@ to each of them, so it is a function of a module or an object that can be pickle
 MEASURING = 2
 """Raised when the same image would be measured differently."""
 
-CELL = 160
+CELL, MARGIN = 160, 4
 """Height of the small picture kept of each image, px: the whole, and beside it a square of its finest detail."""
 
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
@@ -91,7 +91,7 @@ def _cell(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     tile = image.crop((*box[:2], min(box[2], image.width), min(box[3], image.height)))
     scale = min(TILE / max(box[2] - box[0], 1), 1.0)
     cell = Image.new("RGB", (CELL * 5 // 2, CELL), "white")
-    whole = _scaled(image, min(CELL * 3 / 2 / image.width, CELL / image.height))
+    whole = _scaled(image, min((CELL * 3 / 2 - 2 * MARGIN) / image.width, CELL / image.height))
     cell.paste(whole, ((CELL * 3 // 2 - whole.width) // 2, (CELL - whole.height) // 2))
     cell.paste(_middle(_scaled(tile, scale)), (CELL * 3 // 2, 0))
     return cell

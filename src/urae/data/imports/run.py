@@ -231,7 +231,7 @@ def _duplicates(judged: Sequence[_Judged], passed: Sequence[int], distance: int)
         if digest in files:
             rejects[index] = Reject(name=name, reason="duplicate", detail=f"the same file as {files[digest]}")
         elif near:
-            detail = f"{near[0]} of 64 bits from {near[1]}, at most {distance}"
+            detail = f"{near[0]} of 64 bits, at most {distance}, from {near[1]}"
             rejects[index] = Reject(name=name, reason="duplicate", detail=detail, value=near[0])
         else:
             files[digest] = name
