@@ -186,7 +186,7 @@ def check_free(transformer: Any, cache: Cache) -> None:
 
 
 def _setting(name: str, pair: str) -> tuple[str, Any]:
-    kinds = {field.name: type(field.default) for field in fields(CACHES[name])}
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(CACHES[name])}
     setting, separator, text = pair.partition("=")
     if not separator or setting not in kinds:
         raise ValueError(f"{pair!r} is no setting of {name}: expected {' or '.join(kinds)}, as name=value")
