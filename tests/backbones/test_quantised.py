@@ -126,6 +126,20 @@ def test_autocast_decides_the_type(kind):
     torch.testing.assert_close(found.float(), layer(seen), atol=0.02, rtol=0.02)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_into_one_graph_it_gives_the_same(kind, backend):
+    layer = QuantisedLinear(dense(), kind)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    seen = [
+        torch.randn(5, 256, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)
+    ]
+    for run, each in zip((layer, compiled), seen, strict=True):
+        run(each).square().sum().backward()
+    torch.testing.assert_close(seen[0].grad, seen[1].grad, atol=1e-5, rtol=1e-4)
+
+
 def test_a_cast_of_the_model_leaves_the_values():
     layer = QuantisedLinear(dense(dtype=torch.bfloat16), "fp8")
     before = layer.restored(torch.float32)
@@ -248,6 +262,17 @@ def test_weights_that_make_no_whole_blocks_are_refused(transformer):
         pass
     with quantised(transformer, "fp8"):
         assert isinstance(transformer.transformer_blocks[0].attn.to_q, QuantisedLinear)
+
+
+def test_weights_that_are_elsewhere_are_refused(transformer):
+    transformer.to("meta")
+    with (
+        pytest.raises(
+            ValueError, match=r"has no weights yet: quantise before enable_sequential_cpu_offload\(\)"
+        ),
+        quantised(transformer, "fp8"),
+    ):
+        pass
 
 
 def test_a_model_without_blocks_is_refused():

@@ -101,22 +101,11 @@ def test_samples_of_the_base_are_of_the_rounded_one(pipe, recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", FORMATS)
-def test_compiled_blocks_give_the_same_gradients(transformer, kind):
-    with quantised(transformer, kind):
-        eager = gradients(transformer, Lora(rank=4), False)
-        fast = gradients(transformer, Lora(rank=4), False, compile=True)
-    for name, gradient in eager.items():
-        torch.testing.assert_close(fast[name], gradient, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.slow
 def test_the_miniature_learns_as_much_on_a_rounded_base(tmp_path):
     """200 steps of mini_2x: the validation loss within 2% of the plain base's (benchmarks/base_weights.py measures
     it)."""
     pipe, losses = mini.pipeline(), {}
-    data = render_scenes("mini:clean:80", tmp_path, size=256)
+    data = render_scenes("mini:clean:160", tmp_path, size=256)
     for kind in ("as_loaded", *FORMATS):
         changes = {"base_weights": kind, "data": str(data), "out": str(tmp_path / kind)}
         made = recipes.mini_2x(**changes, steps=200, num_validation=8, validate_every=200, sample_every=0)

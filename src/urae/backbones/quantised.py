@@ -35,16 +35,17 @@ Format = Literal["fp8", "int8", "nf4"]
 
 @contextmanager
 def quantised(target: Any, kind: Format, *, device: torch.device | str | None = None) -> Iterator[None]:
-    """Hold every matrix inside the blocks of a stock transformer (or of a pipeline's) in this format for the duration
-    of a block. Modulation is inside the blocks; embeddings, the output layer, all biases and norms stay as they are.
+    """Hold every matrix inside the blocks of a stock transformer (or of a pipeline's), those of modulation among them,
+    in this format for the duration of a with statement. Embeddings, the output layer, biases and norms stay as they
+    are.
 
     Meant for frozen weights: gradients reach the inputs, never the matrices. Adapters may be attached before or
     inside; those that are decompositions of the weights must come before, to see them unrounded. `device` is where the
     quantised matrices go, one at a time, by default where they are; everything else stays where it is. The originals
     wait in the host's memory and are back in their places on exit, to the bit.
 
-    Raises ValueError for an unknown format, for a matrix that is quantised already, and for one whose weights do not
-    divide into blocks of 64 (int8, nf4).
+    Raises ValueError for an unknown format, for a matrix that is quantised already or not there (quantise before
+    sequential offloading), and for one whose weights do not divide into blocks of 64 (int8, nf4).
     """
     transformer = transformer_of(target)
     _check_format(kind)
@@ -139,7 +140,7 @@ class _Format:
 
 def _quantise(weight: Tensor, how: _Format) -> tuple[Tensor, Tensor]:
     """Values, and scales (blocks, 1) in bf16."""
-    blocks = weight.float().view(-1, how.block or weight.shape[1])
+    blocks = weight.float().reshape(-1, how.block or weight.shape[1])
     smallest = torch.finfo(torch.bfloat16).tiny  # a block of zeros has a scale too
     scales = (blocks.abs().amax(dim=1, keepdim=True) / how.largest).clamp(min=smallest).bfloat16()
     # The scale was rounded, so that the largest may now lie a little beyond.
@@ -245,6 +246,8 @@ def _check_plain(name: str, layer: nn.Linear, kind: Format) -> None:
             f"{name} is a {type(layer).__name__} that holds a {type(layer.weight).__name__}, expected a plain linear "
             "layer: load the model without quantisation"
         )
+    if layer.weight.is_meta:
+        raise ValueError(f"{name} has no weights yet: quantise before enable_sequential_cpu_offload()")
     if layer.weight.numel() % (FORMATS[kind].block or 1):
         raise ValueError(
             f"{name} is {layer.out_features} x {layer.in_features}, which {kind} cannot store in blocks of "
