@@ -45,9 +45,9 @@ FLUX_TEXT_TOKENS = {"black-forest-labs/FLUX.1-schnell": 256}
 """Of models that read fewer than 512."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
-    """The parts of a pipeline, without their weights."""
+    """The parts of a pipeline, without their weights. Each is its own, as modules are."""
 
     transformer: Any
     """On the meta device."""

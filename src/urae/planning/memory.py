@@ -12,6 +12,7 @@ What comes beside: a share of the GPU for its driver, libraries and fragments (`
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -63,15 +64,14 @@ def phases(
 ) -> dict[str, int]:
     """Most bytes that are allocated on one GPU in each phase of a run; `trained` is the recipe's adapter on the
     architecture's transformer."""
-    weights, vae = _resident_bytes(architecture.transformer, recipe), _weight_bytes(architecture.vae)
-    picture = (recipe.size, recipe.size)
-    held = weights + _state_bytes(adapter_size(architecture.transformer, recipe.adapter), recipe)
+    weights, fixed = _resident_bytes(architecture.transformer, recipe), _fixed(architecture, recipe.size)
+    held = weights + _state_bytes(_adapter_size(architecture.transformer, recipe.adapter), recipe)
     teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
-    held += (vae if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
+    held += (fixed["vae"] if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
     images = recipe.batch_size // num_gpus // recipe.gradient_accumulation
     found = {
-        "captions": architecture.encoder_bytes,
-        "images": vae + encoding_need(architecture.vae, picture, "strips"),
+        "captions": fixed["captions"],
+        "images": fixed["vae"] + fixed["encode"],
         "training": held + activation_bytes(architecture, trained, recipe, num_images=images),
     }
     if not isinstance(recipe.adapter, Lora | Full):
@@ -79,9 +79,23 @@ def phases(
         placed = recipe.base_weights == "as_loaded" and not recipe.swap_blocks
         found["decomposing"] = weights * placed + _workspace_bytes(trained)
     if recipe.sample_every:
-        need = memory_need(architecture, picture)
-        found["samples"] = held + max(need.denoise, need.decode)
+        found["samples"] = held + fixed["draw"]
     return found
+
+
+@lru_cache(maxsize=4)
+def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
+    """What is the same for all options of a plan, each of which walks through all modules."""
+    need = memory_need(architecture, (size, size))
+    return {
+        "captions": architecture.encoder_bytes,
+        "vae": _weight_bytes(architecture.vae),
+        "encode": encoding_need(architecture.vae, (size, size), "strips"),
+        "draw": max(need.denoise, need.decode),
+    }
+
+
+_adapter_size = lru_cache(maxsize=4)(adapter_size)
 
 
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
