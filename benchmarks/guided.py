@@ -7,13 +7,14 @@ to those of other, true scenes. A two-pass method is charged for its native pass
 over prompts, and adapter against none is compared on the same prompts, corrected for the number of comparisons.
 
 Each picture and its numbers are in .cache/benchmarks/guided/ as soon as they are there; the same command goes on where
-it was. Writes benchmarks/results/guided.json and guided.md.
+it was. Writes benchmarks/results/guided.json and guided.md; and with an adapter
+docs/images/guided.png, the first prompts by every method.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from pictures import (
     CACHE,
     DISTANCE,
+    FIRST_PROMPT,
     MEASURES,
     SHARES,
     Rows,
@@ -30,9 +32,13 @@ from pictures import (
     drawings,
     estimate,
     patch_distances,
+    picture_of,
     recorded,
+    save_sheet,
+    sheet,
     table,
 )
+from PIL import Image
 from report import RESULTS, conditions, write
 
 from urae import mini
@@ -43,6 +49,8 @@ from urae.mini.recogniser import recogniser
 
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds", "calls")
 ADAPTED = " + adapter"
+NUM_SHOWN, CELL = 4, 150
+"""Prompts on the sheet, and pixels of a picture there."""
 
 
 def main() -> None:
@@ -58,6 +66,7 @@ def main() -> None:
     parser.add_argument("--native-steps", type=int, help="the same for the native pass")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
+    parser.add_argument("--images", type=Path, default=RESULTS.parents[1] / "docs" / "images")
     options = parser.parse_args()
     pipe = mini.pipeline().to(options.device)
     pipe.set_progress_bar_config(disable=True)
@@ -82,6 +91,8 @@ def main() -> None:
     }
     write(options.out, result)
     write(options.out.with_suffix(".md"), markdown(result))
+    if adapter:
+        save_sheet(overview(rows, options.methods, folder), options.images / "guided.png")
 
 
 def ways_of(options: argparse.Namespace, adapter: Adapter | None) -> Iterator[Way]:
@@ -114,6 +125,17 @@ def effects(rows: Rows) -> dict[str, dict[str, Any]]:
     pairs = {way: (way + ADAPTED, way) for way in by_way(rows, "object") if way + ADAPTED in labels}
     found = {column: differences(rows, column, pairs) for column in ("object", "background", "repetition")}
     return {column: methods for column, methods in found.items() if methods}
+
+
+def overview(rows: Rows, methods: Sequence[str], folder: Path) -> Image.Image:
+    """The first prompts by every method, alone and with the adapter."""
+    files = {(row["way"], row["prompt"]): picture_of(row, folder) for row in rows}
+    prompts = range(min(NUM_SHOWN, 1 + max(row["prompt"] for row in rows)))
+    lines = {
+        name: [Image.open(files[name + end, i]) for i in prompts for end in ("", ADAPTED)] for name in methods
+    }
+    captions = [mini.familiar_scene(FIRST_PROMPT + i).caption() for i in prompts]
+    return sheet(lines, [words for caption in captions for words in (caption, "with the adapter")], cell=CELL)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
