@@ -4,7 +4,6 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 
-from conftest import golden_transformer
 from ranks import finish, start
 from urae.adapters import Lora, Minor, attach
 from urae.backbones import Flux, context_group, context_parallel
@@ -39,9 +38,9 @@ def gradients(attached, transformer, size):
     return torch.cat([parameter.grad.flatten() for parameter in attached.parameters()])
 
 
-def compare_velocities():
+def compare_velocities(folder):
     group = context_group(2)
-    transformer = golden_transformer()
+    transformer = FluxTransformer2DModel.from_pretrained(folder)
     # Shares of the same size; 18 and 17 image tokens beside 4 and 3 of the text; one row for each.
     with torch.no_grad(), POLICY.on(transformer):
         for size in ((4, 6), (5, 7), (1, 2)):
@@ -54,10 +53,10 @@ def compare_velocities():
             assert torch.equal(velocity(transformer, size), alone)
 
 
-def compare_gradients():
+def compare_gradients(folder):
     group = context_group(2)
     for spec in (Lora(rank=2, targets=("*",)), Minor(rank=2)):
-        transformer = golden_transformer()
+        transformer = FluxTransformer2DModel.from_pretrained(folder)
         torch.manual_seed(0)
         attached = attach(transformer, spec)
         for parameter in attached.parameters():
@@ -69,11 +68,11 @@ def compare_gradients():
         torch.testing.assert_close(shared, alone, atol=1e-5 * alone.abs().max().item(), rtol=1e-4)
 
 
-def refuse():
+def refuse(folder):
     group = context_group(2)
     sizes = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "axes_dims_rope": (4, 6, 6)}
     one_head = FluxTransformer2DModel(num_attention_heads=1, joint_attention_dim=8, **sizes)
-    compiled = golden_transformer()
+    compiled = FluxTransformer2DModel.from_pretrained(folder)
     compiled.transformer_blocks[0].compile()
     for transformer, message in (
         (one_head, "context_parallel is 2: expected at most 1, the transformer's attention heads"),
@@ -86,5 +85,6 @@ def refuse():
 
 
 @pytest.mark.parametrize("check", [compare_velocities, compare_gradients, refuse])
-def test_in_two_processes(check):
-    finish(start(2, check))
+def test_in_two_processes(check, transformer, tmp_path):
+    transformer.save_pretrained(tmp_path)
+    finish(start(2, check, tmp_path))
