@@ -11,9 +11,11 @@ from urae.data import cache
 from urae.planning import GPUS, Gpu, gpu_named, plan, refusal, report
 from urae.planning.adapter import adapter_size, optimizer_bytes
 from urae.planning.architecture import architecture_of
+from urae.planning.compute import trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import ASSUMED, efficiency_of
 from urae.planning.gpus import known_as
+from urae.planning.memory import activation_bytes
 from urae.training import train
 from urae.training.optimizer import make_optimizer, optimizer_state
 
@@ -267,3 +269,26 @@ def test_the_architecture_is_that_of_the_loaded_model():
 def test_flux_has_twelve_billion_weights():
     found = architecture_of("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
     assert sum(p.numel() for p in found.transformer.parameters()) == 11_901_408_320
+
+
+def test_gpus_that_share_tokens_keep_a_part_of_the_activations_and_take_no_longer():
+    recipe = replace(recipes.flux_4k(), sample_every=0, batch_size=4)
+    apart, together = (
+        plan(replace(recipe, context_parallel=num), "H100", num_gpus=4).asked for num in (1, 4)
+    )
+    architecture = architecture_of(recipe.model, dtype=torch.bfloat16)
+    trained = trained_by(architecture.transformer, recipe.adapter)
+    whole, part = (
+        activation_bytes(architecture, trained, replace(recipe, context_parallel=num), num_images=1)
+        for num in (1, 4)
+    )
+    assert part == pytest.approx(whole / 4, rel=1e-6)
+    # One image at a time on each GPU, or four on all of them, a quarter of each.
+    assert together.phases["training"] == pytest.approx(apart.phases["training"], rel=1e-6)
+    assert together.seconds == pytest.approx(apart.seconds)
+    with pytest.raises(ValueError, match="context_parallel is 3 and 4 processes"):
+        plan(replace(recipe, context_parallel=3), "H100", num_gpus=4)
+    with pytest.raises(
+        ValueError, match="expected a multiple of groups of 2 GPUs x gradient_accumulation = 2 x 1"
+    ):
+        plan(replace(recipe, batch_size=1, context_parallel=2), "H100", num_gpus=4)

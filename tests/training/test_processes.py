@@ -1,8 +1,6 @@
 """Several processes share each batch, and compute what one computes; killed, they go on in another number."""
 
 import multiprocessing
-import os
-import socket
 import time
 from pathlib import Path
 
@@ -11,18 +9,12 @@ import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file
 
+from ranks import finish, start
 from urae.training import load_recipe, read_metrics, save_recipe, train
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training"])
 
-
-def one_of(num: int, rank: int, port: int, pipe_folder: Path, recipe_file: Path) -> None:
+def one_of(pipe_folder: Path, recipe_file: Path) -> None:
     """What each process does."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    torch.set_num_threads(1)
     train(FluxPipeline.from_pretrained(pipe_folder), load_recipe(recipe_file))
 
 
@@ -30,26 +22,7 @@ def started(num: int, pipe_folder: Path, recipe) -> list[multiprocessing.Process
     """A run in this many processes, under way."""
     recipe_file = Path(recipe.out).with_suffix(".yaml")
     save_recipe(recipe, recipe_file)
-    port = free_port()
-    processes = [
-        CONTEXT.Process(target=one_of, args=(num, rank, port, pipe_folder, recipe_file))
-        for rank in range(num)
-    ]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def finish(processes: list[multiprocessing.Process]) -> None:
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * len(processes)
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
+    return start(num, one_of, pipe_folder, recipe_file)
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -92,6 +65,31 @@ def test_a_run_that_lost_a_process_goes_on_in_fewer(pipe, recipe, pipe_folder, t
     last = recipe(**changes, gradient_accumulation=2, out=broken.out)
     finish(started(1, pipe_folder, last))
     assert_same_run(Path(whole.out), Path(broken.out))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [2, 4])
+def test_processes_that_share_the_tokens_of_an_image_train_what_one_trains(
+    pipe, recipe, pipe_folder, tmp_path, num
+):
+    changes = {"steps": 6, "batch_size": 4, "num_validation": 3, "validate_every": 3, "checkpoint_every": 2}
+    changes |= {"sample_every": 6, "sample_prompts": ("a",), "sample_steps": 1, "ema": 0.5}
+    changes |= {"distill_weight": 0.5, "gradient_checkpointing": "attention"}
+    alone = recipe(**changes)
+    train(pipe, alone)
+    shared = recipe(**changes, context_parallel=2, gradient_accumulation=2, out=str(tmp_path / "shared"))
+    finish(started(num, pipe_folder, shared))
+    assert_same_run(Path(alone.out), Path(shared.out))
+
+
+@pytest.mark.slow
+def test_a_run_that_shared_tokens_goes_on_in_one_process(pipe, recipe, pipe_folder, tmp_path):
+    whole = recipe(steps=6)
+    train(pipe, whole)
+    begun = recipe(steps=3, context_parallel=2, out=str(tmp_path / "begun"))
+    finish(started(2, pipe_folder, begun))
+    train(pipe, recipe(steps=6, out=begun.out))
+    assert_same_run(Path(whole.out), Path(begun.out))
 
 
 def lose_one(processes: list[multiprocessing.Process], out: Path) -> None:

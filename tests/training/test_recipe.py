@@ -149,6 +149,11 @@ def test_a_wrong_type_is_named_with_the_right_one(recipe, key, value, message):
         ({"validate_every": 5}, "validate_every=5 and num_validation=0 need each other"),
         ({"sample_every": 5}, "sample_every=5 needs sample_prompts"),
         ({"swap_blocks": -1}, "swap_blocks is -1: expected 0 or more"),
+        ({"context_parallel": 0}, "context_parallel is 0: expected 1 or more"),
+        (
+            {"context_parallel": 2, "compile": True},
+            "context_parallel is 2, which compiled blocks have not been",
+        ),
         ({"swap_blocks": 2}, "swap_blocks saves nothing at gradient_checkpointing=false"),
         ({"offload_activations": True}, "offload_activations saves nothing at gradient_checkpointing=false"),
         (

@@ -11,6 +11,7 @@ What comes beside: a share of the GPU for its driver, libraries and fragments (`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from urae.adapters import Full, Lora
+from urae.backbones import num_groups
 from urae.data.encode import encoding_need
 from urae.generation.memory import memory_need
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
@@ -68,7 +70,9 @@ def phases(
     held = weights + _state_bytes(_adapter_size(architecture.transformer, recipe.adapter), recipe)
     teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
     held += (fixed["vae"] if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
-    images = recipe.batch_size // num_gpus // recipe.gradient_accumulation
+    images = (
+        recipe.batch_size // num_groups(num_gpus, recipe.context_parallel) // recipe.gradient_accumulation
+    )
     found = {
         "captions": fixed["captions"],
         "images": fixed["vae"] + fixed["encode"],
@@ -115,8 +119,9 @@ def offloaded_bytes(architecture: Architecture, trained: Trained, recipe: Recipe
 
 
 def _unit(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
-    """Bytes of one width on all tokens of an image."""
-    tokens = num_image_tokens(recipe.size) + architecture.num_text_tokens
+    """Bytes of one width on the tokens of an image that a GPU has."""
+    of_each = (num_image_tokens(recipe.size), architecture.num_text_tokens)
+    tokens = sum(math.ceil(num / recipe.context_parallel) for num in of_each)
     return int(tokens * trained.width * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32))
 
 

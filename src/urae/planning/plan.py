@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from urae.adapters import Full
+from urae.backbones import num_groups
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
@@ -186,10 +187,12 @@ def _word(mode: Checkpointing) -> str:
 
 
 def _check_shares(recipe: Recipe, num_gpus: int) -> None:
-    if num_gpus < 1 or recipe.batch_size % (num_gpus * recipe.gradient_accumulation):
+    groups = num_groups(num_gpus, recipe.context_parallel) if num_gpus > 0 else 0
+    if groups < 1 or recipe.batch_size % (groups * recipe.gradient_accumulation):
+        what = "GPUs" if recipe.context_parallel == 1 else f"groups of {recipe.context_parallel} GPUs"
         raise ValueError(
-            f"batch_size is {recipe.batch_size}: expected a multiple of GPUs x gradient_accumulation = "
-            f"{num_gpus} x {recipe.gradient_accumulation}"
+            f"batch_size is {recipe.batch_size}: expected a multiple of {what} x gradient_accumulation = "
+            f"{groups} x {recipe.gradient_accumulation}"
         )
 
 
@@ -203,7 +206,9 @@ def _option(
 ) -> Option:
     needed = phases(architecture, trained, recipe, num_gpus=num_gpus)
     work = step_work(trained, _tokens(architecture, recipe), recipe.gradient_checkpointing)
-    images, parts = recipe.batch_size / num_gpus, recipe.gradient_accumulation
+    # GPUs that share an image's tokens each do their part of the work on it.
+    shared, parts = recipe.context_parallel, recipe.gradient_accumulation
+    images, rate = recipe.batch_size / num_gpus * shared, rate * shared
     weights = swapped_bytes(block_bytes(architecture.transformer, recipe), recipe.swap_blocks)
     kept = offloaded_bytes(architecture, trained, recipe)
     return Option(
@@ -232,7 +237,7 @@ def _smaller(recipe: Recipe) -> list[Recipe]:
 def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
     """The recipe with every way to keep activations, in every number of parts, and without samples if
     nothing else helps."""
-    share = recipe.batch_size // num_gpus
+    share = recipe.batch_size // num_groups(num_gpus, recipe.context_parallel)
     for every in dict.fromkeys((recipe.sample_every, 0)):
         for mode in CHOICES:
             for parts in (number for number in range(1, share + 1) if share % number == 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from urae.backbones import num_groups
 from urae.planning.memory import usable
 from urae.planning.plan import Option, Plan
 
@@ -13,7 +14,7 @@ GB = 1e9
 def report(plan: Plan) -> str:
     """The whole plan in some twenty lines."""
     recipe = plan.asked.recipe
-    parts = recipe.batch_size // plan.num_gpus // recipe.gradient_accumulation
+    parts = _at_a_time(plan, plan.asked)
     lines = [
         f"{recipe.model} at {recipe.size} px, {recipe.steps:,} steps of {recipe.batch_size} images, on "
         f"{plan.num_gpus} x {plan.gpu.name} ({plan.gpu.memory:g} GiB, {plan.gpu.tflops:g} TFLOP/s)",
@@ -85,7 +86,7 @@ def _is_rounded_more(plan: Plan, option: Option) -> bool:
 
 def _row(plan: Plan, option: Option) -> str:
     mode = option.settings["gradient_checkpointing"]
-    images = option.recipe.batch_size // plan.num_gpus // option.recipe.gradient_accumulation
+    images = _at_a_time(plan, option)
     notes = [
         *([f"base_weights={option.recipe.base_weights}"] if _is_rounded_more(plan, option) else []),
         *(["offload_activations"] if option.recipe.offload_activations else []),
@@ -95,3 +96,13 @@ def _row(plan: Plan, option: Option) -> str:
     ]
     numbers = f"{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s"
     return f"{mode:<24}{numbers}  {' '.join(notes)}".rstrip()
+
+
+def _at_a_time(plan: Plan, option: Option) -> int:
+    """Images on a GPU, or in part on each of the GPUs that share their tokens."""
+    recipe = option.recipe
+    return (
+        recipe.batch_size
+        // num_groups(plan.num_gpus, recipe.context_parallel)
+        // recipe.gradient_accumulation
+    )

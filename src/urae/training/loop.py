@@ -15,9 +15,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from urae.adapters import Attached
+from urae.backbones import Context
 from urae.data import CachedDataset, Progress, Sample
 from urae.errors import TrainingDiverged
 from urae.training.checkpoint import Checkpoint, save_checkpoint
+from urae.training.groups import group_of
 from urae.training.metrics import Metrics
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
@@ -44,6 +46,8 @@ class Setting:
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
+    context: Context
+    """The processes that share the tokens of each image."""
     attention: str
     """Name of the attention kernel that was chosen; "" where torch chooses."""
 
@@ -95,14 +99,15 @@ class Loop:
 
     def _shares(self) -> Iterator[list[Sample]]:
         """This process's images of each remaining step."""
+        group, num_groups = group_of(self.accelerator, self.recipe)
         return self.setting.data.stream(
             self.recipe.batch_size,
             seed=self.recipe.seed,
             caption_mix=self.recipe.caption_mix,
             start=self.step,
             stop=self.recipe.steps,
-            process=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
+            process=group,
+            num_processes=num_groups,
             num_workers=self.recipe.num_workers,
         )
 
@@ -146,11 +151,17 @@ class Loop:
 
     def _validate(self) -> dict[str, float]:
         with self.result():
-            return validation_row(self.setting.objective.student, self.setting.held_out, self.accelerator)
+            return validation_row(
+                self.setting.objective.student,
+                self.setting.held_out,
+                self.accelerator,
+                group=group_of(self.accelerator, self.recipe),
+            )
 
     def _draw(self) -> None:
         if self.setting.sampler:
-            with self.result():
+            # This process draws alone.
+            with self.result(), self.setting.context.paused():
                 self.setting.sampler.draw(self.step)
         self.accelerator.wait_for_everyone()
 

@@ -118,6 +118,9 @@ class Recipe:
     swap_blocks: int = 0
     """Blocks whose frozen weights stay in the host's memory and come to the GPU while their block runs; spread
     over the model. No effect on results."""
+    context_parallel: int = 1
+    """Processes that share the tokens of each image, so that each keeps a part of the activations; groups of so many
+    share the batch. Their connection should be fast. No effect on results but rounding."""
     compile: bool = False
     """Compile the transformer's blocks: minutes at the start, then faster steps. Results differ by
     rounding."""
@@ -151,7 +154,14 @@ class Recipe:
 def _check_ranges(recipe: Recipe) -> None:
     check_size(recipe.size)
     at_least = {
-        1: ("steps", "batch_size", "gradient_accumulation", "keep_checkpoints", "sample_steps"),
+        1: (
+            "steps",
+            "batch_size",
+            "gradient_accumulation",
+            "keep_checkpoints",
+            "sample_steps",
+            "context_parallel",
+        ),
         0: (
             *("num_validation", "num_workers", "flow_weight", "distill_weight", "weight_decay", "clip_norm"),
             *("guidance", "teacher_guidance", "sample_guidance"),
@@ -199,6 +209,11 @@ def _check_effects(recipe: Recipe) -> None:
         )
     if recipe.sample_every and not recipe.sample_prompts:
         raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")
+    if recipe.context_parallel > 1 and recipe.compile:
+        raise ValueError(
+            f"context_parallel is {recipe.context_parallel}, which compiled blocks have not been shown to compute "
+            "rightly: set compile=false, or context_parallel=1"
+        )
     _check_savers(recipe)
 
 

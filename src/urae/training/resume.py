@@ -21,7 +21,7 @@ NO_EFFECT = (
     *("steps", "num_workers", "checkpoint_every", "keep_checkpoints", "loggers"),
     *("validate_every", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"),
     *("gradient_accumulation", "gradient_checkpointing", "compile"),  # sums in another order, no more
-    *("offload_activations", "swap_blocks"),
+    *("offload_activations", "swap_blocks", "context_parallel"),
 )
 """Keys that leave each step's result as it is. `steps` is one: a run may be made longer."""
 

@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from urae.data import Sample
+from urae.training.groups import group_of
 from urae.training.objective import Batch, draw_batch, losses
 from urae.training.prediction import Predictor
 from urae.training.recipe import Recipe
@@ -59,19 +60,24 @@ class Objective:
         spoilt: list[str] = []
         for part, places in self._parts(samples):
             found = self._losses(self._batch(part, places, step))
-            (found["loss"].sum() / self.recipe.batch_size).backward()
+            (found["loss"].sum() / self.num_counted).backward()
             spoilt += [s.id for s, loss in zip(part, found["loss"], strict=True) if not loss.isfinite()]
             for name, values in found.items():
                 total = values.detach().sum()
                 totals[name] = totals[name] + total if name in totals else total
-        means = {name: self._sum(total).item() / self.recipe.batch_size for name, total in totals.items()}
+        means = {name: self._sum(total).item() / self.num_counted for name, total in totals.items()}
         if not math.isfinite(means["loss"]):  # in one process, and so in the sums of all
-            spoilt = gather_object(spoilt)
+            spoilt = list(dict.fromkeys(gather_object(spoilt)))
         return Gradient(losses=means, norm=self._norm(parameters), spoilt=tuple(spoilt))
+
+    @property
+    def num_counted(self) -> int:
+        """Images of a batch, each as often as processes share its tokens, since each of them counts its loss."""
+        return self.recipe.batch_size * self.recipe.context_parallel
 
     def _parts(self, samples: Sequence[Sample]) -> list[tuple[Sequence[Sample], range]]:
         """Parts of this process's share, each with its places in the global batch."""
-        process, num = self.accelerator.process_index, self.accelerator.num_processes
+        process, num = group_of(self.accelerator, self.recipe)
         places = range(process, self.recipe.batch_size, num)
         length = len(samples) // self.recipe.gradient_accumulation
         return [

@@ -26,7 +26,7 @@ from accelerate.utils import ProjectConfiguration
 from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
-from urae.backbones import backbone_of
+from urae.backbones import Context, backbone_of, context_group, context_parallel, num_groups, this_process
 from urae.backbones.quantised import quantised
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.data.placement import placed
@@ -56,7 +56,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
 
     Data that is not cached yet is cached first. If `out` holds a checkpoint of the same run, the run goes on
     from it, to the same bits as if it had never stopped; a checkpoint of another run is a `ValueError` that
-    says what differs. Under `accelerate launch` the processes share each batch. Raises `TrainingDiverged`
+    says what differs. Under `torchrun` or `accelerate launch` the processes share each batch. Raises `TrainingDiverged`
     when the loss becomes NaN or infinite, `MissingExtra` for a logger that is not installed, `StaleCache` for
     a foreign cache.
     """
@@ -71,12 +71,14 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     )
     train_on, held_out = data.split(recipe.num_validation)
     lean = lean_pipeline(pipe)
+    group = context_group(recipe.context_parallel)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         # Under bf16 the norms of a base that was loaded in fp32 take a path that torch calls slower, once.
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
+        context = stack.enter_context(context_parallel(backbone_of(pipe), pipe.transformer, group))
         kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
         stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
         stack.enter_context(_checkpointing(pipe, recipe, accelerator.device))
@@ -87,12 +89,13 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
                 recipe=recipe,
                 accelerator=accelerator,
                 attached=attached,
-                objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached)),
+                objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached, group)),
                 data=train_on,
                 held_out=held_out,
-                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity)),
+                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity, context)),
                 metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
                 identity=identity,
+                context=context,
                 attention=kernel,
             )
         )
@@ -125,6 +128,7 @@ def _announce(recipe: Recipe, entries: Sequence[Entry], *, shift: float, done: i
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     folders = ProjectConfiguration(project_dir=recipe.out, logging_dir=str(Path(recipe.out) / "tensorboard"))
+    this_process()  # which settles how processes talk where there is no accelerator
     return Accelerator(log_with=list(recipe.loggers) or None, project_config=folders)
 
 
@@ -140,15 +144,19 @@ def _policy(pipe: Any, recipe: Recipe) -> ResolutionPolicy:
 
 
 def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator) -> None:
-    parts = accelerator.num_processes * recipe.gradient_accumulation
+    groups = num_groups(accelerator.num_processes, recipe.context_parallel)
+    parts = groups * recipe.gradient_accumulation
     if recipe.batch_size % parts:
+        what = (
+            "processes" if recipe.context_parallel == 1 else f"groups of {recipe.context_parallel} processes"
+        )
         raise ValueError(
-            f"batch_size is {recipe.batch_size}: expected a multiple of processes x gradient_accumulation = {parts}"
+            f"batch_size is {recipe.batch_size}: expected a multiple of {what} x gradient_accumulation = {parts}"
         )
     if policy.rope.startswith("dype") and recipe.batch_size > parts:
         raise ValueError(
             f"policy.rope {policy.rope!r} needs one noise level a call of the model, and images differ in theirs: "
-            f"set gradient_accumulation={recipe.batch_size // accelerator.num_processes}, one image a part"
+            f"set gradient_accumulation={recipe.batch_size // groups}, one image a part"
         )
     if recipe.base_dtype == "fp32" and pipe.transformer.dtype != torch.float32:
         raise ValueError(
@@ -198,11 +206,12 @@ def _attached(
 
 
 def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractContextManager[str]:
+    groups = num_groups(accelerator.num_processes, recipe.context_parallel)
     return fastest_attention(
         pipe.transformer,
         accelerator,
         num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
-        num_images=recipe.batch_size // accelerator.num_processes // recipe.gradient_accumulation,
+        num_images=recipe.batch_size // groups // recipe.gradient_accumulation,
         checkpointing=recipe.gradient_checkpointing,
     )
 
@@ -218,7 +227,12 @@ def _checkpointing(pipe: Any, recipe: Recipe, device: torch.device) -> AbstractC
 
 @contextmanager
 def _objective(
-    pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator, attached: Attached
+    pipe: Any,
+    recipe: Recipe,
+    policy: ResolutionPolicy,
+    accelerator: Accelerator,
+    attached: Attached,
+    group: Any,
 ) -> Iterator[Objective]:
     def predict(transformer: Any, guidance: float) -> Predictor:
         return predictor(backbone_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
@@ -230,6 +244,7 @@ def _objective(
         elif recipe.distill_weight:
             other = load_teacher(pipe, recipe.teacher).to(accelerator.device)
             stack.enter_context(policy.on(other))
+            stack.enter_context(context_parallel(backbone_of(pipe), other, group))
             teacher = other_teacher(predict(other, recipe.teacher_guidance))
         yield Objective(
             recipe=recipe,
@@ -251,7 +266,12 @@ def _sigma_shift(pipe: Any, recipe: Recipe) -> float:
 
 @contextmanager
 def _sampler(
-    pipe: Any, lean: Any, recipe: Recipe, accelerator: Accelerator, identity: dict[str, Any]
+    pipe: Any,
+    lean: Any,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    identity: dict[str, Any],
+    context: Context,
 ) -> Iterator[Sampler | None]:
     """The sampler, with the base's images drawn, in the main process of a run that wants samples."""
     if not (recipe.sample_every and accelerator.is_main_process):
@@ -262,7 +282,8 @@ def _sampler(
     with placed(pipe.vae, accelerator.device):
         base = json.dumps([identity[name] for name in ("base", "base_weights", "start", "policy")])
         sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)
-        sampler.draw_base()
+        with context.paused():  # this process draws alone
+            sampler.draw_base()
         yield sampler
 
 

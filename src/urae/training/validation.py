@@ -23,15 +23,20 @@ SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @torch.no_grad()
-def validation_row(predict: Predictor, held_out: CachedDataset, accelerator: Accelerator) -> dict[str, float]:
+def validation_row(
+    predict: Predictor, held_out: CachedDataset, accelerator: Accelerator, *, group: tuple[int, int]
+) -> dict[str, float]:
     """Mean flow-matching loss over the held-out records, at each of `SIGMAS` ("validation_loss_0.1", ...) and
-    over all ("validation_loss"). The processes share the records out."""
+    over all ("validation_loss"). The groups of processes share the records out; `group`, see `group_of`."""
     total = torch.zeros(len(SIGMAS), device=accelerator.device)
-    for place in range(accelerator.process_index, len(held_out), accelerator.num_processes):
+    for place in range(group[0], len(held_out), group[1]):
         for level, batch in enumerate(_batches(held_out, place)):
             batch = batch.to(accelerator.device)
             total[level] += velocity_error(predict(batch), batch.velocity).sum()
-    means = (accelerator.reduce(total, reduction="sum") / len(held_out)).tolist()
+    times = (
+        len(held_out) * accelerator.num_processes // group[1]
+    )  # all processes of a group count its records
+    means = (accelerator.reduce(total, reduction="sum") / times).tolist()
     by_level = {f"validation_loss_{sigma}": mean for sigma, mean in zip(SIGMAS, means, strict=True)}
     return {"validation_loss": sum(means) / len(means), **by_level}
 
