@@ -138,7 +138,8 @@ class Flux:
 
     def image_ids(self, height: int, width: int, *, device: torch.device | str = "cpu") -> Tensor:
         """Position ids (H W / 4, 3) of the tokens of latents of this height and width, fp32."""
-        return FluxPipeline._prepare_latent_image_ids(1, height // 2, width // 2, device, torch.float32)
+        with torch.device(device):  # else they are made on the CPU, and the GPU waits for their copy
+            return FluxPipeline._prepare_latent_image_ids(1, height // 2, width // 2, device, torch.float32)
 
     def latent_identity(self, pipe: Any) -> str:
         config = pipe.vae.config

@@ -24,7 +24,7 @@ from urae.training.metrics import Metrics
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
 from urae.training.samples import Sampler
-from urae.training.step import Gradient, Objective
+from urae.training.step import Gradient, Objective, Share
 from urae.training.validation import validation_row
 
 __all__ = ["Loop", "Setting"]
@@ -68,8 +68,7 @@ class Loop:
         with Progress("training", total=total, done=self.step, show=main) as progress:
             if self.step == 0 and self.recipe.validate_every:
                 self._log({"step": 0, **self._validate()})
-            for samples in self._shares():
-                row = self._advance(samples)
+            for row in self._steps():
                 self._log(row | self._validate() if self._due(self.recipe.validate_every) else row)
                 progress.advance(f"loss {row['loss']:.4f}, {row['seconds']:.2f} s/step")
                 if self._due(self.recipe.sample_every):
@@ -97,10 +96,24 @@ class Loop:
 
     # --- one step -------------------------------------------------------------------------------------------
 
-    def _shares(self) -> Iterator[list[Sample]]:
+    def _steps(self) -> Iterator[dict[str, float]]:
+        """One optimizer step after another; their rows of metrics."""
+        shares = self._shares()
+        share = next(shares, None)
+        while share:
+            started = time.perf_counter()
+            launched = self.setting.objective.backward(share, self.parameters)
+            # While the device computes, the host draws the next share, which needs nothing of this step.
+            following = next(shares, None)
+            gradient = launched.wait()
+            self._update(gradient, share)
+            yield self._row(gradient, seconds=time.perf_counter() - started)
+            share = following
+
+    def _shares(self) -> Iterator[Share]:
         """This process's images of each remaining step."""
         group, num_groups = group_of(self.accelerator, self.recipe)
-        return self.setting.data.stream(
+        samples = self.setting.data.stream(
             self.recipe.batch_size,
             seed=self.recipe.seed,
             caption_mix=self.recipe.caption_mix,
@@ -110,19 +123,19 @@ class Loop:
             num_processes=num_groups,
             num_workers=self.recipe.num_workers,
         )
+        for step, share in enumerate(samples, self.step):
+            yield self.setting.objective.draw(share, step=step)
 
-    def _advance(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """One optimizer step; returns its row of metrics."""
-        started = time.perf_counter()
-        gradient = self.setting.objective.backward(samples, self.parameters, step=self.step)
+    def _update(self, gradient: Gradient, share: Share) -> None:
         if not (math.isfinite(gradient.losses["loss"]) and math.isfinite(gradient.norm)):
-            self._diverged(gradient, samples)
+            self._diverged(gradient, share.samples)
         self.optimizer.step()
         self.optimizer.zero_grad()
         for average, parameter in zip(self.average, self.parameters, strict=False):
             average.lerp_(parameter.detach(), 1 - self.recipe.ema)
         self.step += 1
-        seconds = time.perf_counter() - started
+
+    def _row(self, gradient: Gradient, *, seconds: float) -> dict[str, float]:
         sizes = {"gradient_norm": gradient.norm, "step_size": step_size(self.optimizer), "seconds": seconds}
         return {"step": self.step, **gradient.losses, **sizes}
 

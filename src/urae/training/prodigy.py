@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from prodigyopt import Prodigy
-from torch import nn
+from torch import Tensor
 
 __all__ = ["ProdigyAtOnce"]
 
@@ -27,11 +27,11 @@ class ProdigyAtOnce(Prodigy):
     warm-up and beta1 > 0."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
         """One step of all parameters that have a gradient."""
         assert closure is None
         (group,) = self.param_groups
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
         states = [self._state(parameter) for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters]
         dlr = _step_size(group)
@@ -39,7 +39,7 @@ class ProdigyAtOnce(Prodigy):
         if self._grown(group, shares, dlr):
             _moved(group, parameters, states, dlr)
 
-    def _state(self, parameter: nn.Parameter) -> dict[str, Any]:
+    def _state(self, parameter: Tensor) -> dict[str, Any]:
         state = self.state[parameter]
         if not state:
             # Where all is zero, one zero is enough to say where the parameter started.
@@ -84,9 +84,7 @@ class ProdigyAtOnce(Prodigy):
         return True
 
 
-def _moved(
-    group: dict[str, Any], parameters: list[nn.Parameter], states: list[dict[str, Any]], dlr: float
-) -> None:
+def _moved(group: dict[str, Any], parameters: list[Tensor], states: list[dict[str, Any]], dlr: float) -> None:
     """Move the parameters by the step of length `dlr`."""
     roots = torch._foreach_sqrt([state["exp_avg_sq"] for state in states])
     torch._foreach_add_(roots, group["d"] * group["eps"])

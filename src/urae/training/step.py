@@ -3,6 +3,9 @@
 A batch is dealt out to the processes image by image, and each process may split its share further. Losses are
 sums over images divided by the batch size, and gradients are added up over parts and processes, so that one
 process and eight, split and whole, compute the same step up to the rounding of sums.
+
+Drawing, launching and waiting are three calls, because a GPU is told what to do long before it is done: what the
+next step needs is drawn meanwhile, and all that is read of a step is read at once.
 """
 
 from __future__ import annotations
@@ -22,7 +25,16 @@ from urae.training.objective import Batch, draw_batch, losses
 from urae.training.prediction import Predictor
 from urae.training.recipe import Recipe
 
-__all__ = ["Gradient", "Objective"]
+__all__ = ["Gradient", "Launched", "Objective", "Share"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """A process's images of one step, with all that chance decides drawn; on the host."""
+
+    samples: Sequence[Sample]
+    parts: tuple[Batch, ...]
+    """The samples in the same order, as the process splits its share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +50,34 @@ class Gradient:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Launched:
+    """A step's gradient on its way: the device has been told to compute it, and nothing has waited for it."""
+
+    names: tuple[str, ...]
+    numbers: Tensor
+    """Sums of the losses over the batch, by `names`, and behind them the gradient's norm."""
+    num_images: int
+    """In the batch, see `Objective.num_counted`."""
+    each: Tensor
+    """Loss of each of this process's images."""
+    ids: tuple[str, ...]
+    """Their records."""
+
+    def wait(self) -> Gradient:
+        """Wait for the device, once."""
+        *sums, norm = self.numbers.tolist()
+        means = {name: total / self.num_images for name, total in zip(self.names, sums, strict=True)}
+        # What is not finite in one process is not in the sums of all: so all of them gather.
+        spoilt = () if math.isfinite(means["loss"]) else self._spoilt()
+        return Gradient(losses=means, norm=norm, spoilt=spoilt)
+
+    def _spoilt(self) -> tuple[str, ...]:
+        finite = self.each.isfinite().tolist()
+        spoilt = gather_object([id for id, good in zip(self.ids, finite, strict=True) if not good])
+        return tuple(dict.fromkeys(spoilt))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """The recipe's objective on one model, and how its gradient is put together."""
 
@@ -49,26 +89,27 @@ class Objective:
     shift: float
     """Of the noise level, at the recipe's size."""
 
-    def backward(
-        self, samples: Sequence[Sample], parameters: Sequence[nn.Parameter], *, step: int
-    ) -> Gradient:
-        """Put the gradient of the batch's mean loss into the parameters, clipped.
+    def draw(self, samples: Sequence[Sample], *, step: int) -> Share:
+        """Draw noise and noise levels for this process's share of the batch of this step, counted from 0."""
+        parts = tuple(self._batch(part, places, step) for part, places in self._parts(samples))
+        return Share(samples=samples, parts=parts)
 
-        samples: this process's share of the batch of this step, counted from 0.
-        """
-        totals: dict[str, Tensor] = {}
-        spoilt: list[str] = []
-        for part, places in self._parts(samples):
-            found = self._losses(self._batch(part, places, step))
-            (found["loss"].sum() / self.num_counted).backward()
-            spoilt += [s.id for s, loss in zip(part, found["loss"], strict=True) if not loss.isfinite()]
-            for name, values in found.items():
-                total = values.detach().sum()
-                totals[name] = totals[name] + total if name in totals else total
-        means = {name: self._sum(total).item() / self.num_counted for name, total in totals.items()}
-        if not math.isfinite(means["loss"]):  # in one process, and so in the sums of all
-            spoilt = list(dict.fromkeys(gather_object(spoilt)))
-        return Gradient(losses=means, norm=self._norm(parameters), spoilt=tuple(spoilt))
+    def backward(self, share: Share, parameters: Sequence[nn.Parameter]) -> Launched:
+        """Have the gradient of the batch's mean loss put into the parameters, clipped."""
+        found = []
+        for batch in share.parts:
+            losses = self._losses(batch.to(self.accelerator.device))
+            (losses["loss"].sum() / self.num_counted).backward()
+            found.append({name: values.detach() for name, values in losses.items()})
+        names = tuple(found[0])
+        sums = torch.stack([sum(part[name].sum() for part in found) for name in names])  # type: ignore[misc]
+        return Launched(
+            names=names,
+            numbers=torch.cat([self._sum(sums), self._norm(parameters)[None]]),
+            num_images=self.num_counted,
+            each=torch.cat([part["loss"] for part in found]),
+            ids=tuple(sample.id for sample in share.samples),
+        )
 
     @property
     def num_counted(self) -> int:
@@ -94,7 +135,8 @@ class Objective:
             distribution=recipe.sigma_sampling,
             shift=self.shift,
         )
-        return batch.to(self.accelerator.device)
+        # From pinned memory a copy to a GPU is queued like any other work.
+        return batch.pinned() if self.accelerator.device.type == "cuda" else batch
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         taught = self.teacher(batch) if self.teacher else None
@@ -107,12 +149,12 @@ class Objective:
             distill_weight=recipe.distill_weight,
         )
 
-    def _norm(self, parameters: Sequence[nn.Parameter]) -> float:
+    def _norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Add the gradients of all processes, clip them, and return their norm before that."""
         if self.accelerator.num_processes > 1:
             self._add_up(parameters)
         limit = self.recipe.clip_norm or float("inf")
-        return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
     def _add_up(self, parameters: Sequence[nn.Parameter]) -> None:
         # In one message: an adapter has hundreds of small parameters.
