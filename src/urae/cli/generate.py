@@ -172,6 +172,7 @@ def generate(
         say(f"speed: {how(num_images=num_images)}")
 
     with Progress("generating", total=total, show=state.is_main_process) as progress:
+        more = {"adapter_file": adapter.name} if adapter else {}
         generation.generate(
             pipe,
             texts,
@@ -190,7 +191,7 @@ def generate(
             context_parallel=context_parallel,
             choose=partial(pictures.choose, expect=expect, say=say),
             on_step=progress.advance,
-            on_image=partial(pictures.save, **({"adapter_file": adapter.name} if adapter else {})),
+            on_image=lambda image: pictures.save(image, **more),
         )
     _tell(pictures)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from urae.backbones import this_process
 from urae.data import read_prompts
@@ -45,7 +44,7 @@ class Pictures:
         expect(len(places))
         return places
 
-    def save(self, image: Image.Image, **more: str) -> None:
+    def save(self, image: Any, **more: str) -> None:
         """Write a picture as soon as it is there, so that an interrupted run keeps what it has made.
 
         `more` goes into its metadata. Of processes that drew it together the first writes.
