@@ -4,7 +4,9 @@ The published loop, as its code runs: the base loaded in fp32 for the decomposit
 frozen rest and the two factors beside each other as Y = X W_res + X A B, everything inside a block computed again in
 the backward pass, Prodigy. It computes in bf16 on a GPU; here both compute in fp32, because most CPUs only emulate
 bf16. Both sides run in one process on the same batch, and every ratio is within one run. CPU seconds stand beside
-wall seconds: with `--threads 1` they stay meaningful on a busy machine. Writes benchmarks/results/cpu.json.
+wall seconds: with `--threads 1` they stay meaningful on a busy machine. What happens once in a run, or now and then,
+stands below with its share of the CPU seconds of a run of 2,000 of the longest steps. Writes
+benchmarks/results/cpu.json.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Attached, Minor, attach
 from urae.adapters.targets import linear_layers, select
 from urae.backbones import Flux
+from urae.data import make_cache
 from urae.resolution import text_tokens
+from urae.training import train
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.objective import Batch, velocity_error
 from urae.training.optimizer import make_optimizer, optimizer_state
@@ -37,6 +41,8 @@ from urae.training.prediction import predictor
 RANK = 16
 RUN_STEPS = 2000
 """Of a run, for the share of what happens once."""
+RUN_IMAGES, RUN_CHECKPOINTS = 160, 10
+"""Of a run, `mini_4x`."""
 
 
 def main() -> None:
@@ -55,14 +61,19 @@ def main() -> None:
 
 
 def measurements(options: argparse.Namespace) -> list[dict]:
-    started = time.perf_counter()
+    loading = timed(mini.pipeline, repeats=1, warm=False)
     pipe = mini.pipeline()
-    loading = {"what": "load the miniature", "seconds": round(time.perf_counter() - started, 3)}
     steps = [row for size in options.sizes for row in (step(pipe, size, options), call(pipe, size, options))]
-    longest = steps[-2]["urae_seconds"]
-    once = [loading, start(pipe), *writing(pipe, options)]
+    longest = steps[-2]["urae_cpu_seconds"]
+    once = [
+        seldom("load the miniature", loading),
+        start(pipe),
+        *preparing(pipe, options),
+        *writing(pipe, options),
+    ]
     for row in once:
-        row["share_of_a_run"] = round(row.get("urae_seconds", row.get("seconds")) / (longest * RUN_STEPS), 5)
+        cpu = row.get("urae_cpu_seconds", row.get("cpu_seconds"))
+        row["share_of_a_run"] = round(cpu * row["times"] / (longest * RUN_STEPS), 5)
     return [*steps, *once]
 
 
@@ -180,7 +191,35 @@ def start(pipe: Any) -> dict:
     published = timed(lambda: [full_svd(layers[name].weight) for name in names], repeats=1)
     with ExitStack() as stack:
         ours = timed(lambda: attached_to(pipe, stack), repeats=1, warm=False)
-    return {"what": "decompose and attach", "num_matrices": len(names), **ratios(ours, published)}
+    return {"what": "decompose and attach", "times": 1, "num_matrices": len(names), **ratios(ours, published)}
+
+
+def preparing(pipe: Any, options: argparse.Namespace) -> list[dict]:
+    """The cache of an image, and all that a run does but train: one of a single step."""
+    size, num = options.sizes[-1], 2 * options.batch
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = mini.write_dataset(folder / "images", num, size)
+        caching = timed(lambda: make_cache(pipe, images, folder / "cache", size=size), repeats=1, warm=False)
+        recipe = recipes.mini_4x(
+            data=str(folder / "cache"),
+            out=str(folder / "run"),
+            size=size,
+            batch_size=options.batch,
+            start="",
+            steps=1,
+            num_validation=0,
+            validate_every=0,
+            sample_every=0,
+            loggers=(),
+            **{"adapter.targets": PAPER_TARGETS},
+        )
+        one = timed(lambda: train(pipe, recipe), repeats=1, warm=False)
+    image = Seconds(round(caching.wall / num, 4), round(caching.cpu / num, 4))
+    return [
+        seldom("cache an image with its captions", image, times=RUN_IMAGES),
+        seldom("a run of one step, from its start to its file", one),
+    ]
 
 
 def writing(pipe: Any, options: argparse.Namespace) -> list[dict]:
@@ -201,8 +240,8 @@ def writing(pipe: Any, options: argparse.Namespace) -> list[dict]:
         )
         adapter = timed(lambda: attached.export().save(folder / "a.safetensors"), repeats=options.repeats)
     return [
-        {"what": name, "seconds": seconds.wall, "cpu_seconds": seconds.cpu}
-        for name, seconds in (("write a checkpoint", checkpoint), ("export the adapter", adapter))
+        seldom("write a checkpoint", checkpoint, times=RUN_CHECKPOINTS),
+        seldom("export the adapter", adapter),
     ]
 
 
@@ -223,6 +262,10 @@ def random_batch(pipe: Any, size: int, num: int) -> Batch:
 
 
 # --- measuring ---------------------------------------------------------------------------------------------
+
+
+def seldom(what: str, seconds: Seconds, *, times: int = 1) -> dict:
+    return {"what": what, "times": times, "seconds": seconds.wall, "cpu_seconds": seconds.cpu}
 
 
 class Seconds(NamedTuple):

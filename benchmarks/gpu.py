@@ -8,7 +8,9 @@ The architecture with random weights, so nothing is downloaded, in bf16:
 - the step at 2048 and 4096 px with activations, all blocks' weights, or both in the host's memory; on a CPU, which
   has no other, these rows are left out;
 - one call of the transformer as sampling makes it, at these sizes and 8192 px;
-- the VAE at 4096 px, whole, and as `urae` runs it.
+- the VAE at 4096 px, whole, and as `urae` runs it;
+- what happens once in a run, or now and then: one of the 190 decompositions, a checkpoint, an image's encoding, and the
+  first step, each with its share of a run of 2,000 steps of batch 8.
 
 Each row says seconds, peak memory, the ratio to the plain way, and for the transformer the ratio to the floor: the
 operations of the same step, if the GPU ran at 80% of its peak rate and nothing else took time. What does not fit is
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +40,8 @@ from peft import LoraConfig
 from report import RESULTS, conditions, write
 
 from urae import recipes
-from urae.adapters import PAPER_TARGETS, Lora, attach
+from urae.adapters import PAPER_TARGETS, Lora, attach, decompose
+from urae.adapters.targets import linear_layers, select
 from urae.backbones import Flux
 from urae.data.encode import free_memory, plan_encoding
 from urae.planning import Gpu, gpu_here, plan
@@ -46,9 +50,10 @@ from urae.planning.compute import Tokens, step_work, trained_by
 from urae.training import Recipe
 from urae.training.attention import fastest_attention
 from urae.training.carrier import Carrier
+from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.objective import Batch, velocity_error
 from urae.training.offload import Offload
-from urae.training.optimizer import make_optimizer
+from urae.training.optimizer import make_optimizer, optimizer_state
 from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import predictor
 from urae.training.swap import repeated_blocks, swapped_blocks
@@ -58,6 +63,9 @@ FLOOR = 0.8
 
 ENOUGH = 10
 """Seconds after which a measurement is not repeated."""
+
+RUN_STEPS, RUN_BATCH, RUN_CHECKPOINTS, RUN_IMAGES = 2000, 8, 10, 3000
+"""Of the paper's run at 2048 px, for the share of what happens now and then."""
 
 TINY = {
     "num_layers": 1,
@@ -83,6 +91,8 @@ class Bench:
     transformer: dict[str, Any]
     vae: dict[str, Any]
     train_sizes: tuple[int, ...]
+    run_size: int
+    """Of the run that shares are of."""
     host_sizes: tuple[int, ...]
     """At which the host's memory helps; none where there is no other."""
     call_sizes: tuple[int, ...]
@@ -117,7 +127,7 @@ def main() -> None:
             floor=FLOOR,
         ),
         "left_out": left_out(bench),
-        "rows": with_ratios(rows),
+        "rows": with_shares(bench, with_ratios(rows)),
     }
     write(options.out, result)
     write(options.out.with_suffix(".md"), table(result))
@@ -134,6 +144,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
         transformer={**(TINY if small else {}), "guidance_embeds": True},
         vae=TINY_VAE if small else FLUX_VAE,
         train_sizes=(32, 64) if small else (1024, 2048, 4096),
+        run_size=32 if small else 2048,
         host_sizes=host_sizes(device, small=small),
         call_sizes=(32, 64, 128) if small else (1024, 2048, 4096, 8192),
         vae_size=128 if small else 4096,
@@ -162,7 +173,9 @@ def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
     kinds = [
         *(("train step", size, STEP) for size in bench.train_sizes),
         *(("call", size, CALL) for size in sizes),
-        ("encode", bench.vae_size, ENCODE),
+        ("decompose a matrix", bench.run_size, DECOMPOSE),
+        ("write a checkpoint", bench.run_size, WRITE),
+        *(("encode", size, ENCODE) for size in (bench.run_size, bench.vae_size)),
         ("decode", bench.vae_size, DECODE),
         ("call", largest, CALL),
         *(("train step", size, HOST) for size in bench.host_sizes),
@@ -350,6 +363,7 @@ def encode_as_cached(bench: Bench, size: int, notes: dict) -> Iterator[Callable[
     chosen = plan_encoding(vae, (size, size), "exact", free=free_memory(bench.device))
     strips = replace(chosen, way="strips")
     notes["settings"] = f"strips; the cache would choose {chosen.way}"
+    notes |= {"times": RUN_IMAGES} if size == bench.run_size else {}
     with strips.on(vae):
         yield torch.no_grad()(lambda: vae.encode(pixels))
 
@@ -369,6 +383,50 @@ def decode_in_tiles(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[
     yield torch.no_grad()(lambda: vae.decode(latents))
 
 
+# --- once in a run, and now and then -------------------------------------------------------------------------
+
+
+@contextmanager
+def full_svd(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    weight = random_weight(bench, notes)
+    yield lambda: torch.linalg.svd(weight.float(), full_matrices=False)
+
+
+@contextmanager
+def smallest_triplets(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    weight = random_weight(bench, notes)
+    yield lambda: decompose(weight, rank=16, kind="smallest")
+
+
+def random_weight(bench: Bench, notes: dict) -> torch.Tensor:
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(**bench.transformer)
+    notes["times"] = len(select(linear_layers(transformer), PAPER_TARGETS))
+    side = transformer.inner_dim
+    return (torch.randn(side, side, device=bench.device) / side**0.5).to(bench.dtype)
+
+
+@contextmanager
+def written(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    """The trained parameters and Prodigy's state, forced to disk."""
+    notes["times"] = RUN_CHECKPOINTS
+    attached = attach(random_transformer(bench), Lora(rank=16))
+    optimizer = make_optimizer(attached.parameters(), recipes.flux_2k())
+    for parameter in attached.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    steps = iter(range(1, 1000))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def write_one() -> None:
+            tensors, rest = optimizer_state(optimizer)
+            groups = {"adapter": attached.state_dict(), "optimizer": tensors}
+            found = Checkpoint(step=next(steps), tensors=groups, state={"optimizer": rest})
+            save_checkpoint(found, Path(folder), keep=2)
+
+        yield write_one
+
+
 STEP = {"plain": plain_step, "urae": our_step}
 ACTIVATIONS = {"offload_activations": True, "gradient_checkpointing": "attention"}
 WEIGHTS = {"swap_blocks": 57}
@@ -378,6 +436,8 @@ HOST = {
     "both on the host": partial(host_step, **ACTIVATIONS, **WEIGHTS),
 }
 CALL = {"plain": plain_call, "urae": our_call}
+DECOMPOSE = {"plain": full_svd, "urae": smallest_triplets}
+WRITE = {"urae": written}
 ENCODE = {"plain": encode_whole, "urae": encode_as_cached}
 DECODE = {"plain": decode_whole, "urae": decode_in_tiles}
 
@@ -501,6 +561,23 @@ def with_ratios(rows: list[dict]) -> list[dict]:
     ]
 
 
+def with_shares(bench: Bench, rows: list[dict]) -> list[dict]:
+    """Rows of what happens now and then with their share of a run, and one for what the first step takes longer."""
+    steps = [r for r in rows if (r["what"], r["way"], r["size"]) == ("train step", "urae", bench.run_size)]
+    if not steps or "seconds" not in steps[0]:
+        return rows
+    step = steps[0]
+    extra = max(round(step["first_seconds"] - step["seconds"], 3), 0.0)
+    first = {"what": "first step", "way": "urae", "size": bench.run_size, "seconds": extra, "times": 1}
+    run = RUN_STEPS * RUN_BATCH * step["seconds"]
+    return [
+        {**r, "share_of_a_run": round(r["seconds"] * r["times"] / run, 6)}
+        if "times" in r and "seconds" in r
+        else r
+        for r in (*rows, first)
+    ]
+
+
 COLUMNS = {
     "what": "what",
     "size": "size, px",
@@ -510,6 +587,8 @@ COLUMNS = {
     "peak_gb": "peak, GB",
     "times_faster_than_plain": "times faster than plain",
     "times_floor": "times the floor",
+    "times": "times in a run",
+    "share_of_a_run": "share of a run",
 }
 
 

@@ -38,12 +38,17 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(tmp_path, monkeypatch):
     done = {(row["what"], row["way"], row["size"]) for row in rows}
     assert {("train step", way, size) for way in ("plain", "urae") for size in (32, 64)} <= done
     assert {(what, way, 128) for what in ("call", "encode", "decode") for way in ("plain", "urae")} <= done
-    assert all(row["times_faster_than_plain"] > 0 for row in rows if row["way"] == "urae")
+    twins = [row for row in rows if row["way"] == "urae" and (row["what"], "plain", row["size"]) in done]
+    assert len(twins) >= 8
+    assert all(row["times_faster_than_plain"] > 0 for row in twins)
     table = out.with_suffix(".md").read_text()
     assert table.count("\n| ") == len(rows) + 1
     assert len(result["left_out"]) == 3
     assert all("on a CPU nothing is moved" in why and why in table for why in result["left_out"])
     step = next(row for row in rows if row["what"] == "train step" and row["way"] == "urae")
+    shares = {row["what"] for row in rows if row.get("share_of_a_run", 0) > 0}
+    assert {"decompose a matrix", "write a checkpoint", "encode"} <= shares
+    assert "first step" in {row["what"] for row in rows}
     found = efficiency_of(Gpu(name="cpu", memory=1, tflops=1), step["size"], measured=out)
     assert found.share == step["efficiency"]
 
@@ -71,4 +76,6 @@ def test_the_cpu_benchmark_runs_small(tmp_path, monkeypatch, size):
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows["training step"]["times_faster"] > 0
     assert rows["decompose and attach"]["num_matrices"] > 0
-    assert all("share_of_a_run" in rows[what] for what in ("write a checkpoint", "export the adapter"))
+    seldom = {what for what, row in rows.items() if "share_of_a_run" in row}
+    assert len(seldom) == 6
+    assert all(rows[what]["share_of_a_run"] > 0 for what in seldom if rows[what].get("cpu_seconds", 1) > 0.01)

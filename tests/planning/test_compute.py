@@ -40,6 +40,7 @@ def ours(config, spec, size, text_tokens, mode):
         (PAPER_TARGETS, "full"),
         (PAPER_TARGETS, "attention"),
         (("single_transformer_blocks.*.proj_out",), "full"),
+        (("single_transformer_blocks.1.attn.to_q",), False),
         (("attn.add_q_proj", "re:transformer_blocks\\.1\\.ff\\.net\\.2"), "attention"),
     ],
 )
@@ -84,6 +85,18 @@ def test_nothing_below_the_first_adapter_has_gradients():
     last, first = (ours(SMALL, spec, 256, 20, False) for spec in (late, early))
     assert last.backward < first.backward / 3
     assert list(trained_by(on_meta(**SMALL), late).blocks()) == ["single_transformer_blocks.1"]
+
+
+def test_torch_counts_no_backward_work_in_blocks_below_the_first_adapter():
+    """A second block of each kind below adds to the forward pass alone."""
+    backward = []
+    for num in (1, 2):
+        config = {**SMALL, "num_layers": num, "num_single_layers": num}
+        last = (f"single_transformer_blocks.{num - 1}.attn.to_q",)
+        what = Architecture(config=config, targets=last, rank=4, size=256, text_tokens=20)
+        forward, total = count_flops(what, False)
+        backward.append(total - forward)
+    assert backward[0] == backward[1] < forward / 2
 
 
 def test_kinds_of_adapters_differ_by_their_ranks():

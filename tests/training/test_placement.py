@@ -78,6 +78,17 @@ def test_nothing_below_the_first_adapter_has_a_gradient(transformer):
     assert reached == {"image": False, "text": False, "block 0": False, "block 1": True}
 
 
+@pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4)])
+def test_frozen_weights_have_no_gradient(transformer, spec):
+    attached = attach(transformer, spec)
+    transformer(**inputs()).sample.square().mean().backward()
+    trained = {id(parameter) for parameter in attached.parameters()}
+    having = {id(parameter) for parameter in transformer.parameters() if parameter.grad is not None}
+    assert having == trained
+    weight = transformer.transformer_blocks[0].attn.to_q.base_layer.weight
+    assert not weight.requires_grad
+
+
 def test_the_transformer_is_as_before(transformer):
     def run(block, *arguments):
         return block(*arguments)
