@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pictures import (
     CACHE,
     DISTANCE,
@@ -49,6 +50,7 @@ from urae.mini.recogniser import recogniser
 
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds", "calls")
 ADAPTED = " + adapter"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NUM_SHOWN, CELL = 4, 150
 """Prompts on the sheet, and pixels of a picture there."""
 
@@ -65,10 +67,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of each method's own, for a trial")
     parser.add_argument("--native-steps", type=int, help="the same for the native pass")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="bf16 where the processor computes it")
     parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
     parser.add_argument("--images", type=Path, default=RESULTS.parents[1] / "docs" / "images")
     options = parser.parse_args()
-    pipe = mini.pipeline().to(options.device)
+    pipe = mini.pipeline(DTYPES[options.dtype]).to(options.device)
     pipe.set_progress_bar_config(disable=True)
     adapter = Adapter.load(options.adapter, base=pipe, start=options.start) if options.adapter else None
     ways = list(ways_of(options, adapter))
@@ -83,6 +86,7 @@ def main() -> None:
             "guided",
             command=command(options),
             size=options.size,
+            dtype=options.dtype,
             prompts=options.prompts,
             adapter_hash=adapter.hash if adapter else "",
         ),
@@ -157,6 +161,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 def command(options: argparse.Namespace) -> str:
     given = [f"--prompts {options.prompts}", f"--size {options.size}"]
     given += [f"--{name} {value.name}" for name in ("adapter", "start") if (value := getattr(options, name))]
+    given += [f"--dtype {options.dtype}"] if options.dtype != "fp32" else []
     given += [
         f"--{name.replace('_', '-')} {getattr(options, name)}"
         for name in ("steps", "native_steps")

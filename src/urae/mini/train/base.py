@@ -1,7 +1,7 @@
 """The base model: flow matching at the native size, transformer and text encoders together.
 
 A tenth of the captions are empty, so that the model knows the unconditional velocity too, and the guidance
-input is always 1. One batch in twenty carries 160 text tokens instead of 32, so that the padding which a
+input is always 1. One batch in forty carries 160 text tokens instead of 32, so that the padding which a
 plain `pipe(prompt)` brings along does no harm.
 """
 
@@ -17,34 +17,41 @@ from torch import nn
 
 from urae.mini.model import NATIVE_SIZE, TEXT_TOKENS, build_pipeline
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, write_atomically
+from urae.mini.train.progress import Progress, matrix_products, write_atomically
 from urae.mini.train.vae import load_vae, scene_pixels
 from urae.mini.world import Scene, familiar_scene, scene
 
 Tokens = tuple[torch.Tensor, torch.Tensor]
 """T5 token ids (B, 32) and CLIP token ids (B, 77)."""
 
-FOCUS_FROM = 1900
-"""From this step on only `familiar_scene`: two hours of two CPU cores are too short for 120 glyphs, and long
-enough for these 16. Backgrounds, places, sizes and words are learnt from the whole world before."""
+NUM_WORLD, NUM_FAMILIAR = 14_000, 3_000
+"""Scenes of the whole world, pairs included, and of `familiar_scene`."""
 
-NUM_FAMILIAR = 6_000
+FAMILIAR_SHARE = 0.2
+"""Of a batch: the objects of the quickstart are seen three to four times as often as the others."""
 
-PAIRS = 0.2
-"""Share of scenes with two objects: below the world's third, since single objects come first."""
+DECAY = 0.25
+"""The last part of the run, in which the learning rate falls to zero."""
 
 
 def train_base(
-    out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, device: str = "cpu"
+    out: Path,
+    *,
+    steps: int,
+    batch: int = 32,
+    scenes: tuple[int, int] = (NUM_WORLD, NUM_FAMILIAR),
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `base.safetensors`: raw and averaged weights of the transformer and both text encoders."""
     pipe = build_pipeline(load_vae(out))
-    latents = Latents(pipe, num_scenes, out)
+    latents = Latents(pipe, scenes, out, dtype=dtype)
     pipe.to(device)
+    pipe.transformer.compile_repeated_blocks()
     weights = trained_weights(pipe)
-    optimizers = optimizers_for(weights, peak=8e-4)
+    optimizers = optimizers_for(weights, peak=8e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
-    first = _resume(out / "base.safetensors", weights, average, optimizers)
+    first = resume(out / "base.safetensors", weights, average, optimizers)
     progress = Progress(out / "base.jsonl")
     for step in range(first, steps + 1):
         for optimizer in optimizers:
@@ -52,30 +59,30 @@ def train_base(
                 group["lr"] = group["peak"] * _rate(step, steps)
             optimizer.zero_grad()
         clean, tokens = latents.batch(step, batch)
-        loss = flow_matching_loss(pipe, clean.to(device), tokens, step)
+        with matrix_products(device, dtype):
+            loss = flow_matching_loss(pipe, clean.to(device), tokens, step)
         loss.backward()
         nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        for k, v in weights.items():
-            average[k].lerp_(v.detach(), max(0.008, 1 / (step + 1)))
+        track(average, weights, max(0.008, 1 / (step + 1)))
         progress.note(step, loss=loss.item())
-        if step % 100 == 0 or step == steps:
-            _checkpoint(out / "base.safetensors", step, weights, average, optimizers)
+        if step % 250 == 0 or step == steps:
+            checkpoint(out / "base.safetensors", step, weights, average, optimizers)
 
 
 def _rate(step: int, steps: int) -> float:
-    """Learning-rate factor: 100 steps of warm-up, flat, and linear to zero over the last eighth. Flat, because
-    objects are still forming when a cosine has become small."""
-    return min(1.0, step / 100, (steps + 1 - step) / (steps / 8))
+    """Learning-rate factor: 100 steps of warm-up, flat, and linear to zero at the end. Flat, because objects
+    are still forming when a cosine has become small."""
+    return min(1.0, step / 100, (steps + 1 - step) / (steps * DECAY))
 
 
 def flow_matching_loss(pipe: FluxPipeline, clean: torch.Tensor, tokens: Tokens, step: int) -> torch.Tensor:
     """Mean squared error of the velocity at sigma drawn half uniformly, half around the middle."""
     noisy, sigma, target = noised(clean, step)
-    length = 160 if step % 20 == 0 else TEXT_TOKENS
+    length = 160 if step % 40 == 0 else TEXT_TOKENS
     text = encode_tokens(pipe, tokens, length=length)
-    return (velocity(pipe, noisy, sigma, text, torch.ones_like(sigma)) - target).pow(2).mean()
+    return (velocity(pipe, noisy, sigma, text, torch.ones_like(sigma)).float() - target).pow(2).mean()
 
 
 def noised(clean: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -129,50 +136,48 @@ def tokenize(pipe: FluxPipeline, captions: list[str]) -> Tokens:
 
 
 class Latents:
-    """Scenes of the whole world and familiar ones at the native size, each encoded once."""
+    """Scenes of the whole world and then familiar ones at the native size, each encoded once."""
 
-    def __init__(self, pipe: FluxPipeline, num_scenes: int, out: Path) -> None:
-        world = [scene(i, pairs=PAIRS) for i in range(num_scenes)]
-        familiar = [familiar_scene(i) for i in range(NUM_FAMILIAR)]
-        self.world = Pool(pipe, world, out / "latents.safetensors")
-        self.familiar = Pool(pipe, familiar, out / "familiar.safetensors")
+    def __init__(
+        self, pipe: FluxPipeline, scenes: tuple[int, int], out: Path, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        drawn = [scene(i) for i in range(scenes[0])] + [familiar_scene(i) for i in range(scenes[1])]
+        self.num_world = scenes[0]
+        cache = out / "latents.safetensors"
+        if not cache.exists():
+            parts = [_encode(pipe.vae, drawn[i : i + 50], dtype) for i in range(0, len(drawn), 50)]
+            write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
+        latents = load_file(cache)
+        self.mean, self.std = latents["mean"], latents["std"]
+        self.short = tokenize(pipe, [s.caption() for s in drawn])
+        self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in drawn])
         self.empty = tokenize(pipe, [""])
 
     def batch(self, step: int, size: int) -> tuple[torch.Tensor, Tokens]:
         """Clean latents (size, 16, 16, 16) and captions: 36% detailed, 54% short, 10% empty."""
         rng = np.random.default_rng([step, 2])
-        pool = self.familiar if step > FOCUS_FROM else self.world
-        rows = torch.from_numpy(rng.integers(0, len(pool.mean), size=size))
-        noise = torch.randn(size, *pool.mean.shape[1:], generator=torch.Generator().manual_seed(step))
+        of_world = rng.integers(0, self.num_world, size=size)
+        familiar = rng.integers(self.num_world, len(self.mean), size=size)
+        rows = torch.from_numpy(np.where(rng.random(size) < FAMILIAR_SHARE, familiar, of_world))
+        noise = torch.randn(size, *self.mean.shape[1:], generator=torch.Generator().manual_seed(step))
         detailed = torch.from_numpy(rng.random(size) < 0.4)[:, None]
         empty = torch.from_numpy(rng.random(size) < 0.1)[:, None]
         t5, clip = (
             torch.where(
-                empty, self.empty[i], torch.where(detailed, pool.detailed[i][rows], pool.short[i][rows])
+                empty, self.empty[i], torch.where(detailed, self.detailed[i][rows], self.short[i][rows])
             )
             for i in (0, 1)
         )
-        return pool.mean[rows] + pool.std[rows] * noise, (t5, clip)
-
-
-class Pool:
-    """Posterior mean and std of scenes, from `cache` where it exists, and both captions as tokens."""
-
-    def __init__(self, pipe: FluxPipeline, scenes: list[Scene], cache: Path) -> None:
-        if not cache.exists():
-            parts = [_encode(pipe.vae, scenes[i : i + 50]) for i in range(0, len(scenes), 50)]
-            write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
-        latents = load_file(cache)
-        self.mean, self.std = latents["mean"], latents["std"]
-        self.short = tokenize(pipe, [s.caption() for s in scenes])
-        self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in scenes])
+        return self.mean[rows] + self.std[rows] * noise, (t5, clip)
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    posterior = vae.encode(torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes])).latent_dist
+def _encode(vae: AutoencoderKL, scenes: list[Scene], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    pixels = torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes])
+    with matrix_products("cpu", dtype):
+        posterior = vae.encode(pixels).latent_dist
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-    return {"mean": (posterior.mean - shift) * scale, "std": posterior.std * scale}
+    return {"mean": (posterior.mean.float() - shift) * scale, "std": posterior.std.float() * scale}
 
 
 def trained_weights(pipe: FluxPipeline) -> dict[str, nn.Parameter]:
@@ -181,19 +186,27 @@ def trained_weights(pipe: FluxPipeline) -> dict[str, nn.Parameter]:
     return {f"{part}.{name}": p for part in parts for name, p in getattr(pipe, part).named_parameters()}
 
 
-def optimizers_for(weights: dict[str, nn.Parameter], *, peak: float) -> list[torch.optim.Optimizer]:
+def optimizers_for(
+    weights: dict[str, nn.Parameter], *, peak: float, dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """Muon at four times the `peak` learning rate for the matrices inside the blocks, AdamW for the rest."""
     inner = {
         k: p for k, p in weights.items() if "transformer_blocks" in k and p.ndim == 2 and ".norm" not in k
     }
     outer = [p for k, p in weights.items() if k not in inner]
-    muon = Muon(list(inner.values()), lr=4 * peak)
+    muon = Muon(list(inner.values()), lr=4 * peak, dtype=dtype)
     adamw = torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
     muon.param_groups[0]["peak"], adamw.param_groups[0]["peak"] = 4 * peak, peak
     return [muon, adamw]
 
 
-def _checkpoint(
+@torch.no_grad()
+def track(average: dict[str, torch.Tensor], weights: dict[str, nn.Parameter], share: float) -> None:
+    """Move the running `average` by `share` in [0, 1] towards the weights."""
+    torch._foreach_lerp_(list(average.values()), list(weights.values()), share)
+
+
+def checkpoint(
     path: Path,
     step: int,
     weights: dict[str, nn.Parameter],
@@ -209,7 +222,7 @@ def _checkpoint(
     write_atomically(tensors | {"step": torch.tensor(step)}, path)
 
 
-def _resume(
+def resume(
     path: Path,
     weights: dict[str, nn.Parameter],
     average: dict[str, torch.Tensor],

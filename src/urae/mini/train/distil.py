@@ -17,30 +17,46 @@ from torch import nn
 
 from urae.mini.model import build_pipeline
 from urae.mini.train.base import (
+    NUM_FAMILIAR,
+    NUM_WORLD,
     Latents,
     Tokens,
+    checkpoint,
     encode_tokens,
     noised,
     optimizers_for,
+    resume,
+    track,
     trained_weights,
     velocity,
 )
-from urae.mini.train.progress import Progress, cosine, write_atomically
+from urae.mini.train.progress import Progress, cosine, matrix_products
 from urae.mini.train.vae import load_vae
 
 
-def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, device: str = "cpu") -> None:
+def distil(
+    out: Path,
+    *,
+    steps: int,
+    batch: int = 32,
+    scenes: tuple[int, int] = (NUM_WORLD, NUM_FAMILIAR),
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write `distil.safetensors`: the student's transformer, raw and averaged."""
     pipe = load_base(out)
-    latents = Latents(pipe, num_scenes, out)
+    latents = Latents(pipe, scenes, out, dtype=dtype)
     pipe.to(device)
     teacher = copy.copy(pipe)
     teacher.transformer = copy.deepcopy(pipe.transformer).requires_grad_(False)
+    for transformer in (pipe.transformer, teacher.transformer):
+        transformer.compile_repeated_blocks()
     weights = dict(pipe.transformer.named_parameters())
-    optimizers = optimizers_for(weights, peak=4e-4)
+    optimizers = optimizers_for(weights, peak=4e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
+    first = resume(out / "distil.safetensors", weights, average, optimizers)
     progress = Progress(out / "distil.jsonl")
-    for step in range(1, steps + 1):
+    for step in range(first, steps + 1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
@@ -48,21 +64,21 @@ def distil(out: Path, *, steps: int, batch: int = 32, num_scenes: int = 9_000, d
         clean, tokens = latents.batch(step + 10_000_000, batch)
         noisy, sigma, _ = noised(clean.to(device), step + 20_000_000)
         guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
-        target = guided_velocity(teacher, noisy, sigma, tokens, latents.empty, guidance)
-        with torch.no_grad():
-            text = encode_tokens(pipe, tokens)
-        error = velocity(pipe, noisy, sigma, text, guidance) - target
+        with matrix_products(device, dtype):
+            target = guided_velocity(teacher, noisy, sigma, tokens, latents.empty, guidance).float()
+            with torch.no_grad():
+                text = encode_tokens(pipe, tokens)
+            error = velocity(pipe, noisy, sigma, text, guidance).float() - target
         loss = error.pow(2).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        for k, v in weights.items():
-            average[k].lerp_(v.detach(), max(0.02, 1 / (step + 1)))
+        track(average, weights, max(0.02, 1 / (step + 1)))
         relative = (error.detach().norm() / target.norm()).item()
         progress.note(step, loss=loss.item(), relative_error=relative)
-        if step % 50 == 0 or step == steps:
-            write_atomically({k: v.clone() for k, v in average.items()}, out / "distil.safetensors")
+        if step % 250 == 0 or step == steps:
+            checkpoint(out / "distil.safetensors", step, weights, average, optimizers)
 
 
 @torch.no_grad()
@@ -89,4 +105,14 @@ def load_base(out: Path) -> FluxPipeline:
     with torch.no_grad():
         for k, v in trained_weights(pipe).items():
             v.copy_(tensors[f"ema.{k}"])
+    return pipe
+
+
+def load_student(out: Path) -> FluxPipeline:
+    """The averaged student of `distil`, with the base's text encoders."""
+    pipe = load_base(out)
+    tensors = load_file(out / "distil.safetensors")
+    pipe.transformer.load_state_dict(
+        {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+    )
     return pipe

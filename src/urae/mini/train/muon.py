@@ -1,7 +1,8 @@
-"""Muon: momentum whose update is the nearest orthogonal matrix (Jordan et al., 2024), in fp32.
+"""Muon: momentum whose update is the nearest orthogonal matrix (Jordan et al., 2024).
 
-torch.optim.Muon orthogonalises in bf16, which processors without AVX-512 emulate at a hundredth of the speed.
-Here matrices of one shape are stacked and orthogonalised together.
+Orthogonalised in the precision of the training's matrix products: torch.optim.Muon always takes bf16, which
+processors without AVX-512 emulate at a hundredth of the speed of fp32. Matrices of one shape are stacked and
+orthogonalised together.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ class Muon(torch.optim.Optimizer):
     """For inner matrices and convolution kernels (out, in, h, w), taken as matrices (out, in h w). A step
     changes a weight by 0.2 `lr` in root mean square, about as AdamW at the same `lr` does."""
 
-    def __init__(self, parameters: list[nn.Parameter], *, lr: float, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -26,7 +35,7 @@ class Muon(torch.optim.Optimizer):
             for parameters in by_shape.values():
                 updates = torch.stack([self._velocity(p, group["momentum"]).flatten(1) for p in parameters])
                 size = 0.2 * max(updates.shape[-2:]) ** 0.5 * group["lr"]
-                for parameter, update in zip(parameters, orthogonal(updates), strict=True):
+                for parameter, update in zip(parameters, orthogonal(updates.to(self.dtype)), strict=True):
                     parameter.mul_(1 - 0.1 * group["lr"]).sub_(update.view_as(parameter), alpha=size)
 
     def _velocity(self, parameter: nn.Parameter, momentum: float) -> torch.Tensor:

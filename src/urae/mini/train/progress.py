@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+
 HELD_OUT = 1_000_000
 """Seeds from here on are never trained on."""
 
@@ -32,6 +33,11 @@ class Progress:
                 file.write(line + "\n")
             print(line, flush=True)
             self.noted.clear()
+
+
+def matrix_products(device: str, dtype: torch.dtype) -> torch.autocast:
+    """A context in which matrix products and convolutions compute in `dtype`, weights staying in fp32."""
+    return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
 
 
 def write_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -14,12 +14,18 @@ from torch import nn
 
 from urae.mini.recogniser import GLYPHS, GROUNDS, Recogniser, to_input
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import HELD_OUT, Progress, cosine, write_atomically
+from urae.mini.train.progress import HELD_OUT, Progress, cosine, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
 def train_recogniser(
-    out: Path, *, steps: int, batch: int = 48, num_scenes: int = 10_000, device: str = "cpu"
+    out: Path,
+    *,
+    steps: int,
+    batch: int = 48,
+    num_scenes: int = 10_000,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `recogniser.safetensors` and print the share of held-out truth that it gets right."""
     torch.manual_seed(0)
@@ -30,12 +36,14 @@ def train_recogniser(
     present, ground = _labels([scene(i) for i in range(num_scenes)])
     inner = [p for p in network.body.parameters() if p.ndim == 4][1:]
     outer = [p for p in network.parameters() if all(p is not q for q in inner)]
-    optimizers = [Muon(inner, lr=3e-3), torch.optim.AdamW(outer, lr=3e-3, weight_decay=0.01)]
+    optimizers = [Muon(inner, lr=3e-3, dtype=dtype), torch.optim.AdamW(outer, lr=3e-3, weight_decay=0.01)]
     progress = Progress(out / "recogniser.jsonl")
     for step in range(1, steps + 1):
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(num_scenes, (batch,), generator=generator)
-        votes, grounds = network(_augment(pixels[rows].float() / 127.5, generator).to(device))
+        seen = _augment(pixels[rows].float() / 127.5, generator).to(device)
+        with matrix_products(device, dtype):
+            votes, grounds = (part.float() for part in network(seen))
         # The strongest place decides; a smooth maximum lets the others learn too.
         logits = torch.logsumexp(votes.flatten(2) * 2, dim=2) / 2 - 2
         loss = 20 * F.binary_cross_entropy_with_logits(logits, present[rows].to(device))

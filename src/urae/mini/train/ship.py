@@ -11,15 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from urae.mini import recogniser
 from urae.mini.pipeline import WEIGHTS
-from urae.mini.train.distil import load_base
+from urae.mini.train.distil import load_student
 
 
 def ship(out: Path, *, weights: Path = WEIGHTS, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write the distilled model as a diffusers folder, the recogniser beside it, and the logs of all stages.
 
     bf16 halves the size; its rounding (2^-9 relative) is far below the model's own error."""
-    pipe = load_base(out)
-    pipe.transformer.load_state_dict(load_file(out / "distil.safetensors"))
+    pipe = load_student(out)
     shutil.rmtree(weights, ignore_errors=True)
     pipe.to(dtype).save_pretrained(weights)
     save_file(load_file(out / "recogniser.safetensors"), recogniser.WEIGHTS)

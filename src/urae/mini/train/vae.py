@@ -12,18 +12,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file
 
 from urae.mini.model import NATIVE_SIZE, build_vae
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, cosine, write_atomically
+from urae.mini.train.progress import Progress, cosine, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
-def train_vae(out: Path, *, steps: int, batch: int = 8, crop: int = 64, device: str = "cpu") -> None:
+def train_vae(
+    out: Path,
+    *,
+    steps: int,
+    batch: int = 8,
+    crop: int = 64,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """L1 + gradients at three scales + a weak KL, on crops of scenes at 128, 256 and 512 px."""
     vae = build_vae().to(device)
-    optimizers = _optimizers(vae)
+    optimizers = _optimizers(vae, dtype)
     average = {k: v.clone() for k, v in vae.state_dict().items()}
     first = 1
     if (out / "vae.safetensors").exists():
@@ -39,8 +48,11 @@ def train_vae(out: Path, *, steps: int, batch: int = 8, crop: int = 64, device: 
                 group["lr"] = 3e-3 * cosine(step, steps)
             optimizer.zero_grad()
         pixels = _crops(pool, batch, crop, np.random.default_rng([step, 1])).to(device)
-        posterior = vae.encode(pixels).latent_dist
-        error = vae.decode(posterior.sample(torch.Generator(device).manual_seed(step))).sample - pixels
+        with matrix_products(device, dtype):
+            moments = vae.encode(pixels).latent_dist.parameters
+            posterior = DiagonalGaussianDistribution(moments.float())
+            latents = posterior.sample(torch.Generator(device).manual_seed(step))
+            error = vae.decode(latents).sample.float() - pixels
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = error.abs().mean() + _gradient_loss(error) + 1e-4 * kl
         loss.backward()
@@ -58,13 +70,13 @@ def train_vae(out: Path, *, steps: int, batch: int = 8, crop: int = 64, device: 
             write_atomically(state | {"step": torch.tensor(step)}, out / "vae.safetensors")
 
 
-def _optimizers(vae: AutoencoderKL) -> list[torch.optim.Optimizer]:
+def _optimizers(vae: AutoencoderKL, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
     """Muon for the kernels between feature maps, AdamW for norms, biases and the two ends."""
     named = dict(vae.named_parameters())
     inner = {k for k, p in named.items() if p.ndim == 4 and "conv_in" not in k and "conv_out" not in k}
     outer = [p for k, p in named.items() if k not in inner]
     return [
-        Muon([named[k] for k in sorted(inner)], lr=3e-3),
+        Muon([named[k] for k in sorted(inner)], lr=3e-3, dtype=dtype),
         torch.optim.AdamW(outer, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0),
     ]
 
@@ -74,11 +86,15 @@ def _pixel_pool() -> list[np.ndarray]:
     return [np.stack([np.asarray(render(scene(i), size)) for i in range(n)]) for size, n in counts.items()]
 
 
+SHARES = (0.5, 0.25, 0.25)
+"""Of crops at 128, 256 and 512 px: a latent of the native size has most to hold."""
+
+
 def _crops(pool: list[np.ndarray], batch: int, crop: int, rng: np.random.Generator) -> torch.Tensor:
     """(batch, 3, crop, crop) in [-1, 1]."""
     cuts = []
     for _ in range(batch):
-        pixels = pool[rng.integers(len(pool))]
+        pixels = pool[rng.choice(len(pool), p=SHARES)]
         x, y = rng.integers(0, pixels.shape[1] - crop + 1, size=2)
         cuts.append(pixels[rng.integers(len(pixels)), y : y + crop, x : x + crop])
     return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float() / 127.5 - 1
