@@ -27,8 +27,8 @@ from urae.mini.train.vae import train_vae
 
 STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 4000),
-    "base": (train_base, 10_000),
-    "distil": (distil, 1200),
+    "base": (train_base, 9_000),
+    "distil": (distil, 900),
     "recogniser": (train_recogniser, 1500),
 }
 """Stage -> its function and its number of steps in the shipped weights."""

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-
 HELD_OUT = 1_000_000
 """Seeds from here on are never trained on."""
 
