@@ -80,7 +80,7 @@ def test_strips_need_the_norms_of_the_whole_image():
 
 def test_tiles_differ_by_a_measured_amount():
     """Tiles have norms and attention of their own. On the miniature's trained VAE, a scene of 256 px in tiles of
-    128 px: the latents are off by 9% of their standard deviation."""
+    128 px: the latents are off by 7% of their standard deviation."""
     vae = mini.pipeline().vae
     image = torch.from_numpy(np.array(clean(3, 256).image, dtype=np.float32))
     pixels = (image / 127.5 - 1).permute(2, 0, 1)[None]
@@ -89,7 +89,7 @@ def test_tiles_differ_by_a_measured_amount():
         with EncodingPlan(way="tiles").on(vae):
             tiles = vae.encode(pixels).latent_dist.mean
     difference = ((tiles - whole).square().mean() / whole.var()).sqrt().item()
-    assert difference == pytest.approx(0.09, abs=0.02)
+    assert difference == pytest.approx(0.066, abs=0.02)
 
 
 def test_the_vae_is_as_it_was():
