@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of each method's own, for a trial")
     parser.add_argument("--native-steps", type=int, help="the same for the native pass")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="bf16 where the processor computes it")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="fp32", help="bf16 where the processor computes it"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
     parser.add_argument("--images", type=Path, default=RESULTS.parents[1] / "docs" / "images")
     options = parser.parse_args()
