@@ -25,7 +25,8 @@ def test_each_part_of_the_method_helps_where_the_stock_pipeline_fails(result):
         direct, policy, adapted = (numbers(result, name, size) for name in ("direct", "policy", "adapted"))
         assert adapted["patches"] < policy["patches"] < direct["patches"]
         assert adapted["repetition"] < direct["repetition"] - 0.2
-        assert adapted["object"] > direct["object"]
+        # At 256 px any one of the copies is recognised, so the direct pictures may have them all.
+        assert adapted["object"] > direct["object"] or adapted["object"] == direct["object"] == 1
         assert adapted["background"] == policy["background"] == 1
 
 
