@@ -79,7 +79,13 @@ def main() -> None:
     ways = list(ways_of(options, adapter))
     folder = CACHE / "guided"
     wanted = drawings(
-        pipe, ways, prompts=options.prompts, side=options.size, judge=recogniser(), folder=folder
+        pipe,
+        ways,
+        prompts=options.prompts,
+        side=options.size,
+        judge=recogniser(),
+        folder=folder,
+        more=lambda way: [options.dtype],
     )
     rows = recorded(wanted, folder)
     distances = patch_distances(rows, options.size, folder)

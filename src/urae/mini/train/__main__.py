@@ -6,9 +6,10 @@
     python -m urae.mini.train recogniser # what a picture shows, from true renderings alone
     python -m urae.mini.train ship       # write the diffusers folder that the package loads
 
-Every stage writes its checkpoint and log (`<stage>.jsonl`) to `--out` and continues from them when started
-again. Weights are fp32; `--dtype bf16` computes matrix products and convolutions in bf16, up to twice as fast
-on processors with AVX-512 BF16 or AMX and on GPUs, a hundred times slower on others.
+Every stage writes its weights and log (`<stage>.jsonl`) to `--out`. `base` and `distil` continue exactly when
+started again, `vae` with a fresh optimizer; `recogniser` begins anew. Weights are fp32; `--dtype bf16` computes
+matrix products and convolutions in bf16, up to twice as fast on processors with AVX-512 BF16 or AMX and on GPUs,
+a hundred times slower on others.
 """
 
 from __future__ import annotations
@@ -43,15 +44,17 @@ def main() -> None:
     parser.add_argument("stage", choices=[*STAGES, "ship"])
     parser.add_argument("--out", type=Path, default=Path(".cache/mini"))
     parser.add_argument("--steps", type=int, help="default: as in the shipped weights")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of matrix products and convolutions")
+    parser.add_argument("--device", help="default: cpu")
+    parser.add_argument("--dtype", choices=DTYPES, help="of matrix products and convolutions; default: fp32")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "ship":
+        if given := [name for name in ("steps", "device", "dtype") if getattr(arguments, name) is not None]:
+            parser.error(f"ship trains nothing, so --{given[0]} has no effect: leave it out")
         return ship(arguments.out)
     stage, steps = STAGES[arguments.stage]
-    dtype = DTYPES[arguments.dtype]
-    stage(arguments.out, steps=arguments.steps or steps, device=arguments.device, dtype=dtype)
+    dtype = DTYPES[arguments.dtype or "fp32"]
+    stage(arguments.out, steps=arguments.steps or steps, device=arguments.device or "cpu", dtype=dtype)
 
 
 if __name__ == "__main__":

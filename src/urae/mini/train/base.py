@@ -44,9 +44,8 @@ def train_base(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `base.safetensors`: raw and averaged weights of the transformer and both text encoders."""
-    pipe = build_pipeline(load_vae(out))
+    pipe = build_pipeline(load_vae(out)).to(device)
     latents = Latents(pipe, scenes, out, dtype=dtype)
-    pipe.to(device)
     pipe.transformer.compile_repeated_blocks()
     weights = trained_weights(pipe)
     optimizers = optimizers_for(weights, peak=8e-4, dtype=dtype)
@@ -173,11 +172,12 @@ class Latents:
 
 @torch.no_grad()
 def _encode(vae: AutoencoderKL, scenes: list[Scene], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    pixels = torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes])
-    with matrix_products("cpu", dtype):
+    pixels = torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes]).to(vae.device)
+    with matrix_products(vae.device.type, dtype):
         posterior = vae.encode(pixels).latent_dist
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
-    return {"mean": (posterior.mean.float() - shift) * scale, "std": posterior.std.float() * scale}
+    mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
+    return {"mean": (mean - shift) * scale, "std": std * scale}
 
 
 def trained_weights(pipe: FluxPipeline) -> dict[str, nn.Parameter]:

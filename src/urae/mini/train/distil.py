@@ -44,9 +44,8 @@ def distil(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `distil.safetensors`: the student's transformer, raw and averaged."""
-    pipe = load_base(out)
+    pipe = load_base(out).to(device)
     latents = Latents(pipe, scenes, out, dtype=dtype)
-    pipe.to(device)
     teacher = copy.copy(pipe)
     teacher.transformer = copy.deepcopy(pipe.transformer).requires_grad_(False)
     for transformer in (pipe.transformer, teacher.transformer):

@@ -1,4 +1,4 @@
-"""What every stage shares: its log, its checkpoints, its learning-rate schedule."""
+"""What every stage shares: its log, its checkpoints, its precision, its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Progress:
 
 def matrix_products(device: str, dtype: torch.dtype) -> torch.autocast:
     """A context in which matrix products and convolutions compute in `dtype`, weights staying in fp32."""
-    return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
+    return torch.autocast(torch.device(device).type, dtype, enabled=dtype is not torch.float32)
 
 
 def write_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -86,7 +86,7 @@ def _pixel_pool() -> list[np.ndarray]:
     return [np.stack([np.asarray(render(scene(i), size)) for i in range(n)]) for size, n in counts.items()]
 
 
-SHARES = (0.5, 0.25, 0.25)
+CROP_SHARES = (0.5, 0.25, 0.25)
 """Of crops at 128, 256 and 512 px: a latent of the native size has most to hold."""
 
 
@@ -94,7 +94,7 @@ def _crops(pool: list[np.ndarray], batch: int, crop: int, rng: np.random.Generat
     """(batch, 3, crop, crop) in [-1, 1]."""
     cuts = []
     for _ in range(batch):
-        pixels = pool[rng.choice(len(pool), p=SHARES)]
+        pixels = pool[rng.choice(len(pool), p=CROP_SHARES)]
         x, y = rng.integers(0, pixels.shape[1] - crop + 1, size=2)
         cuts.append(pixels[rng.integers(len(pixels)), y : y + crop, x : x + crop])
     return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float() / 127.5 - 1
