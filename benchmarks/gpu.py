@@ -43,6 +43,7 @@ from urae import recipes
 from urae.adapters import PAPER_TARGETS, Lora, attach, decompose
 from urae.adapters.targets import linear_layers, select
 from urae.backbones import Flux
+from urae.backbones.strips import in_strips
 from urae.data.encode import free_memory, plan_encoding
 from urae.planning import Gpu, gpu_here, plan
 from urae.planning.architecture import FLUX_VAE
@@ -376,10 +377,18 @@ def decode_whole(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], 
 
 
 @contextmanager
+def decode_in_strips(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
+    vae, latents = random_vae(bench), random_latents(bench, size)
+    notes["settings"] = "strips: the same picture"
+    with in_strips(vae):
+        yield torch.no_grad()(lambda: vae.decode(latents))
+
+
+@contextmanager
 def decode_in_tiles(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
     vae, latents = random_vae(bench), random_latents(bench, size)
     vae.enable_tiling()
-    notes["settings"] = "tiles"
+    notes["settings"] = "tiles: another picture"
     yield torch.no_grad()(lambda: vae.decode(latents))
 
 
@@ -439,7 +448,7 @@ CALL = {"plain": plain_call, "urae": our_call}
 DECOMPOSE = {"plain": full_svd, "urae": smallest_triplets}
 WRITE = {"urae": written}
 ENCODE = {"plain": encode_whole, "urae": encode_as_cached}
-DECODE = {"plain": decode_whole, "urae": decode_in_tiles}
+DECODE = {"plain": decode_whole, "urae": decode_in_strips, "tiles": decode_in_tiles}
 
 
 # --- random models and inputs ------------------------------------------------------------------------------

@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from autoencoders import LiveBytes, flux_vae, vae_of
 from tiny import with_text_encoders, write_images
 from urae import mini
 from urae.data import cache, open_cache
@@ -14,68 +11,12 @@ from urae.data.encode import (
     USABLE,
     EncodingPlan,
     choose_encoding,
-    encode_in_strips,
     encoding_need,
     plan_encoding,
 )
 from urae.mini.pictures import clean
 
 FLUX = (4096, 4096)
-
-
-def vae_of(channels=(8, 8, 16, 16), *, sample_size=64, layers=1, groups=2) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=layers,
-        latent_channels=16,
-        norm_num_groups=groups,
-        sample_size=sample_size,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that were alive at a time of what was computed under it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive, self.peak = {}, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.alive = {key: found for key, found in self.alive.items() if not found[0].expired()}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self.peak = max(self.peak, sum(num for _, num in self.alive.values()))
-        return result
-
-
-@pytest.mark.parametrize("rows", [2, 24, 64, 1000])
-def test_strips_are_the_whole_encoder(rows):
-    torch.manual_seed(0)
-    vae, pixels = vae_of().eval(), torch.rand(2, 3, 144, 80) * 2 - 1
-    with torch.no_grad():
-        whole = vae.encode(pixels).latent_dist
-        with EncodingPlan(way="strips", rows=rows).on(vae):
-            strips = vae.encode(pixels).latent_dist
-    assert (strips.mean - whole.mean).abs().max() <= 1e-5
-    assert (strips.std - whole.std).abs().max() <= 1e-5
-
-
-def test_strips_need_the_norms_of_the_whole_image():
-    """What the exactness is worth: a strip encoded by itself differs by far more than rounding."""
-    torch.manual_seed(0)
-    vae, pixels = vae_of().eval(), torch.rand(1, 3, 128, 64).cumsum(dim=2) / 64 - 1
-    with torch.no_grad():
-        whole, alone = vae.encoder(pixels)[:, :, :8], vae.encoder(pixels[:, :, :64])
-        strips = encode_in_strips(vae.encoder, pixels, rows=64)[:, :, :8]
-    assert (strips - whole).abs().max() <= 1e-5
-    assert (alone - whole).abs().max() > 1e-2
 
 
 def test_tiles_differ_by_a_measured_amount():
@@ -119,14 +60,6 @@ def test_the_need_is_what_is_alive(weightless, way, size):
             vae.encode(pixels)
     needed = encoding_need(vae, size, way)
     assert live.peak <= needed <= 1.3 * live.peak
-
-
-def flux_vae(dtype: torch.dtype) -> AutoencoderKL:
-    with torch.device("meta"):
-        vae = vae_of((128, 256, 512, 512), sample_size=1024, layers=2, groups=32)
-    for parameter in vae.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return vae
 
 
 def test_4096_px_fit_within_24_gb():

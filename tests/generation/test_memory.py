@@ -1,58 +1,80 @@
 """Which plan is chosen, and that it leaves nothing behind."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from autoencoders import LiveBytes, flux_vae, vae_of
 from urae.generation import MemoryPlan, generate, plan_memory
-from urae.generation.memory import MemoryNeed, choose_plan, choose_tiling, memory_need
+from urae.generation.memory import USABLE, MemoryNeed, choose_decode, choose_plan, decode_need, memory_need
 
 GB = 10**9
 FLUX_AT_4K = MemoryNeed(
-    weights=34 * GB, largest_part=24 * GB, denoise=9 * GB, decode=26 * GB, decode_tiled=2 * GB
+    weights=34 * GB,
+    largest_part=24 * GB,
+    denoise=9 * GB,
+    decode={"whole": 26 * GB, "strips": 11 * GB, "tiles": 2 * GB},
 )
+STRIPS_UNKNOWN = replace(FLUX_AT_4K, decode={"whole": 26 * GB, "tiles": 2 * GB})
+WHOLE_ALONE = replace(FLUX_AT_4K, decode={"whole": 26 * GB})
 
 
 @pytest.mark.parametrize(
-    ("free", "offload", "tile_vae"),
+    ("free", "offload", "decode"),
     [
-        (80, "none", False),
-        (65, "model", False),
-        (52, "none", True),
-        (45, "model", True),
-        (24, "sequential", True),
-        (4, "sequential", True),
+        (80, "none", "whole"),
+        (65, "none", "strips"),
+        (52, "model", "strips"),
+        (42, "model", "strips"),
+        (40, "model", "tiles"),
+        (32, "sequential", "whole"),
+        (24, "sequential", "tiles"),
+        (4, "sequential", "tiles"),
     ],
 )
-def test_the_exact_and_fast_plan_that_fits_is_chosen(free, offload, tile_vae):
-    plan = choose_plan(FLUX_AT_4K, free=free * GB, can_tile=True)
-    assert (plan.device, plan.offload, plan.tile_vae) == ("cuda", offload, tile_vae)
+def test_the_exact_and_fast_plan_that_fits_is_chosen(free, offload, decode):
+    plan = choose_plan(FLUX_AT_4K, free=free * GB)
+    assert (plan.device, plan.offload, plan.decode) == ("cuda", offload, decode)
 
 
-def test_what_cannot_be_tiled_is_not():
-    assert not choose_plan(FLUX_AT_4K, free=24 * GB, can_tile=False).tile_vae
-    assert not choose_tiling(FLUX_AT_4K, free=10 * GB, can_tile=False, is_offloaded=False).tile_vae
+def test_without_strips_parts_are_offloaded_before_tiles():
+    for free, offload, decode in [(65, "model", "whole"), (52, "none", "tiles"), (45, "model", "tiles")]:
+        plan = choose_plan(STRIPS_UNKNOWN, free=free * GB)
+        assert (plan.offload, plan.decode) == (offload, decode)
 
 
-def test_a_pipeline_that_is_placed_is_tiled_only_where_it_must_be():
+def test_what_has_one_way_to_decode_takes_it():
+    assert choose_plan(WHOLE_ALONE, free=24 * GB).decode == "whole"
+    assert choose_decode(WHOLE_ALONE, free=10 * GB, is_offloaded=False).decode == "whole"
+
+
+def test_a_pipeline_that_is_placed_decodes_the_whole_where_it_can():
     # on the device: activations alone; offloaded: the largest part is still to come
-    for free, is_offloaded, tile_vae in [
-        (31, False, False),
-        (30, False, True),
-        (60, True, False),
-        (58, True, True),
+    for free, is_offloaded, decode in [
+        (31, False, "whole"),
+        (30, False, "strips"),
+        (12, False, "tiles"),
+        (60, True, "whole"),
+        (58, True, "strips"),
+        (40, True, "tiles"),
     ]:
-        plan = choose_tiling(FLUX_AT_4K, free=free * GB, can_tile=True, is_offloaded=is_offloaded)
-        assert (plan.offload, plan.tile_vae) == ("unchanged", tile_vae)
+        plan = choose_decode(FLUX_AT_4K, free=free * GB, is_offloaded=is_offloaded)
+        assert (plan.offload, plan.decode) == ("unchanged", decode)
 
 
 def test_the_reason_holds_the_numbers():
-    assert str(choose_plan(FLUX_AT_4K, free=80 * GB, can_tile=True)) == (
+    assert str(choose_plan(FLUX_AT_4K, free=80 * GB)) == (
         "whole pipeline on cuda: needs about 60.0 GB of 80.0 GB free"
     )
-    assert str(choose_plan(FLUX_AT_4K, free=4 * GB, can_tile=True)) == (
+    assert str(choose_plan(FLUX_AT_4K, free=65 * GB)) == (
+        "whole pipeline on cuda, VAE in strips: needs about 45.0 GB of 65.0 GB free"
+    )
+    assert str(choose_plan(FLUX_AT_4K, free=4 * GB)) == (
         "one layer at a time on cuda, VAE in tiles: needs about 9.0 GB but there are only 4.0 GB free"
     )
 
@@ -64,10 +86,38 @@ def test_needs_follow_weights_tokens_and_pixels(speaking):
     assert native.weights == pytest.approx(sum(bytes_of), rel=0.01)
     assert native.largest_part == pytest.approx(max(bytes_of), rel=0.01)
     assert large.denoise / native.denoise == (1024 + 32) / (64 + 32)
-    assert native.decode == native.decode_tiled
-    assert large.decode == 16 * native.decode
-    # one tile and the picture itself, twice in fp32
-    assert large.decode_tiled - native.decode_tiled == (512**2 - 128**2) * 2 * 3 * 4
+    # one tile is the native picture, which therefore needs none
+    assert (list(native.decode), list(large.decode)) == (["whole", "strips"], ["whole", "strips", "tiles"])
+    assert large.decode["whole"] == 16 * native.decode["whole"]
+    # one tile, and what there is of the whole picture in fp32
+    assert large.decode["tiles"] - native.decode["whole"] == (512**2 - 128**2) * 16 * 4
+
+
+@pytest.fixture(scope="module")
+def weightless():
+    """A wide VAE that computes shapes alone."""
+    with FakeTensorMode() as fake:
+        return vae_of((64, 128, 256, 256), sample_size=128, layers=2, groups=32), fake
+
+
+@pytest.mark.parametrize(
+    ("way", "size"), [("whole", (128, 128)), ("strips", (128, 1024)), ("tiles", (256, 192))]
+)
+def test_the_need_to_decode_is_what_is_alive(weightless, way, size):
+    vae, fake = weightless
+    plan = MemoryPlan(device="cpu", offload="unchanged", decode=way)
+    with fake, torch.no_grad():
+        latents = torch.empty(1, 16, size[1] // 8, size[0] // 8)
+        with LiveBytes() as live, plan.on(SimpleNamespace(vae=vae)):
+            vae.decode(latents)
+    assert live.peak <= decode_need(vae, size, way) <= 1.35 * live.peak
+
+
+def test_a_picture_of_4096_px_is_decoded_exactly_on_16_gb():
+    vae = flux_vae(torch.bfloat16)
+    needs = [decode_need(vae, (4096, 4096), way) / 1e9 for way in ("whole", "strips", "tiles")]
+    assert needs == pytest.approx([26.3, 12.3, 2.1], abs=0.05)
+    assert needs[1] < USABLE * 16 < needs[0]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
@@ -76,10 +126,37 @@ def test_without_cuda_everything_stays(speaking):
     assert str(plan) == "as it is on cpu: no CUDA device here"
 
 
+def test_strips_give_the_same_picture(speaking):
+    settings = {"size": (256, 192), "steps": 1}
+    whole = np.asarray(generate(speaking, "a tiger", **settings), dtype=int)
+    plan = MemoryPlan(device="cpu", offload="unchanged", decode="strips")
+    strips = generate(speaking, "a tiger", **settings, memory=plan)
+    assert np.abs(np.asarray(strips, dtype=int) - whole).max() <= 1
+    assert strips.info["memory"] == "as it is on cpu, VAE in strips: as asked"
+
+
+def test_strips_are_refused_where_layers_come_one_by_one(speaking):
+    with pytest.raises(ValueError, match="'strips' with offload 'sequential'.*use tiles or whole"):
+        MemoryPlan(device="cpu", offload="sequential", decode="strips")
+    plan = MemoryPlan(device="cpu", offload="unchanged", decode="strips")
+    add_hook_to_module(speaking.vae.decoder.conv_out, ModelHook())
+    try:
+        assert "strips" not in memory_need(speaking, (512, 512)).decode
+        with pytest.raises(ValueError, match="layers are offloaded one by one: use tiles"), plan.on(speaking):
+            pass
+    finally:
+        remove_hook_from_module(speaking.vae.decoder.conv_out)
+    with (
+        pytest.raises(ValueError, match="not of Linear: use tiles"),
+        plan.on(SimpleNamespace(vae=torch.nn.Linear(1, 1))),
+    ):
+        pass
+
+
 def test_tiles_change_where_they_meet_alone_and_are_turned_off_again(speaking):
     settings = {"size": (256, 128), "steps": 1}
     whole = np.asarray(generate(speaking, "a tiger", **settings), dtype=int)
-    plan = MemoryPlan(device="cpu", offload="unchanged", tile_vae=True)
+    plan = MemoryPlan(device="cpu", offload="unchanged", decode="tiles")
     tiled = np.asarray(generate(speaking, "a tiger", **settings, memory=plan), dtype=int)
     assert not np.array_equal(whole, tiled)
     assert not speaking.vae.use_tiling
@@ -89,7 +166,7 @@ def test_tiles_change_where_they_meet_alone_and_are_turned_off_again(speaking):
 def test_tiling_that_was_on_stays_on(speaking):
     speaking.vae.enable_tiling()
     try:
-        with MemoryPlan(device="cpu", offload="unchanged", tile_vae=True).on(speaking):
+        with MemoryPlan(device="cpu", offload="unchanged", decode="tiles").on(speaking):
             pass
         assert speaking.vae.use_tiling
     finally:
@@ -109,7 +186,7 @@ def test_offload_gives_the_same_pixels_and_goes_away(speaking):
 
 def test_an_exception_undoes_the_plan_too(speaking):
     def fail():
-        with MemoryPlan(device="cpu", offload="model", tile_vae=True).on(speaking):
+        with MemoryPlan(device="cpu", offload="model", decode="tiles").on(speaking):
             raise RuntimeError("inside")
 
     with pytest.raises(RuntimeError, match="inside"):
@@ -128,11 +205,13 @@ def test_a_second_offload_is_refused(speaking):
         pass
 
 
-def test_unknown_offload_is_refused():
+def test_unknown_ways_are_refused():
     with pytest.raises(
         ValueError, match="offload is 'half': expected one of unchanged, none, model, sequential"
     ):
         MemoryPlan(device="cpu", offload="half")
+    with pytest.raises(ValueError, match="decode is 'slices': expected one of whole, strips, tiles"):
+        MemoryPlan(device="cpu", offload="none", decode="slices")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -23,7 +23,7 @@ from urae.cli.generate import choose_memory, load_adapter, parse_policy, parse_s
 from urae.data import Progress
 from urae.evaluation import detail, repetition
 from urae.generation import MemoryPlan, Outcome, TwoPass, Way, grid, method_from_texts, save_png
-from urae.generation.memory import Offload
+from urae.generation.memory import Decode, Offload
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["compare"]
@@ -65,7 +65,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="The same for every method.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
-    tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
+    decode: Annotated[
+        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
+    ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the pictures, the sheet and the table.")] = Path(
         "compared"
     ),
@@ -86,7 +88,7 @@ def compare(
         adapter=load_adapter(adapter, pipe, start),
         steps="auto" if steps is None else steps,
     )
-    plan = choose_memory(pipe, pixels, offload, tiles)
+    plan = choose_memory(pipe, pixels, offload, decode)
     console.print(f"memory: {plan}")
     with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
         outcomes = generation.compare_ways(

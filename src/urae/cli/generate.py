@@ -28,7 +28,7 @@ from urae.generation import (
     policy_for,
 )
 from urae.generation.caches import CACHES
-from urae.generation.memory import Offload
+from urae.generation.memory import Decode, Offload
 from urae.generation.methods import METHODS
 from urae.generation.speed import Compile
 from urae.generation.stock import stock_of
@@ -82,7 +82,9 @@ def generate(
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
-    tiles: Annotated[str, typer.Option(help="Decode in tiles: auto, on or off.")] = "auto",
+    decode: Annotated[
+        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
+    ] = "auto",
     speed: Annotated[
         str,
         typer.Option(
@@ -127,7 +129,7 @@ def generate(
             guidance=guidance,
             dtype=dtype,
             offload=offload,
-            tiles=tiles,
+            decode=decode,
             ours=ours
             | {
                 "speed": speed != "exact",
@@ -142,7 +144,7 @@ def generate(
     pipe = generation.open_pipeline(model, base=base, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     loaded = load_adapter(adapter, pipe, start)
-    plan = choose_memory(pipe, pixels, offload, tiles)
+    plan = choose_memory(pipe, pixels, offload, decode)
     if plan.device == "cuda":
         plan = replace(plan, device=str(state.device))
     in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
@@ -241,11 +243,15 @@ def load_adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | 
     return None
 
 
-def choose_memory(pipe: Any, size: Size, offload: str, tiles: str) -> MemoryPlan:
-    if tiles not in ("auto", "on", "off"):
-        raise ValueError(f"tiles is {tiles!r}: expected auto, on or off")
+def choose_memory(pipe: Any, size: Size, offload: str, decode: str) -> MemoryPlan:
+    """What was chosen for this machine and size, but for what the user decides."""
     plan = plan_memory(pipe, size)
-    if offload != "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        plan = MemoryPlan(device=device, offload=offload, tile_vae=plan.tile_vae)  # type: ignore[arg-type]
-    return plan if tiles == "auto" else replace(plan, tile_vae=tiles == "on", reason="as asked")
+    if offload == decode == "auto":
+        return plan
+    if offload == "auto":
+        return replace(plan, decode=decode, reason="as asked")  # type: ignore[arg-type]
+    if decode == "auto":
+        # Layers that come one by one are none that strips know.
+        decode = "tiles" if plan.decode == "strips" and offload == "sequential" else plan.decode
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return MemoryPlan(device=device, offload=offload, decode=decode)  # type: ignore[arg-type]

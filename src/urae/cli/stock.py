@@ -30,7 +30,7 @@ def draw_stock(
     guidance: float | None,
     dtype: str,
     offload: str,
-    tiles: str,
+    decode: str,
     ours: Mapping[str, object],
 ) -> None:
     """Draw and save. `ours`: options by name that only FLUX understands, false if not given."""
@@ -41,7 +41,7 @@ def draw_stock(
             f"--{given[0]} has no effect on a {stock.name}, which runs as it comes: leave it out"
         )
     num_steps = stock.steps if steps is None else steps
-    plan = _plan(offload, tiles)
+    plan = _plan(offload, decode)
     pipe = open_stock(model, dtype=_dtype(dtype))
     pipe.set_progress_bar_config(disable=True)
     state, total = this_process(), len(prompts) * len(seeds) * num_steps
@@ -70,11 +70,9 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _plan(offload: str, tiles: str) -> MemoryPlan:
+def _plan(offload: str, decode: str) -> MemoryPlan:
     """Whole on the GPU where there is one: these models are small beside FLUX."""
-    if tiles not in ("auto", "on", "off"):
-        raise ValueError(f"tiles is {tiles!r}: expected auto, on or off")
-    if not torch.cuda.is_available():
-        return MemoryPlan(device="cpu", offload="unchanged", tile_vae=tiles == "on")
-    chosen: Any = "none" if offload == "auto" else offload
-    return MemoryPlan(device=str(this_process().device), offload=chosen, tile_vae=tiles == "on")
+    way: Any = "whole" if decode == "auto" else decode
+    on_cuda = torch.cuda.is_available()
+    chosen: Any = offload if offload != "auto" else "none" if on_cuda else "unchanged"
+    return MemoryPlan(device=str(this_process().device) if on_cuda else "cpu", offload=chosen, decode=way)

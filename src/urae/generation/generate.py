@@ -241,8 +241,8 @@ def _made(
 ) -> list[Native]:
     """A native pass for each request, from the folder or made now."""
     size = native_picture_size(pipe, requests[0].size)
-    # One tile of the VAE is of native size, and a longer picture of that area needs no tiles either.
-    plan = replace(plan_memory(pipe, size) if memory == "auto" else memory, tile_vae=False)
+    # What decodes in tiles or strips at the large size fits as a whole at the native one.
+    plan = replace(plan_memory(pipe, size) if memory == "auto" else memory, decode="whole")
     kept = None if natives is None else Natives.of(pipe, natives)
     make = partial(generate, pipe, memory=replace(plan, offload="unchanged"), compile=False, on_step=on_step)
     passes = []

@@ -1,15 +1,17 @@
-"""Where a pipeline's parts lie while it makes an image, and whether its VAE decodes in tiles.
+"""Where a pipeline's parts lie while it makes an image, and how its VAE decodes.
 
-A `MemoryPlan` is chosen from what is free and what the size will need, and says why. Offloading costs time;
-tiling costs a little of the picture, where tiles meet. So parts are offloaded before the VAE is tiled.
+A `MemoryPlan` is chosen from what is free and what the size will need, and says why. The VAE decodes the whole
+picture; or strips of it, which is the same function and costs little time (`urae.backbones.strips`); or
+diffusers' tiles, which change the picture where they meet. Offloading costs time too, more than strips do. So
+strips come first, then offloading, and tiles where nothing else fits.
 
-The needs are counted, not measured: live bytes of a FLUX.1 forward pass and VAE decode on fake tensors in
-bf16 are 17.2 values of the transformer's width per token and 768 values per pixel of the decoded tile.
+The needs are counted, not measured: live bytes on fake tensors in bf16 are 17.2 values of the transformer's
+width per token of a FLUX.1 forward pass, and 768 values per pixel of its decoded picture or tile, 320 in strips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -17,14 +19,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from urae.backbones.strips import ROWS, has_strips, in_strips
 from urae.resolution import Size, native_size, num_image_tokens, text_tokens
 
 __all__ = [
+    "Decode",
     "MemoryNeed",
     "MemoryPlan",
     "Offload",
+    "choose_decode",
     "choose_plan",
-    "choose_tiling",
     "memory_need",
     "plan_memory",
 ]
@@ -32,14 +36,22 @@ __all__ = [
 Offload = Literal["unchanged", "none", "model", "sequential"]
 """Leave the parts where their owner put them; all on the device; one part at a time; one layer at a time."""
 
+Decode = Literal["whole", "strips", "tiles"]
+"""How the VAE makes the picture; the first two differ in rounding alone."""
+
 _IN_WORDS = {
     "unchanged": "as it is",
     "none": "whole pipeline",
     "model": "one part at a time",
     "sequential": "one layer at a time",
 }
+_DECODE_IN_WORDS = {"whole": "", "strips": ", VAE in strips", "tiles": ", VAE in tiles"}
 WIDTHS_PER_TOKEN = 20
 """Live values per token in a transformer block, in units of its width: 17.2 counted, rounded up."""
+STRIPS = 8
+"""Strips of the decoder's last enlarged map that are alive while one is worked on, their fp32 copies included."""
+PICTURE = 16
+"""Values per pixel beside the maps: the picture, before and after tiles meet, and its latents."""
 USABLE = 0.85
 """Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
@@ -52,21 +64,27 @@ class MemoryPlan:
     """Where the computation runs: "cpu", "cuda", "cuda:1", ..."""
     offload: Offload
     """How much of the pipeline is on the device at a time."""
-    tile_vae: bool = False
-    """Decode in overlapping tiles of the VAE's native size."""
+    decode: Decode = "whole"
+    """Of the VAE: "strips" of the whole, or diffusers' overlapping "tiles" of its native size."""
     reason: str = "as asked"
 
     def __post_init__(self) -> None:
-        if self.offload not in get_args(Offload):
-            raise ValueError(f"offload is {self.offload!r}: expected one of {', '.join(get_args(Offload))}")
+        for name, given, choices in (("offload", self.offload, Offload), ("decode", self.decode, Decode)):
+            if given not in get_args(choices):
+                raise ValueError(f"{name} is {given!r}: expected one of {', '.join(get_args(choices))}")
+        if self.decode == "strips" and self.offload == "sequential":
+            raise ValueError(
+                "decode is 'strips' with offload 'sequential', which takes the VAE's layers away one by one: "
+                "use tiles or whole, or offload 'model'"
+            )
 
     def __str__(self) -> str:
-        tiles = ", VAE in tiles" if self.tile_vae else ""
-        return f"{_IN_WORDS[self.offload]} on {self.device}{tiles}: {self.reason}"
+        decode = _DECODE_IN_WORDS[self.decode]
+        return f"{_IN_WORDS[self.offload]} on {self.device}{decode}: {self.reason}"
 
     @contextmanager
     def on(self, pipe: Any) -> Iterator[None]:
-        """Apply to a stock pipeline; its device, hooks and tiling are as before on exit.
+        """Apply to a stock pipeline; its device, hooks and way of decoding are as before on exit.
 
         Around several calls of `generate` it saves moving the parts to the device and back for each.
         """
@@ -79,7 +97,10 @@ class MemoryPlan:
             elif self.offload != "unchanged":
                 undo.callback(pipe.remove_all_hooks)
                 getattr(pipe, f"enable_{self.offload}_cpu_offload")(device=self.device)
-            if self.tile_vae:
+            if self.decode == "strips":
+                _check_strips(pipe.vae)
+                undo.enter_context(in_strips(pipe.vae))
+            if self.decode == "tiles":
                 undo.callback(setattr, pipe.vae, "use_tiling", pipe.vae.use_tiling)
                 pipe.vae.enable_tiling()
             yield
@@ -95,54 +116,58 @@ class MemoryNeed:
     """Weights of the largest part, as a rule the transformer."""
     denoise: int
     """Activations of one transformer call."""
-    decode: int
-    """Activations of the VAE's decoder on the whole image."""
-    decode_tiled: int
-    """The same, tile by tile."""
+    decode: Mapping[Decode, int]
+    """Activations of the VAE's decoder, in each way that it can run at this size, the fastest first."""
 
-    def of(self, offload: Offload, tile_vae: bool) -> int:
+    def of(self, offload: Offload, decode: Decode) -> int:
         """Peak under a way of running."""
         weights = {"none": self.weights, "model": self.largest_part, "sequential": 0}[offload]
-        return weights + max(self.denoise, self.decode_tiled if tile_vae else self.decode)
+        return weights + max(self.denoise, self.decode[decode])
 
 
 def plan_memory(pipe: Any, size: Size) -> MemoryPlan:
     """Choose how to run `pipe` at `size` on this machine.
 
     Without CUDA everything stays as it is. A pipeline that was put on a device or offloaded by its owner stays
-    there too, and only tiling is chosen.
+    there too, and only the way of decoding is chosen.
     """
     if not torch.cuda.is_available():
         return MemoryPlan(device=pipe.device.type, offload="unchanged", reason="no CUDA device here")
     free, _ = torch.cuda.mem_get_info()
-    need, can_tile = memory_need(pipe, size), _can_tile(pipe, size)
+    need = memory_need(pipe, size)
     if pipe.device.type == "cpu" and not _is_offloaded(pipe):
-        return choose_plan(need, free=free, can_tile=can_tile)
-    return choose_tiling(need, free=free, can_tile=can_tile, is_offloaded=_is_offloaded(pipe))
+        return choose_plan(need, free=free)
+    return choose_decode(need, free=free, is_offloaded=_is_offloaded(pipe))
 
 
-def choose_plan(need: MemoryNeed, *, free: int, can_tile: bool) -> MemoryPlan:
+def choose_plan(need: MemoryNeed, *, free: int) -> MemoryPlan:
     """The first way of running that fits into `free` bytes of a CUDA device, from the exact and fast downwards.
 
     If nothing fits, the last one, which needs the least; its reason says so.
     """
-    tiles = (False, True) if can_tile else (False,)
-    ways: list[tuple[Offload, bool]] = [(offload, tile) for tile in tiles for offload in ("none", "model")]
-    ways.append(("sequential", can_tile))
+    ways: list[tuple[Offload, Decode]] = [
+        (offload, decode)
+        for group in (("whole", "strips"), ("tiles",))
+        for offload in ("none", "model")
+        for decode in need.decode
+        if decode in group
+    ]
+    ways += [("sequential", decode) for decode in need.decode if decode != "strips"]
     fitting = [way for way in ways if need.of(*way) <= USABLE * free]
-    offload, tile_vae = fitting[0] if fitting else ways[-1]
-    reason = _compare(need.of(offload, tile_vae), free)
-    return MemoryPlan(device="cuda", offload=offload, tile_vae=tile_vae, reason=reason)
+    offload, decode = fitting[0] if fitting else ways[-1]
+    reason = _compare(need.of(offload, decode), free)
+    return MemoryPlan(device="cuda", offload=offload, decode=decode, reason=reason)
 
 
-def choose_tiling(need: MemoryNeed, *, free: int, can_tile: bool, is_offloaded: bool) -> MemoryPlan:
-    """For a pipeline that its owner has placed: decode in tiles if the whole image would not fit."""
+def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryPlan:
+    """For a pipeline that its owner has placed: how to decode, the whole where it fits."""
     # Weights that lie on the device are no longer part of what is free; offloaded ones still have to come.
     still_to_come = need.largest_part if is_offloaded else 0
-    whole, tiled = (still_to_come + max(need.denoise, decode) for decode in (need.decode, need.decode_tiled))
-    tile_vae = can_tile and whole > USABLE * free
-    reason = _compare(tiled if tile_vae else whole, free)
-    return MemoryPlan(device="cuda", offload="unchanged", tile_vae=tile_vae, reason=reason)
+    peaks = {decode: still_to_come + max(need.denoise, values) for decode, values in need.decode.items()}
+    fitting = [decode for decode, peak in peaks.items() if peak <= USABLE * free]
+    decode = fitting[0] if fitting else list(peaks)[-1]
+    reason = _compare(peaks[decode], free)
+    return MemoryPlan(device="cuda", offload="unchanged", decode=decode, reason=reason)
 
 
 def memory_need(pipe: Any, size: Size) -> MemoryNeed:
@@ -150,15 +175,26 @@ def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     parts = [_weight_bytes(part) for part in pipe.components.values() if isinstance(part, nn.Module)]
     tokens = num_image_tokens(size) + text_tokens(pipe)
     width = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
-    pixels, tile = size[0] * size[1], native_size(pipe) ** 2
-    picture = 2 * 3 * pixels * pipe.vae.dtype.itemsize
     return MemoryNeed(
         weights=sum(parts),
         largest_part=max(parts),
         denoise=WIDTHS_PER_TOKEN * width * tokens * pipe.transformer.dtype.itemsize,
-        decode=_decode_bytes(pipe.vae) * pixels + picture,
-        decode_tiled=_decode_bytes(pipe.vae) * min(tile, pixels) + picture,
+        decode={way: decode_need(pipe.vae, size, way) for way in _ways_to_decode(pipe, size)},
     )
+
+
+def decode_need(vae: Any, size: Size, way: Decode) -> int:
+    """Bytes of activations of the decoder for one picture of this size, px."""
+    width, height = size
+    inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
+    # At full resolution the last up block begins with three maps of the channels of the block below it; in
+    # strips with that block's map before it is enlarged, and two maps of its own channels.
+    values = {
+        "whole": 3 * inner * width * height,
+        "strips": (inner // 4 + 2 * outer) * width * height + STRIPS * inner * width * min(ROWS, height),
+        "tiles": 3 * inner * min(vae.config.sample_size**2, width * height),
+    }
+    return (values[way] + PICTURE * width * height) * vae.dtype.itemsize
 
 
 def _is_offloaded(pipe: Any) -> bool:
@@ -173,18 +209,38 @@ def _check_not_offloaded(pipe: Any, offload: Offload) -> None:
         )
 
 
-def _decode_bytes(vae: Any) -> int:
-    # At full resolution the last up block holds three maps of the channels of the block below it.
-    return 3 * vae.config.block_out_channels[:2][-1] * vae.dtype.itemsize
-
-
 def _weight_bytes(part: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
 
 
-def _can_tile(pipe: Any, size: Size) -> bool:
+def _ways_to_decode(pipe: Any, size: Size) -> list[Decode]:
+    ways: list[Decode] = ["whole"]
+    if has_strips(pipe.vae) and not _is_layered(pipe.vae):
+        ways.append("strips")
     # diffusers decodes in tiles only what is larger than one tile, of the native size.
-    return max(size) > native_size(pipe)
+    if max(size) > native_size(pipe):
+        ways.append("tiles")
+    return ways
+
+
+def _check_strips(vae: Any) -> None:
+    if not has_strips(vae):
+        raise ValueError(
+            f"decode is 'strips', which knows the layers of AutoencoderKL, not of {type(vae).__name__}: use tiles"
+        )
+    if _is_layered(vae):
+        raise ValueError(
+            "decode is 'strips', but the VAE's layers are offloaded one by one: use tiles, or offload whole parts"
+        )
+
+
+def _is_layered(vae: Any) -> bool:
+    """Whether hooks of accelerate or diffusers bring the layers' weights one by one."""
+    return any(
+        hasattr(layer, "_hf_hook") or hasattr(layer, "_diffusers_hook")
+        for layer in vae.modules()
+        if layer is not vae
+    )
 
 
 def _compare(needed: int, free: int) -> str:

@@ -51,7 +51,7 @@ class Provenance:
     """The file's name; empty if the adapter never was in a file."""
     model: str
     memory: str
-    """The memory plan in words: tiling changes pixels where tiles meet."""
+    """The memory plan in words: tiles change pixels where they meet."""
     versions: Mapping[str, str]
     speed: str = "exact"
     """What was left out, as `generate` takes it; without an entry nothing was."""

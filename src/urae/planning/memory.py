@@ -95,7 +95,7 @@ def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
         "captions": architecture.encoder_bytes,
         "vae": _weight_bytes(architecture.vae),
         "encode": encoding_need(architecture.vae, (size, size), "strips"),
-        "draw": max(need.denoise, need.decode),
+        "draw": max(need.denoise, need.decode["whole"]),
     }
 
 
