@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, default="fp32", help="bf16 where the processor computes it"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     parser.add_argument("--out", type=Path, default=RESULTS / "guided.json")
     parser.add_argument("--images", type=Path, default=RESULTS.parents[1] / "docs" / "images")
     options = parser.parse_args()
@@ -85,7 +86,7 @@ def main() -> None:
         side=options.size,
         judge=recogniser(),
         folder=folder,
-        more=lambda way: [options.dtype],
+        more=lambda way: [options.dtype, "compiled"][: 1 + options.compile],
     )
     rows = recorded(wanted, folder)
     distances = patch_distances(rows, options.size, folder)
@@ -95,6 +96,7 @@ def main() -> None:
             command=command(options),
             size=options.size,
             dtype=options.dtype,
+            compiled=options.compile,
             prompts=options.prompts,
             adapter_hash=adapter.hash if adapter else "",
         ),
@@ -115,6 +117,7 @@ def ways_of(options: argparse.Namespace, adapter: Adapter | None) -> Iterator[Wa
             method = replace(method, native_steps=options.native_steps)
         policy = "none" if name == "stock" else "auto"
         plain = Way(label=name, method=method, policy=policy, steps=options.steps or "auto")
+        plain = replace(plain, compile=options.compile or "auto")
         yield plain
         if adapter:
             yield replace(plain, label=name + ADAPTED, adapter=adapter)
@@ -170,6 +173,7 @@ def command(options: argparse.Namespace) -> str:
     given = [f"--prompts {options.prompts}", f"--size {options.size}"]
     given += [f"--{name} {value.name}" for name in ("adapter", "start") if (value := getattr(options, name))]
     given += [f"--dtype {options.dtype}"] if options.dtype != "fp32" else []
+    given += ["--compile"] if options.compile else []
     given += [
         f"--{name.replace('_', '-')} {getattr(options, name)}"
         for name in ("steps", "native_steps")

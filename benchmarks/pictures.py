@@ -103,7 +103,7 @@ def drawings(
     `more` is what the numbers depend on beside the model, the label, the steps, the method's options and the adapter.
     """
     names = [(way, identity(pipe, way, side, *more(way))) for way in ways]
-    make = partial(row_of, pipe, side=side, judge=judge, draw=draw)
+    make = partial(row_of, pipe, side=side, judge=judge, draw=draw, compiled=set())
     return {
         (name, i): partial(make, way, number=i, folder=folder / name)
         for i in range(prompts)
@@ -119,20 +119,25 @@ def identity(pipe: Any, way: Way, side: int, *more: Any) -> str:
 
 
 def row_of(
-    pipe: Any, way: Way, *, number: int, side: int, judge: Recogniser, folder: Path, draw: Draw
+    pipe: Any,
+    way: Way,
+    *,
+    number: int,
+    side: int,
+    judge: Recogniser,
+    folder: Path,
+    draw: Draw,
+    compiled: set[str],
 ) -> Row:
-    """The numbers of one picture, which goes into the folder."""
+    """The numbers of one picture, which goes into the folder. A way that compiles draws its first twice: compiling is
+    not to be counted."""
     scene, size = draw(FIRST_PROMPT + number), (side, side)
+    make = partial(drawn, pipe, scene.caption(), way, size=size, seed=number, measures=MEASURES)
+    if way.compile is True and way.label not in compiled:
+        make(memory=plan_memory(pipe, size))
+        compiled.add(way.label)
     started = time.process_time()
-    outcome = drawn(
-        pipe,
-        scene.caption(),
-        way,
-        size=size,
-        seed=number,
-        measures=MEASURES,
-        memory=plan_memory(pipe, size),
-    )
+    outcome = make(memory=plan_memory(pipe, size))
     cpu_seconds = time.process_time() - started
     save_png(outcome.image, folder / f"{number:04d}.png")
     return {

@@ -1,6 +1,7 @@
 """Speed: which kernels run, when compiling pays, and what a picture remembers of it."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from diffusers import FluxTransformer2DModel
 from diffusers.hooks import FirstBlockCacheConfig
 from torch._dynamo.testing import CompileCounter
 
+from urae.adapters import Lora, attach
 from urae.generation import (
     FirstBlock,
     MemoryPlan,
@@ -135,6 +137,20 @@ def test_all_blocks_of_a_kind_share_what_is_compiled_with_and_without_a_cache(sm
         assert same(draw(small, speed=speed, compile=True), eager)
         # Not five, and no hook among them. The first single block gets its input as a part of a larger tensor.
         assert counter.frame_count == 3
+
+
+def test_the_twelfth_adapter_is_compiled_too(small, counter):
+    """By default torch runs what is said to be compiled eagerly after eight variants."""
+    found = []
+    for rank in range(1, 13):
+        attached = attach(
+            small.transformer, Lora(rank=rank, targets=("single_transformer_blocks.0.attn.to_q",))
+        )
+        draw(small, steps=1, compile=True)
+        attached.detach()
+        found.append(counter.frame_count)
+    new = [after - before for before, after in pairwise(found)]
+    assert min(new) >= 1, new
 
 
 def test_blocks_are_as_before_afterwards(small, uncompiled):

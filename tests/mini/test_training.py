@@ -1,5 +1,7 @@
 """The miniature's own training: that a stopped stage goes on as if it had not been stopped."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,12 @@ def test_a_batch_holds_the_asked_share_of_familiar_scenes_and_empty_captions(tmp
     assert empty.float().mean().item() == pytest.approx(0.1, abs=0.025)
     said = torch.stack([latents.short[0][rows], latents.detailed[0][rows]])
     assert ((t5 == said).all(dim=2).any(dim=0) | empty).all()
+
+
+@pytest.mark.parametrize("option", [("--steps", "5"), ("--device", "cpu"), ("--dtype", "bf16")])
+def test_ship_refuses_what_it_does_not_use(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "ship", "--out", str(tmp_path), *option])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("urae.mini.train", run_name="__main__")
+    assert exit.value.code == 2
+    assert f"ship trains nothing, so {option[0]} has no effect: leave it out" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from urae.generation.generate import generate
 from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import Method
 from urae.generation.native import TwoPass
-from urae.generation.speed import Speed
+from urae.generation.speed import Compile, Speed
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["Outcome", "Way", "compare_ways", "drawn", "grid"]
@@ -45,6 +45,8 @@ class Way:
     """Denoising steps at the target size; "auto" is the method's own."""
     speed: Speed = "exact"
     """exact, fast, or a cache."""
+    compile: Compile = "auto"
+    """As `generate` takes it. Compiling happens once in a process, and counts against the first picture."""
 
     @property
     def num_steps(self) -> int:
@@ -102,7 +104,7 @@ def compare_ways(
     with ExitStack() as stack:
         if plan.offload == "none":
             # Moving the weights to the device and back would count against every way.
-            stack.enter_context(replace(plan, tile_vae=False).on(pipe))
+            stack.enter_context(replace(plan, decode="whole").on(pipe))
             plan = replace(plan, offload="unchanged")
         generate(pipe, prompt, size=WARM_UP, steps=1, policy="none", memory=plan)
         for way in ways:
@@ -140,6 +142,7 @@ def drawn(
             steps=way.steps,
             memory=memory,
             speed=way.speed,
+            compile=way.compile,
             on_step=on_step,
             on_native=lambda picture: natives.append((picture, time.perf_counter() - start)),
         )

@@ -43,6 +43,8 @@ COMPILE_SECONDS = 30.0
 """What compiling both kinds of block takes; PyTorch's guide to diffusers has 9.6 s for FLUX.1 without an adapter."""
 SAVED_SECONDS = 17e-6
 """What a compiled FLUX.1 saves per token and call: 6.7 s became 4.5 s in 28 calls of 4608 tokens on an H100 (ibid.)."""
+MAX_VARIANTS = 64
+"""Of a compiled block: each adapter, and each of the first sizes and numbers of windows, makes another."""
 FLUX_WIDTHS = 57 * 3072
 """FLUX.1's blocks times their width, which that saving is proportional to."""
 
@@ -149,7 +151,8 @@ def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
     if not enabled:
         yield
         return
-    with attributes_kept(transformer):
+    # After eight variants torch's default is to run eagerly what is said to be compiled.
+    with attributes_kept(transformer), torch._dynamo.config.patch(recompile_limit=MAX_VARIANTS):
         for block in _blocks(transformer):
             block.forward = torch.compile(block.forward)
         yield
