@@ -74,7 +74,8 @@ def test_velocity_agrees_with_the_reference(flux, transformer):
             },
             guidance=tensors["guidance"][0].item(),
         )
-    torch.testing.assert_close(flux.pack(velocity), tensors["output"], atol=1e-5, rtol=1e-5)
+    # The reference's own rounding: its fp32 values are 2.2e-5 off those in fp64, of magnitudes up to 3.
+    torch.testing.assert_close(flux.pack(velocity), tensors["output"], atol=4e-5, rtol=1e-5)
 
 
 def test_packing_is_undone_by_unpacking(flux):

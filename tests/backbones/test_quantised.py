@@ -6,7 +6,8 @@ from torch.nn import functional
 from urae.adapters import Lora, Minor, attach
 from urae.adapters.base import base_of
 from urae.adapters.targets import linear_layers
-from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes
+from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes, stored_as
+from urae.errors import WrongBase
 
 FORMATS = ("fp8", "int8", "nf4")
 
@@ -225,11 +226,33 @@ def test_what_names_the_base_are_the_unrounded_weights(transformer):
     base = base_of(transformer)
     attached = attach(transformer, Minor(rank=2))
     with quantised(transformer, "nf4"):
-        assert base_of(transformer).weights == ""
+        assert base_of(transformer) == base
         adapter = attached.export()
     attached.detach()
     assert adapter.base == base
     adapter.check(transformer)
+
+
+def test_an_adapter_of_other_weights_is_refused_on_a_rounded_base_too(transformer):
+    attached = attach(transformer, Lora(rank=2))
+    adapter = attached.export()
+    attached.detach()
+    weight = transformer.transformer_blocks[0].attn.to_q.weight
+    weight.data *= 2
+    with quantised(transformer, "fp8"), pytest.raises(WrongBase, match="the weights of this model are"):
+        adapter.check(transformer)
+    weight.data /= 2
+    with quantised(transformer, "fp8"):
+        adapter.check(transformer)
+
+
+def test_a_transformer_says_how_its_matrices_are_stored(transformer):
+    assert stored_as(transformer) == "as_loaded"
+    with quantised(transformer, "int8"):
+        attached = attach(transformer, Lora(rank=2))
+        assert stored_as(transformer) == "int8"
+        attached.detach()
+    assert stored_as(transformer) == "as_loaded"
 
 
 def test_an_unknown_format_is_refused(transformer):

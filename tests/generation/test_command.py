@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
+from urae.backbones import quantised
 from urae.cli.generate import generate as command
 from urae.errors import BadFile
 from urae.generation import Sdedit, generate, open_pipeline, read_png_metadata
@@ -109,10 +110,26 @@ def test_an_adapter_file_is_applied_and_named(run, folder, tmp_path, tmp_path_fa
 
 
 def test_memory_by_hand(run, tmp_path):
-    said = run("--offload", "unchanged", "--tiles", "on")
+    said = run("--offload", "unchanged", "--decode", "tiles")
     assert "VAE in tiles: as asked" in said
     (png,) = tmp_path.iterdir()
     assert "VAE in tiles" in read_png_metadata(png).memory
+    run("--decode", "strips")
+    assert read_png_metadata(png).memory == "as it is on cpu, VAE in strips: as asked"
+
+
+def test_a_rounded_base_is_used_and_named(run, folder, tmp_path):
+    run()
+    (png,) = tmp_path.iterdir()
+    plain, said = pixels(png), read_png_metadata(png)
+    assert (said.base_weights, "base_weights" in Image.open(png).info) == ("as_loaded", False)
+    run("--base-weights", "nf4")
+    assert read_png_metadata(png).base_weights == "nf4"
+    pipe = open_pipeline(folder)
+    with quantised(pipe, "nf4"):
+        expected = np.asarray(generate(pipe, TIGER, size=(64, 48), steps=1))
+    assert np.array_equal(pixels(png), expected)
+    assert not np.array_equal(plain, expected)
 
 
 def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_path, tmp_path_factory):
@@ -142,7 +159,9 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
         (["--policy", "mine"], "policy is 'mine': expected auto, none, reference or the name of a JSON file"),
         (["--start", "a.safetensors"], "start a.safetensors has no effect without an adapter"),
-        (["--tiles", "some"], "tiles is 'some': expected auto, on or off"),
+        (["--decode", "some"], "decode is 'some': expected one of whole, strips, tiles"),
+        (["--decode", "strips", "--offload", "sequential"], "'strips' with offload 'sequential'"),
+        (["--base-weights", "int4"], "base_weights is 'int4': expected one of as_loaded, fp8, int8, nf4"),
         (["--offload", "half"], "offload is 'half'"),
         (["--method", "magic"], "method is 'magic': expected one of direct"),
     ],

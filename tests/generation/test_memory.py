@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from diffusers import FluxTransformer2DModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoders import LiveBytes, flux_vae, vae_of
 from urae.generation import MemoryPlan, generate, plan_memory
-from urae.generation.memory import USABLE, MemoryNeed, choose_decode, choose_plan, decode_need, memory_need
+from urae.generation.memory import (
+    USABLE,
+    MemoryNeed,
+    choose_decode,
+    choose_plan,
+    decode_need,
+    in_fewer_bits,
+    memory_need,
+)
 
 GB = 10**9
 FLUX_AT_4K = MemoryNeed(
@@ -46,6 +55,23 @@ def test_without_strips_parts_are_offloaded_before_tiles():
     for free, offload, decode in [(65, "model", "whole"), (52, "none", "tiles"), (45, "model", "tiles")]:
         plan = choose_plan(STRIPS_UNKNOWN, free=free * GB)
         assert (plan.offload, plan.decode) == (offload, decode)
+
+
+def test_weights_in_the_way_bring_the_format_in_which_they_are_not():
+    """FLUX.1's transformer takes 24 GB in bf16, 12 in fp8 and 6 in nf4; the text encoder takes 10."""
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(guidance_embeds=True).to(torch.bfloat16)
+        encoder = torch.nn.Linear(1000, 5 * 10**6, bias=False, dtype=torch.bfloat16)
+    pipe = SimpleNamespace(transformer=transformer, components={"t": transformer, "e": encoder, "name": "x"})
+    for free, said in [(25, "fp8"), (23, "nf4"), (12, "")]:
+        plan = choose_plan(FLUX_AT_4K, free=free * GB)
+        assert plan.offload == "sequential"
+        hint = in_fewer_bits(pipe, FLUX_AT_4K, plan, free=free * GB)
+        assert hint == (
+            f"; with base_weights {said} it would be one part at a time, which is much faster" if said else ""
+        )
+    fits = choose_plan(FLUX_AT_4K, free=80 * GB)
+    assert in_fewer_bits(pipe, FLUX_AT_4K, fits, free=80 * GB) == ""
 
 
 def test_what_has_one_way_to_decode_takes_it():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from urae.adapters import Lora, attach
+from urae.backbones import quantised
 from urae.generation import (
     Imax,
     MemoryPlan,
@@ -223,6 +224,20 @@ def test_another_picture_is_kept_for_another_model(small, tmp_path):
     draw(small, natives=tmp_path)
     weight.data -= 1
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_another_picture_is_kept_for_each_way_to_store_the_weights(small, tmp_path):
+    draw(small, natives=tmp_path)
+    for num, kind in [(2, "fp8"), (3, "int8"), (3, "fp8")]:
+        with quantised(small, kind):
+            draw(small, natives=tmp_path)
+        assert len(list(tmp_path.iterdir())) == num
+    weight = small.transformer.x_embedder.weight
+    weight.data += 1
+    with quantised(small, "fp8"):
+        draw(small, natives=tmp_path)
+    weight.data -= 1
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_nothing_is_kept_of_a_model_with_an_adapter_attached_by_hand(small, adapter, tmp_path):

@@ -40,6 +40,7 @@ def picture(info):
     [
         {},
         {"guidance": None},
+        {"base_weights": "nf4"},
         {"policy": None},
         {"adapter_hash": "", "adapter_file": ""},
         {"prompt": ""},

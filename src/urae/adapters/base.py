@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from torch import Tensor, nn
 
 from urae.errors import WrongBase
 
-__all__ = ["Base", "base_of", "check_base"]
+__all__ = ["Base", "base_of", "base_remembered", "check_base"]
 
 SAMPLES = 512
 """Values of each tensor that enter the fingerprint."""
+
+REMEMBERED = "_urae_base"
+"""Attribute of a transformer whose weights are held in another form for a while."""
 
 COMPARABLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Other dtypes, and subclasses of Parameter, hold quantised weights."""
@@ -57,6 +61,8 @@ class Base:
 
 def base_of(transformer: nn.Module) -> Base:
     """Identity of a stock transformer; adapters that peft has attached to it do not count."""
+    if remembered := transformer.__dict__.get(REMEMBERED):
+        return remembered
     name, revision = _origin(transformer)
     return Base(
         model=type(transformer).__name__,
@@ -65,6 +71,16 @@ def base_of(transformer: nn.Module) -> Base:
         name=name,
         revision=revision,
     )
+
+
+@contextmanager
+def base_remembered(transformer: nn.Module) -> Iterator[None]:
+    """For the duration of a with statement `base_of` says what it says now, however the weights are stored then."""
+    transformer.__dict__[REMEMBERED] = base_of(transformer)
+    try:
+        yield
+    finally:
+        del transformer.__dict__[REMEMBERED]
 
 
 def check_base(expected: Base, transformer: nn.Module) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,9 +25,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from urae.adapters.base import base_remembered
 from urae.adapters.targets import linear_layers, transformer_of
 
-__all__ = ["Format", "QuantisedLinear", "quantised", "quantised_bytes"]
+__all__ = ["Format", "QuantisedLinear", "quantised", "quantised_bytes", "stored_as"]
 
 Format = Literal["fp8", "int8", "nf4"]
 """How a frozen matrix may be stored."""
@@ -40,7 +41,8 @@ def quantised(target: Any, kind: Format, *, device: torch.device | str | None = 
     are.
 
     Meant for frozen weights: gradients reach the inputs, never the matrices. Adapters may be attached before or
-    inside; those that are decompositions of the weights must come before, to see them unrounded. `device` is where the
+    inside, for the model that it was before; those that are decompositions of the weights must come before, to see them
+    unrounded. `device` is where the
     quantised matrices go, one at a time, by default where they are; everything else stays where it is. The originals
     wait in the host's memory and are back in their places on exit, to the bit.
 
@@ -52,16 +54,13 @@ def quantised(target: Any, kind: Format, *, device: torch.device | str | None = 
     places = _places(transformer)
     for name, place in places.items():
         _check_plain(name, place.dense, kind)
-    homes = {name: place.dense.weight.device for name, place in places.items()}
-    try:
+    with ExitStack() as undo:
+        undo.enter_context(base_remembered(transformer))
         for place in places.values():
+            undo.callback(place.restore, place.dense.weight.device)
             place.put(QuantisedLinear(place.dense, kind, device=device))
             place.dense.weight.data = place.dense.weight.data.cpu()
         yield
-    finally:
-        for name, place in places.items():
-            place.dense.weight.data = place.dense.weight.data.to(homes[name])
-            place.put(place.dense)
 
 
 class QuantisedLinear(nn.Linear):
@@ -92,6 +91,12 @@ class QuantisedLinear(nn.Linear):
         kind = input.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else input.dtype
         return _Product.apply(input.to(dtype), self)
+
+
+def stored_as(target: Any) -> str:
+    """The format of a transformer's matrices, "as_loaded" outside of `quantised`."""
+    kinds = {layer.kind for layer in transformer_of(target).modules() if isinstance(layer, QuantisedLinear)}
+    return "+".join(sorted(kinds)) or "as_loaded"
 
 
 def quantised_bytes(transformer: nn.Module, kind: Format) -> int:
@@ -213,6 +218,10 @@ class _Place:
 
     def put(self, layer: nn.Linear) -> None:
         setattr(self.parent, self.attribute, layer)
+
+    def restore(self, device: torch.device) -> None:
+        self.dense.weight.data = self.dense.weight.data.to(device)
+        self.put(self.dense)
 
 
 def _places(transformer: nn.Module) -> dict[str, _Place]:

@@ -60,12 +60,12 @@ def encode_in_strips(encoder: Any, pixels: Tensor, *, rows: int = ROWS) -> Tenso
 @torch.no_grad()
 def decode_in_strips(decoder: Any, latents: Tensor, *, rows: int = ROWS) -> Tensor:
     """What the decoder of a stock `AutoencoderKL` returns for latents (B, C, h, w), by strips of `rows` rows."""
-    maps: _Kept | _Enlarged = _Kept(decoder.mid_block(decoder.conv_in(latents)))
+    maps: _Maps = _Kept(decoder.mid_block(decoder.conv_in(latents)))
     for block in decoder.up_blocks:
         for resnet in block.resnets:
             maps = _Kept(_residual(resnet, maps, rows=rows))
         for upsampler in block.upsamplers or ():
-            maps = _Enlarged(maps.tensor, upsampler)
+            maps = _Enlarged(maps.rows(0, maps.height), upsampler)
     last = nn.Sequential(
         _WholeNorm(decoder.conv_norm_out, maps, rows=rows), decoder.conv_act, decoder.conv_out
     )

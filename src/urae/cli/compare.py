@@ -19,7 +19,8 @@ from rich.table import Table
 
 from urae import generation
 from urae.adapters import Adapter
-from urae.cli.generate import choose_memory, load_adapter, parse_policy, parse_size
+from urae.backbones.quantised import Format
+from urae.cli.generate import choose_memory, opened, parse_policy, parse_size
 from urae.data import Progress
 from urae.evaluation import detail, repetition
 from urae.generation import MemoryPlan, Outcome, TwoPass, Way, grid, method_from_texts, save_png
@@ -64,6 +65,12 @@ def compare(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same for every method.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    base_weights: Annotated[
+        str,
+        typer.Option(
+            help=f"How the transformer holds its matrices: as_loaded, or rounded to {', '.join(get_args(Format))}."
+        ),
+    ] = "as_loaded",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     decode: Annotated[
         str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
@@ -80,28 +87,28 @@ def compare(
     methods = [(text.replace(":", " "), _method(text, native_steps)) for text in method]
     if native_steps is not None and not any(isinstance(way, TwoPass) for _, way in methods):
         raise ValueError("native_steps has no effect: none of the methods has a native pass")
-    pipe = generation.open_pipeline(model, base=base, dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
-    ways = _ways(
-        methods,
-        policy=chosen,
-        adapter=load_adapter(adapter, pipe, start),
-        steps="auto" if steps is None else steps,
-    )
-    plan = choose_memory(pipe, pixels, offload, decode)
-    console.print(f"memory: {plan}")
-    with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
-        outcomes = generation.compare_ways(
-            pipe,
-            prompt,
-            ways,
-            size=pixels,
-            seed=seed,
-            measures=MEASURES,
-            memory=plan,
-            on_step=progress.advance,
-            on_outcome=lambda outcome: _save(outcome, out, adapter),
+    opening = opened(model, base=base, dtype=dtype, adapter=adapter, start=start, base_weights=base_weights)
+    with opening as (pipe, loaded):
+        ways = _ways(
+            methods,
+            policy=chosen,
+            adapter=loaded,
+            steps="auto" if steps is None else steps,
         )
+        plan = choose_memory(pipe, pixels, offload, decode)
+        console.print(f"memory: {plan}")
+        with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
+            outcomes = generation.compare_ways(
+                pipe,
+                prompt,
+                ways,
+                size=pixels,
+                seed=seed,
+                measures=MEASURES,
+                memory=plan,
+                on_step=progress.advance,
+                on_outcome=lambda outcome: _save(outcome, out, adapter),
+            )
     sheet = save_png(grid(outcomes, prompt=prompt), out / "grid.png")
     table = _write_json(_described(outcomes, pixels, plan), out / "compare.json")
     console.print(_table(outcomes))
@@ -174,6 +181,7 @@ def _described(outcomes: Sequence[Outcome], size: Size, plan: MemoryPlan) -> dic
         "seed": int(info["seed"]),
         "size": list(size),
         "model": info["model"],
+        "base_weights": info.get("base_weights", "as_loaded"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": torch.cuda.get_device_name()
         if on_cuda

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,8 @@ from rich.console import Console
 
 from urae import generation
 from urae.adapters import Adapter
-from urae.backbones import this_process
+from urae.backbones import quantised, this_process
+from urae.backbones.quantised import Format
 from urae.cli.pictures import Pictures, asked_for
 from urae.cli.stock import draw_stock
 from urae.data import Progress
@@ -81,6 +84,12 @@ def generate(
         Path | None, typer.Option(help="Folder that keeps the native pictures of two-pass methods.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
+    base_weights: Annotated[
+        str,
+        typer.Option(
+            help=f"How the transformer holds its matrices: as_loaded, or rounded to {', '.join(get_args(Format))}."
+        ),
+    ] = "as_loaded",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     decode: Annotated[
         str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
@@ -132,6 +141,7 @@ def generate(
             decode=decode,
             ours=ours
             | {
+                "base-weights": base_weights != "as_loaded",
                 "speed": speed != "exact",
                 "compile": compile == "on",
                 "context-parallel": context_parallel > 1,
@@ -141,60 +151,59 @@ def generate(
         return
     chosen = parse_policy(policy)
     way = method_from_texts(method, settings)
-    pipe = generation.open_pipeline(model, base=base, dtype=dtype)
-    pipe.set_progress_bar_config(disable=True)
-    loaded = load_adapter(adapter, pipe, start)
-    plan = choose_memory(pipe, pixels, offload, decode)
-    if plan.device == "cuda":
-        plan = replace(plan, device=str(state.device))
-    in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
-    num_steps = way.steps if steps is None else steps
-    say(f"policy: {in_effect.to_json() if in_effect else 'none'}")
-    say(f"memory: {plan}")
-    shift = in_effect.shift if in_effect else dynamic_shift(pipe, pixels)
-    if said := way.describe(steps=num_steps, shift=shift):
-        say(f"{way.name}: {said}")
-    compiles = parse_compile(compile)
-    how = partial(
-        plan_speed,
-        pipe,
-        pixels,
-        speed,
-        steps=num_steps,
-        compile=compiles,
-        context_parallel=context_parallel,
-        memory=plan,
-    )
-    first_pass = way.native_steps if isinstance(way, TwoPass) and not native else 0
-    steps_each = first_pass + num_steps
-    total = len(texts) * len(seed) * steps_each
-
-    def expect(num_images: int) -> None:
-        progress.expect(num_images * steps_each)
-        say(f"speed: {how(num_images=num_images)}")
-
-    with Progress("generating", total=total, show=state.is_main_process) as progress:
-        more = {"adapter_file": adapter.name} if adapter else {}
-        generation.generate(
+    opening = opened(model, base=base, dtype=dtype, adapter=adapter, start=start, base_weights=base_weights)
+    with opening as (pipe, loaded):
+        plan = choose_memory(pipe, pixels, offload, decode)
+        if plan.device == "cuda":
+            plan = replace(plan, device=str(state.device))
+        in_effect = way.policy(policy_for(pipe, pixels, adapter=loaded, policy=chosen))
+        num_steps = way.steps if steps is None else steps
+        say(f"policy: {in_effect.to_json() if in_effect else 'none'}")
+        say(f"memory: {plan}")
+        shift = in_effect.shift if in_effect else dynamic_shift(pipe, pixels)
+        if said := way.describe(steps=num_steps, shift=shift):
+            say(f"{way.name}: {said}")
+        compiles = parse_compile(compile)
+        how = partial(
+            plan_speed,
             pipe,
-            texts,
-            size=pixels,
-            method=way,
-            adapter=loaded,
-            policy=chosen,
-            seed=seed,
+            pixels,
+            speed,
             steps=num_steps,
-            guidance="auto" if guidance is None else guidance,
-            native=(native[0] if len(native) == 1 else native) or None,
-            natives=natives,
-            memory=plan,
-            speed=speed,
             compile=compiles,
             context_parallel=context_parallel,
-            choose=partial(pictures.choose, expect=expect, say=say),
-            on_step=progress.advance,
-            on_image=lambda image: pictures.save(image, **more),
+            memory=plan,
         )
+        first_pass = way.native_steps if isinstance(way, TwoPass) and not native else 0
+        steps_each = first_pass + num_steps
+        total = len(texts) * len(seed) * steps_each
+
+        def expect(num_images: int) -> None:
+            progress.expect(num_images * steps_each)
+            say(f"speed: {how(num_images=num_images)}")
+
+        with Progress("generating", total=total, show=state.is_main_process) as progress:
+            more = {"adapter_file": adapter.name} if adapter else {}
+            generation.generate(
+                pipe,
+                texts,
+                size=pixels,
+                method=way,
+                adapter=loaded,
+                policy=chosen,
+                seed=seed,
+                steps=num_steps,
+                guidance="auto" if guidance is None else guidance,
+                native=(native[0] if len(native) == 1 else native) or None,
+                natives=natives,
+                memory=plan,
+                speed=speed,
+                compile=compiles,
+                context_parallel=context_parallel,
+                choose=partial(pictures.choose, expect=expect, say=say),
+                on_step=progress.advance,
+                on_image=lambda image: pictures.save(image, **more),
+            )
     _tell(pictures)
 
 
@@ -233,6 +242,22 @@ def parse_compile(text: str) -> Compile:
     if text not in ("auto", "on", "off"):
         raise ValueError(f"compile is {text!r}: expected auto, on or off")
     return "auto" if text == "auto" else text == "on"
+
+
+@contextmanager
+def opened(
+    model: str, *, base: str, dtype: str, adapter: Path | None, start: Path | None, base_weights: str
+) -> Iterator[tuple[Any, Adapter | None]]:
+    """The pipeline, its matrices stored as asked, and the adapter, which has seen them as they were loaded."""
+    if base_weights != "as_loaded" and base_weights not in get_args(Format):
+        formats = ", ".join(get_args(Format))
+        raise ValueError(f"base_weights is {base_weights!r}: expected one of as_loaded, {formats}")
+    pipe = generation.open_pipeline(model, base=base, dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    loaded = load_adapter(adapter, pipe, start)
+    rounded = nullcontext() if base_weights == "as_loaded" else quantised(pipe, base_weights)  # type: ignore[arg-type]
+    with rounded:
+        yield pipe, loaded
 
 
 def load_adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from urae import backbones
 from urae.adapters import Adapter
+from urae.backbones.quantised import stored_as
 from urae.generation.direct import Direct
 from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import Method, method_named, options_of
@@ -302,6 +303,7 @@ def _provenance(
         adapter_hash=adapter.hash if adapter else "",
         adapter_file="",
         model=model_name(pipe),
+        base_weights=stored_as(pipe),
         memory=str(plan),
         speed=speed,
         versions=versions(),

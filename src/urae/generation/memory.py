@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
+from urae.backbones.quantised import Format, quantised_bytes, stored_as
 from urae.backbones.strips import ROWS, has_strips, in_strips
 from urae.resolution import Size, native_size, num_image_tokens, text_tokens
 
@@ -136,7 +137,8 @@ def plan_memory(pipe: Any, size: Size) -> MemoryPlan:
     free, _ = torch.cuda.mem_get_info()
     need = memory_need(pipe, size)
     if pipe.device.type == "cpu" and not _is_offloaded(pipe):
-        return choose_plan(need, free=free)
+        plan = choose_plan(need, free=free)
+        return replace(plan, reason=plan.reason + in_fewer_bits(pipe, need, plan, free=free))
     return choose_decode(need, free=free, is_offloaded=_is_offloaded(pipe))
 
 
@@ -159,6 +161,20 @@ def choose_plan(need: MemoryNeed, *, free: int) -> MemoryPlan:
     return MemoryPlan(device="cuda", offload=offload, decode=decode, reason=reason)
 
 
+def in_fewer_bits(pipe: Any, need: MemoryNeed, plan: MemoryPlan, *, free: int) -> str:
+    """What to say where the weights are the obstacle: the first format of `quantised` in which they would be none."""
+    if plan.offload != "sequential" or stored_as(pipe) != "as_loaded":
+        return ""
+    parts = [_weight_bytes(part) for part in _parts(pipe) if part is not pipe.transformer]
+    for kind in get_args(Format):
+        stored = quantised_bytes(pipe.transformer, kind)
+        smaller = replace(need, weights=sum(parts) + stored, largest_part=max(*parts, stored))
+        better = choose_plan(smaller, free=free)
+        if better.offload != "sequential":
+            return f"; with base_weights {kind} it would be {_IN_WORDS[better.offload]}, which is much faster"
+    return ""
+
+
 def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryPlan:
     """For a pipeline that its owner has placed: how to decode, the whole where it fits."""
     # Weights that lie on the device are no longer part of what is free; offloaded ones still have to come.
@@ -172,7 +188,7 @@ def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryP
 
 def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     """Estimate from the parts' weights, the token count and the pixels; batch 1."""
-    parts = [_weight_bytes(part) for part in pipe.components.values() if isinstance(part, nn.Module)]
+    parts = [_weight_bytes(part) for part in _parts(pipe)]
     tokens = num_image_tokens(size) + text_tokens(pipe)
     width = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
     return MemoryNeed(
@@ -207,6 +223,10 @@ def _check_not_offloaded(pipe: Any, offload: Offload) -> None:
             f"offload is {offload!r}, but the pipeline has been offloaded already: "
             "use unchanged, or call its remove_all_hooks() first"
         )
+
+
+def _parts(pipe: Any) -> list[nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
 def _weight_bytes(part: nn.Module) -> int:

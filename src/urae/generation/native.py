@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from urae.adapters.base import base_of
+from urae.backbones.quantised import stored_as
 from urae.generation.direct import Direct
 from urae.generation.guide import Step, steps_watched
 from urae.generation.path import NativePath
@@ -208,7 +209,7 @@ class Natives:
 
     folder: Path
     model: str
-    """Identity of the model's transformer."""
+    """Identity of the model's transformer, and how its weights are stored."""
 
     @classmethod
     def of(cls, pipe: Any, folder: str | Path) -> Natives:
@@ -218,7 +219,8 @@ class Natives:
                 "native pictures cannot be kept while an adapter is attached by hand: give it as adapter"
             )
         base = base_of(pipe.transformer)
-        return cls(folder=Path(folder), model=f"{base.config} {base.weights} {pipe.transformer.dtype}")
+        model = f"{base.config} {base.weights} {pipe.transformer.dtype} {stored_as(pipe)}"
+        return cls(folder=Path(folder), model=model)
 
     def find(self, settings: Mapping[str, Any], *, with_path: bool) -> Native | None:
         """What is kept of the pass that `generate` makes with these settings, if all is there that is asked for."""

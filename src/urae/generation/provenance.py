@@ -23,8 +23,8 @@ __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", 
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
-(of a network that enlarged it), `model`, `memory`, `speed`, `kernels` (how it was computed, where that was chosen) and
-`versions` may be there too."""
+(of a network that enlarged it), `model`, `base_weights` (where they were rounded), `memory`, `speed`, `kernels` (how it
+was computed, where that was chosen) and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,8 @@ class Provenance:
     memory: str
     """The memory plan in words: tiles change pixels where they meet."""
     versions: Mapping[str, str]
+    base_weights: str = "as_loaded"
+    """How the transformer's matrices were held: "fp8", "int8", "nf4", or as they were loaded."""
     speed: str = "exact"
     """What was left out, as `generate` takes it; without an entry nothing was."""
 
@@ -72,6 +74,7 @@ class Provenance:
             "adapter_hash": self.adapter_hash,
             "adapter_file": self.adapter_file,
             "model": self.model,
+            "base_weights": self.base_weights if self.base_weights != "as_loaded" else "",
             "memory": self.memory,
             "speed": self.speed,
             "versions": json.dumps(dict(self.versions)),
@@ -95,6 +98,7 @@ class Provenance:
             adapter_hash=info.get("adapter_hash", ""),
             adapter_file=info.get("adapter_file", ""),
             model=info.get("model", ""),
+            base_weights=info.get("base_weights", "as_loaded"),
             memory=info.get("memory", ""),
             speed=info.get("speed", "exact"),
             versions=json.loads(info.get("versions", "{}")),
