@@ -1,6 +1,7 @@
-"""What the caches save on the miniature, and what they change: `python benchmarks/speed.py`.
+"""What caches and a rounded base save on the miniature, and change: `python benchmarks/speed.py`.
 
-Draws the same prompts with the same seeds exactly and with each cache, and measures for each: the share of the
+Draws the same prompts with the same seeds exactly, with each cache, and exactly on a base in each format of
+`base_weights`; and measures for each: the share of the
 transformer's blocks that ran, CPU seconds beside those of exact, the mean difference of its pictures to the exact ones
 in grey levels (0 to 255) and in dB (PSNR), what the recogniser sees, and the distance of the pictures' patches to those
 of other, true scenes. Above the miniature's native 128 px it runs without an adapter unless one is given.
@@ -14,11 +15,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pictures import (
     by_way,
     drawings,
     estimate,
+    identity,
     patch_distances,
     picture_of,
     recorded,
@@ -42,6 +44,7 @@ from report import RESULTS, conditions, write
 
 from urae import mini
 from urae.adapters import Adapter
+from urae.backbones.quantised import Format, quantised
 from urae.generation import Direct, FirstBlock, TaylorSeer, Way
 from urae.generation.caches import cache_text
 from urae.mini.recogniser import recogniser
@@ -57,6 +60,8 @@ CACHES = (
     FirstBlock(threshold=0.12),
     FirstBlock(threshold=0.2),
 )
+ROUNDED = {f"base_weights {kind}": kind for kind in get_args(Format)}
+"""Label -> format."""
 COLUMNS = ("blocks", "cpu", "difference", "psnr", *SHARES, DISTANCE)
 
 
@@ -90,16 +95,26 @@ def at_size(
     folder = CACHE / "speed"
     ways = list(ways_of(adapter, options.steps))
     wanted = drawings(pipe, ways, prompts=options.prompts, side=side, judge=recogniser(), folder=folder)
-    rows = recorded(counting(wanted, pipe.transformer), folder)
+    labels = {identity(pipe, way, side): way.label for way in ways}
+    rounded = {key: partial(on_base, pipe, ROUNDED.get(labels[key[0]]), make) for key, make in wanted.items()}
+    rows = recorded(counting(rounded, pipe.transformer), folder)
     return summary(compared(rows, folder), patch_distances(rows, side, folder))
 
 
 def ways_of(adapter: Adapter | None, steps: int) -> Iterator[Way]:
-    """Exact, and each cache; the label is the speed."""
+    """Exact, each cache with the speed as its label, and each format of the base."""
     exact = Way(label=EXACT, method=Direct(), adapter=adapter, steps=steps)
     yield exact
     for cache in CACHES:
         yield replace(exact, label=cache_text(cache), speed=cache)
+    for label in ROUNDED:
+        yield replace(exact, label=label)
+
+
+def on_base(pipe: Any, kind: Format | None, make: Callable[[], Row]) -> Row:
+    """The row with the transformer's matrices in this format, which takes no part of the seconds."""
+    with quantised(pipe, kind) if kind else nullcontext():
+        return make()
 
 
 def counting(wanted: Mapping[Key, Callable[[], Row]], transformer: Any) -> dict[Key, Callable[[], Row]]:
@@ -156,7 +171,7 @@ def summary(rows: Rows, distances: Mapping[str, Mapping[str, float]]) -> list[di
 
 def markdown(result: Mapping[str, Any]) -> str:
     lines = [
-        f"# Caches on the miniature, {result['prompts']} prompts",
+        f"# Caches and rounded bases on the miniature, {result['prompts']} prompts",
         "",
         f"`{result['command']}`, {result['date'][:10]}, {result['machine']}, commit {result['commit']}, torch "
         f"{torch.__version__}. blocks and cpu: share of exact's transformer blocks and CPU seconds. difference: mean "
