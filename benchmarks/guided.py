@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pictures import (
     CACHE,
     DISTANCE,
+    DTYPES,
     FIRST_PROMPT,
     MEASURES,
     SHARES,
@@ -50,7 +50,6 @@ from urae.mini.recogniser import recogniser
 
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds", "calls")
 ADAPTED = " + adapter"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NUM_SHOWN, CELL = 4, 150
 """Prompts on the sheet, and pixels of a picture there."""
 

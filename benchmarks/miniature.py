@@ -27,7 +27,7 @@ from parts.recogniser import recogniser
 from parts.samples import samples
 from parts.sizes import sizes
 from parts.vae import vae
-from pictures import CACHE, difference_table, table
+from pictures import CACHE, DTYPES, difference_table, table
 from report import RESULTS, conditions, write
 
 from urae import mini
@@ -35,6 +35,8 @@ from urae.adapters import Adapter
 from urae.mini.recogniser import recogniser as shipped_recogniser
 
 ROOT = Path(__file__).parents[1]
+DRAWING = {"samples", "sizes"}
+"""Parts that draw pictures."""
 PARTS: dict[str, Callable[[Bench], Part]] = {
     "vae": vae,
     "recogniser": recogniser,
@@ -48,6 +50,8 @@ def main() -> None:
     parser = _parser()
     options = parser.parse_args()
     names = [name for name in PARTS if name in (options.parts or PARTS)]
+    if (options.compile or options.dtype != "fp32") and not set(names) <= DRAWING:
+        parser.error(f"--dtype and --compile are for the parts {' and '.join(sorted(DRAWING))}: name those")
     if "guidance" in names:
         check_checkpoints(options.checkpoints)
     bench = _bench(options)
@@ -68,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenes", type=int, default=0, help="in place of each part's own number")
     parser.add_argument("--prompts", type=int, default=0, help="in place of each part's own number")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of what draws pictures")
+    parser.add_argument("--compile", action="store_true", help="compile what draws pictures")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512], help="of the part sizes, px")
     parser.add_argument("--adapter-2x", type=Path, help="for 256 px; without it that row is left out")
     parser.add_argument("--adapter-4x", type=Path, help="the same for 512 px")
@@ -80,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(options: argparse.Namespace) -> Bench:
-    pipe = mini.pipeline()
+    pipe = mini.pipeline(DTYPES[options.dtype])
     pipe.set_progress_bar_config(disable=True)
     files = {256: (options.adapter_2x, None), 512: (options.adapter_4x, options.start)}
     adapters = {
@@ -92,6 +98,7 @@ def _bench(options: argparse.Namespace) -> Bench:
         scenes=options.scenes,
         prompts=options.prompts,
         steps=options.steps,
+        compile=options.compile,
         sizes=options.sizes,
         adapters=adapters,
         checkpoints=options.checkpoints,
@@ -107,7 +114,7 @@ def command(name: str, options: argparse.Namespace, parser: argparse.ArgumentPar
         if option not in ("parts", "cache", "images", "out") and value != parser.get_default(option):
             several = value if isinstance(value, list) else [value]
             named = [one.name if isinstance(one, Path) else str(one) for one in several]
-            words += [f"--{option.replace('_', '-')}", *named]
+            words += [f"--{option.replace('_', '-')}", *(named if value is not True else [])]
     return " ".join(words)
 
 

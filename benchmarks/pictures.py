@@ -83,6 +83,7 @@ def fingerprint(*known: Any) -> str:
 
 # Drawing
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Draw = Callable[[int], mini.Scene]
 """From a seed to a scene."""
 

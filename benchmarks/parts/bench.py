@@ -31,6 +31,8 @@ class Bench:
     """Prompts where pictures are drawn; 0 for each part's own number."""
     steps: int
     """Denoising steps a picture."""
+    compile: bool
+    """Whether what draws is compiled."""
     sizes: Sequence[int]
     """Sides above the native one, px."""
     adapters: Mapping[int, Adapter]
@@ -51,6 +53,12 @@ class Bench:
     def identity(self, *known: Any) -> str:
         """Of a row that is measured without drawing."""
         return fingerprint(torch.__version__, self.weights, *known)
+
+    @property
+    def kernels(self) -> list[str]:
+        """How pictures are computed, where it is not in fp32 and eagerly: their numbers depend on it."""
+        dtype = self.pipe.transformer.dtype
+        return [str(dtype)] * (dtype != torch.float32) + ["compiled"] * self.compile
 
     def folder(self, part: str) -> Path:
         return self.cache / f"miniature-{part}"

@@ -72,10 +72,11 @@ def sizes(bench: Bench) -> Part:
 
 def ways_at(bench: Bench, side: int) -> Iterator[Way]:
     """Direct first, then one change of the default policy at a time, the adapter last."""
+    kernels: Any = {"compile": bench.compile or "auto"}
     for label, policy in policies_at(bench.pipe, side).items():
-        yield Way(label=label, method=Direct(), policy=policy, steps=bench.steps)
+        yield Way(label=label, method=Direct(), policy=policy, steps=bench.steps, **kernels)
     if side in bench.adapters:
-        yield Way(label=ADAPTED, method=Direct(), adapter=bench.adapters[side], steps=bench.steps)
+        yield Way(label=ADAPTED, method=Direct(), adapter=bench.adapters[side], steps=bench.steps, **kernels)
 
 
 def policies_at(pipe: Any, side: int) -> dict[str, Any]:
@@ -111,13 +112,23 @@ def _measured(bench: Bench, side: int, num: int) -> tuple[Rows, Rows]:
         side=side,
         judge=bench.judge,
         folder=folder,
-        more=lambda way: [asdict(way.policy) if isinstance(way.policy, ResolutionPolicy) else way.policy],
+        more=lambda way: [_policy(way), *bench.kernels],
     )
     wanted |= _truths(bench.judge, bench.identity("truth", side), side, num, folder)
     small = drawings(
-        bench.pipe, [native(bench)], prompts=num, side=NATIVE_SIZE, judge=bench.judge, folder=samples
+        bench.pipe,
+        [native(bench)],
+        prompts=num,
+        side=NATIVE_SIZE,
+        judge=bench.judge,
+        folder=samples,
+        more=lambda way: bench.kernels,
     )
     return recorded(wanted, folder), recorded(small, samples)
+
+
+def _policy(way: Way) -> Any:
+    return asdict(way.policy) if isinstance(way.policy, ResolutionPolicy) else way.policy
 
 
 def _truths(judge: Recogniser, name: str, side: int, num: int, folder: Path) -> dict[Key, Any]:

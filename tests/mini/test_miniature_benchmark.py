@@ -73,6 +73,21 @@ def test_pictures_of_one_step_do_not_meet_the_aims_and_the_page_says_so(measure,
     assert Image.open(tmp_path / "images/miniature-samples.png").width > 2 * 128
 
 
+def test_pictures_of_another_precision_are_others(measure, tmp_path):
+    small = ["samples", "--prompts", 1, "--steps", 1]
+    rows = tmp_path / "cache/miniature-samples/rows.jsonl"
+    measure(*small)
+    parts, _ = measure(*small, "--dtype", "bf16")
+    assert parts["samples"]["command"] == (
+        "python benchmarks/miniature.py samples --prompts 1 --steps 1 --dtype bf16"
+    )
+    ways = [json.loads(line)["way"] for line in rows.open()]
+    assert len(ways) == 6
+    assert ways[:3] == ways[3:]
+    with pytest.raises(SystemExit):
+        measure("vae", "--scenes", 1, "--dtype", "bf16")
+
+
 def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_path):
     """With the shipped model as its own teacher there is no error where nothing is guided."""
     pipe = mini.pipeline()
