@@ -115,6 +115,8 @@ class MemoryNeed:
     """All parts together."""
     largest_part: int
     """Weights of the largest part, as a rule the transformer."""
+    vae: int
+    """Weights of the VAE, which is alone on the device at the end where one part is at a time."""
     denoise: int
     """Activations of one transformer call."""
     decode: Mapping[Decode, int]
@@ -123,7 +125,12 @@ class MemoryNeed:
     def of(self, offload: Offload, decode: Decode) -> int:
         """Peak under a way of running."""
         weights = {"none": self.weights, "model": self.largest_part, "sequential": 0}[offload]
-        return weights + max(self.denoise, self.decode[decode])
+        return max(weights + self.denoise, self.decoding(offload, decode))
+
+    def decoding(self, offload: Offload, decode: Decode) -> int:
+        """Peak while the VAE decodes."""
+        weights = {"none": self.weights, "model": self.vae, "sequential": 0}[offload]
+        return weights + self.decode[decode]
 
 
 def plan_memory(pipe: Any, size: Size) -> MemoryPlan:
@@ -178,11 +185,10 @@ def in_fewer_bits(pipe: Any, need: MemoryNeed, plan: MemoryPlan, *, free: int) -
 def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryPlan:
     """For a pipeline that its owner has placed: how to decode, the whole where it fits."""
     # Weights that lie on the device are no longer part of what is free; offloaded ones still have to come.
-    still_to_come = need.largest_part if is_offloaded else 0
-    peaks = {decode: still_to_come + max(need.denoise, values) for decode, values in need.decode.items()}
-    fitting = [decode for decode, peak in peaks.items() if peak <= USABLE * free]
-    decode = fitting[0] if fitting else list(peaks)[-1]
-    reason = _compare(peaks[decode], free)
+    like: Offload = "model" if is_offloaded else "sequential"
+    fitting = [decode for decode in need.decode if need.decoding(like, decode) <= USABLE * free]
+    decode = fitting[0] if fitting else list(need.decode)[-1]
+    reason = _compare(need.of(like, decode), free)
     return MemoryPlan(device="cuda", offload="unchanged", decode=decode, reason=reason)
 
 
@@ -194,6 +200,7 @@ def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     return MemoryNeed(
         weights=sum(parts),
         largest_part=max(parts),
+        vae=_weight_bytes(pipe.vae),
         denoise=WIDTHS_PER_TOKEN * width * tokens * pipe.transformer.dtype.itemsize,
         decode={way: decode_need(pipe.vae, size, way) for way in _ways_to_decode(pipe, size)},
     )
