@@ -53,6 +53,8 @@ STRIPS = 8
 """Strips of the decoder's last enlarged map that are alive while one is worked on, their fp32 copies included."""
 PICTURE = 16
 """Values per pixel beside the maps: the picture, before and after tiles meet, and its latents."""
+FORMATS: tuple[Format, ...] = ("int8", "fp8", "nf4")
+"""From the nearest to the weights as they were loaded to the farthest."""
 USABLE = 0.85
 """Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
@@ -173,7 +175,7 @@ def in_fewer_bits(pipe: Any, need: MemoryNeed, plan: MemoryPlan, *, free: int) -
     if plan.offload != "sequential" or stored_as(pipe) != "as_loaded":
         return ""
     parts = [_weight_bytes(part) for part in _parts(pipe) if part is not pipe.transformer]
-    for kind in get_args(Format):
+    for kind in FORMATS:
         stored = quantised_bytes(pipe.transformer, kind)
         smaller = replace(need, weights=sum(parts) + stored, largest_part=max(*parts, stored))
         better = choose_plan(smaller, free=free)
