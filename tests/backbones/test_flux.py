@@ -7,6 +7,7 @@ from accelerate import cpu_offload_with_hook
 from diffusers import FluxTransformer2DModel
 from safetensors.torch import load_file
 
+from rounding import REFERENCE_ROUNDING
 from tiny import with_text_encoders
 from urae.backbones import Flux, Posterior, backbone_of
 
@@ -74,8 +75,7 @@ def test_velocity_agrees_with_the_reference(flux, transformer):
             },
             guidance=tensors["guidance"][0].item(),
         )
-    # The reference's own rounding: its fp32 values are 2.2e-5 off those in fp64, of magnitudes up to 3.
-    torch.testing.assert_close(flux.pack(velocity), tensors["output"], atol=4e-5, rtol=1e-5)
+    torch.testing.assert_close(flux.pack(velocity), tensors["output"], atol=REFERENCE_ROUNDING, rtol=0)
 
 
 def test_packing_is_undone_by_unpacking(flux):
