@@ -85,7 +85,7 @@ def main() -> None:
         side=options.size,
         judge=recogniser(),
         folder=folder,
-        more=lambda way: [options.dtype, "compiled"][: 1 + options.compile],
+        more=lambda way: [options.dtype, *["compiled"] * options.compile],
     )
     rows = recorded(wanted, folder)
     distances = patch_distances(rows, options.size, folder)
@@ -115,8 +115,13 @@ def ways_of(options: argparse.Namespace, adapter: Adapter | None) -> Iterator[Wa
         if options.native_steps and isinstance(method, TwoPass):
             method = replace(method, native_steps=options.native_steps)
         policy = "none" if name == "stock" else "auto"
-        plain = Way(label=name, method=method, policy=policy, steps=options.steps or "auto")
-        plain = replace(plain, compile=options.compile or "auto")
+        plain = Way(
+            label=name,
+            method=method,
+            policy=policy,
+            steps=options.steps or "auto",
+            compile=options.compile or "auto",
+        )
         yield plain
         if adapter:
             yield replace(plain, label=name + ADAPTED, adapter=adapter)

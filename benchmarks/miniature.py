@@ -98,7 +98,7 @@ def _bench(options: argparse.Namespace) -> Bench:
         scenes=options.scenes,
         prompts=options.prompts,
         steps=options.steps,
-        compile=options.compile,
+        compile=options.compile or "auto",
         sizes=options.sizes,
         adapters=adapters,
         checkpoints=options.checkpoints,

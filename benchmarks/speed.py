@@ -1,10 +1,10 @@
 """What caches and a rounded base save on the miniature, and change: `python benchmarks/speed.py`.
 
 Draws the same prompts with the same seeds exactly, with each cache, and exactly on a base in each format of
-`base_weights`; and measures for each: the share of the
-transformer's blocks that ran, CPU seconds beside those of exact, the mean difference of its pictures to the exact ones
-in grey levels (0 to 255) and in dB (PSNR), what the recogniser sees, and the distance of the pictures' patches to those
-of other, true scenes. Above the miniature's native 128 px it runs without an adapter unless one is given.
+`base_weights`; and measures for each: the share of the transformer's blocks that ran, CPU seconds beside those of
+exact, the mean difference of its pictures to the exact ones in grey levels (0 to 255) and in dB (PSNR), what the
+recogniser sees, and the distance of the pictures' patches to those of other, true scenes. Above the miniature's
+native 128 px it runs without an adapter unless one is given.
 
 Each picture and its numbers are in .cache/benchmarks/speed/ as soon as they are there; the same command goes on where
 it was. Writes benchmarks/results/speed.json and speed.md.

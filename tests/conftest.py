@@ -9,6 +9,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from autoencoders import vae_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -85,3 +88,10 @@ def embeds() -> dict[str, torch.Tensor]:
         "prompt_embeds": torch.randn(1, 7, 32, generator=generator),
         "pooled_prompt_embeds": torch.randn(1, 24, generator=generator),
     }
+
+
+@pytest.fixture(scope="session")
+def weightless() -> tuple[AutoencoderKL, FakeTensorMode]:
+    """A wide VAE that computes shapes alone, under the mode that comes with it."""
+    with FakeTensorMode() as fake:
+        return vae_of((64, 128, 256, 256), sample_size=128, layers=2, groups=32), fake

@@ -2,4 +2,4 @@
 
 REFERENCE_ROUNDING = 6e-5
 """Of the golden values of a whole transformer, whose magnitudes reach 3: computed in fp32 on one processor, they are
-2.2e-5 off those in fp64, and processors differ by up to 4e-5. A wrong formula shows from 1e-3 on."""
+2.2e-5 off those in fp64, and two processors were up to 4e-5 apart."""

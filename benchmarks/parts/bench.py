@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from aims import Aim
@@ -31,8 +31,8 @@ class Bench:
     """Prompts where pictures are drawn; 0 for each part's own number."""
     steps: int
     """Denoising steps a picture."""
-    compile: bool
-    """Whether what draws is compiled."""
+    compile: Literal[True, "auto"]
+    """Whether what draws is compiled, as `urae.generate` takes it."""
     sizes: Sequence[int]
     """Sides above the native one, px."""
     adapters: Mapping[int, Adapter]
@@ -55,10 +55,10 @@ class Bench:
         return fingerprint(torch.__version__, self.weights, *known)
 
     @property
-    def kernels(self) -> list[str]:
+    def drawn_by(self) -> list[str]:
         """How pictures are computed, where it is not in fp32 and eagerly: their numbers depend on it."""
         dtype = self.pipe.transformer.dtype
-        return [str(dtype)] * (dtype != torch.float32) + ["compiled"] * self.compile
+        return [str(dtype)] * (dtype != torch.float32) + ["compiled"] * (self.compile is True)
 
     def folder(self, part: str) -> Path:
         return self.cache / f"miniature-{part}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from aims import Aim, at_least, more
@@ -39,23 +40,18 @@ class Unguided(Direct):
 
 def native(bench: Bench) -> Way:
     """The stock pipeline at its native size; `parts.sizes` finds the same pictures."""
-    return Way(
-        label=GUIDED, method=Direct(), policy="none", steps=bench.steps, compile=bench.compile or "auto"
-    )
+    return Way(label=GUIDED, method=Direct(), policy="none", steps=bench.steps, compile=bench.compile)
 
 
 def samples(bench: Bench) -> Part:
     """500 prompts of familiar scenes with each guidance, and 100 of the whole world, pairs and labels included."""
     folder, num = bench.folder("samples"), bench.prompts or NUM_PROMPTS
-    unguided = Way(
-        label=UNGUIDED, method=Unguided(), policy="none", steps=bench.steps, compile=bench.compile or "auto"
-    )
-    wide = Way(
-        label=WORLD, method=Direct(), policy="none", steps=bench.steps, compile=bench.compile or "auto"
-    )
+    guided = native(bench)
+    unguided = replace(guided, label=UNGUIDED, method=Unguided())
+    wide = replace(guided, label=WORLD)
     settings: dict[str, Any] = {"side": NATIVE_SIZE, "judge": bench.judge, "folder": folder}
-    settings["more"] = lambda way: bench.kernels
-    wanted = drawings(bench.pipe, [native(bench), unguided], prompts=num, **settings)
+    settings["more"] = lambda way: bench.drawn_by
+    wanted = drawings(bench.pipe, [guided, unguided], prompts=num, **settings)
     wanted |= drawings(bench.pipe, [wide], prompts=bench.prompts or NUM_WORLD, draw=scene, **settings)
     rows = recorded(wanted, folder)
     found: dict[str, Row] = {}

@@ -72,11 +72,11 @@ def sizes(bench: Bench) -> Part:
 
 def ways_at(bench: Bench, side: int) -> Iterator[Way]:
     """Direct first, then one change of the default policy at a time, the adapter last."""
-    kernels: Any = {"compile": bench.compile or "auto"}
+    settings: Any = {"method": Direct(), "steps": bench.steps, "compile": bench.compile}
     for label, policy in policies_at(bench.pipe, side).items():
-        yield Way(label=label, method=Direct(), policy=policy, steps=bench.steps, **kernels)
+        yield Way(label=label, policy=policy, **settings)
     if side in bench.adapters:
-        yield Way(label=ADAPTED, method=Direct(), adapter=bench.adapters[side], steps=bench.steps, **kernels)
+        yield Way(label=ADAPTED, adapter=bench.adapters[side], **settings)
 
 
 def policies_at(pipe: Any, side: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _measured(bench: Bench, side: int, num: int) -> tuple[Rows, Rows]:
         side=side,
         judge=bench.judge,
         folder=folder,
-        more=lambda way: [_policy(way), *bench.kernels],
+        more=lambda way: [_policy(way), *bench.drawn_by],
     )
     wanted |= _truths(bench.judge, bench.identity("truth", side), side, num, folder)
     small = drawings(
@@ -122,7 +122,7 @@ def _measured(bench: Bench, side: int, num: int) -> tuple[Rows, Rows]:
         side=NATIVE_SIZE,
         judge=bench.judge,
         folder=samples,
-        more=lambda way: bench.kernels,
+        more=lambda way: bench.drawn_by,
     )
     return recorded(wanted, folder), recorded(small, samples)
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoencoders import LiveBytes, flux_vae, vae_of
 from tiny import with_text_encoders, write_images
@@ -40,13 +39,6 @@ def test_the_vae_is_as_it_was():
             pass
         assert not vae.use_tiling
         assert "forward" not in vars(vae.encoder)
-
-
-@pytest.fixture(scope="module")
-def weightless():
-    """A wide VAE that computes shapes alone."""
-    with FakeTensorMode() as fake:
-        return vae_of((64, 128, 256, 256), sample_size=128, layers=2, groups=32), fake
 
 
 @pytest.mark.parametrize(

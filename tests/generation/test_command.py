@@ -110,11 +110,11 @@ def test_an_adapter_file_is_applied_and_named(run, folder, tmp_path, tmp_path_fa
 
 
 def test_memory_by_hand(run, tmp_path):
-    said = run("--offload", "unchanged", "--decode", "tiles")
+    said = run("--offload", "unchanged", "--decode", "tiles", "--size", "144x144")
     assert "VAE in tiles: as asked" in said
     (png,) = tmp_path.iterdir()
     assert "VAE in tiles" in read_png_metadata(png).memory
-    run("--decode", "strips")
+    run("--decode", "strips", "--size", "144x144")
     assert read_png_metadata(png).memory == "as it is on cpu, VAE in strips: as asked"
 
 
@@ -159,6 +159,12 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
         (["--policy", "mine"], "policy is 'mine': expected auto, none, reference or the name of a JSON file"),
         (["--start", "a.safetensors"], "start a.safetensors has no effect without an adapter"),
+        (["--decode", "tiles"], "'tiles', but 64x48 is no larger than one tile, of 128 px: leave it out"),
+        (["--decode", "strips", "--method", "esrgan"], "decode has no effect with the esrgan method"),
+        (
+            ["--base-weights", "nf4", "--method", "esrgan", "--native", "a.png"],
+            "base_weights has no effect with the esrgan method and a native picture",
+        ),
         (["--decode", "some"], "decode is 'some': expected one of whole, strips, tiles"),
         (["--decode", "strips", "--offload", "sequential"], "'strips' with offload 'sequential'"),
         (["--base-weights", "int4"], "base_weights is 'int4': expected one of as_loaded, fp8, int8, nf4"),

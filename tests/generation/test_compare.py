@@ -229,3 +229,13 @@ def test_what_cannot_be_followed_is_refused(run, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         run(*arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("compile", ["auto", True])
+def test_a_way_may_be_compiled(small, monkeypatch, compile):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda forward: compiled.append(forward) or forward)
+    way = Way(label="direct", method=Direct(), steps=1, compile=compile)
+    compare_ways(small, TIGER, [way], size=(64, 64))
+    blocks = [*small.transformer.transformer_blocks, *small.transformer.single_transformer_blocks]
+    assert len(compiled) == (len(blocks) if compile is True else 0)

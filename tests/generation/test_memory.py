@@ -8,9 +8,8 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from diffusers import FluxTransformer2DModel
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autoencoders import LiveBytes, flux_vae, vae_of
+from autoencoders import LiveBytes, flux_vae
 from urae.generation import MemoryPlan, generate, plan_memory
 from urae.generation.memory import (
     USABLE,
@@ -129,13 +128,6 @@ def test_needs_follow_weights_tokens_and_pixels(speaking):
     assert large.decode["whole"] == 16 * native.decode["whole"]
     # one tile, and what there is of the whole picture in fp32
     assert large.decode["tiles"] - native.decode["whole"] == (512**2 - 128**2) * 16 * 4
-
-
-@pytest.fixture(scope="module")
-def weightless():
-    """A wide VAE that computes shapes alone."""
-    with FakeTensorMode() as fake:
-        return vae_of((64, 128, 256, 256), sample_size=128, layers=2, groups=32), fake
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,16 @@ def test_a_row_is_of_its_precision(measure):
     assert measure("--dtype", "bf16")[2] == rows  # nothing is drawn again
 
 
-def test_what_is_compiled_is_said_and_kept_apart(guided):
-    options = argparse.Namespace(methods=["direct"], native_steps=None, steps=None, compile=True)
+def test_what_is_compiled_is_said(guided):
+    settings = {"prompts": 1, "size": 128, "dtype": "fp32", "adapter": None, "start": None}
+    options = argparse.Namespace(methods=["direct"], native_steps=None, steps=None, compile=True, **settings)
     (way,) = guided.ways_of(options, None)
     assert way.compile is True
+    assert guided.command(options) == "python benchmarks/guided.py --prompts 1 --size 128 --compile"
     options.compile = False
     (way,) = guided.ways_of(options, None)
     assert way.compile == "auto"
+    assert "--compile" not in guided.command(options)
 
 
 def test_compiling_is_not_counted(guided, monkeypatch, tmp_path):

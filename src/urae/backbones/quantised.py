@@ -28,10 +28,13 @@ from torch.nn import functional
 from urae.adapters.base import base_remembered
 from urae.adapters.targets import linear_layers, transformer_of
 
-__all__ = ["Format", "QuantisedLinear", "quantised", "quantised_bytes", "stored_as"]
+__all__ = ["BY_ERROR", "Format", "QuantisedLinear", "quantised", "quantised_bytes", "stored_as"]
 
 Format = Literal["fp8", "int8", "nf4"]
 """How a frozen matrix may be stored."""
+
+BY_ERROR: tuple[Format, ...] = ("int8", "fp8", "nf4")
+"""From the nearest to the weights as they were loaded to the farthest."""
 
 
 @contextmanager
@@ -42,9 +45,8 @@ def quantised(target: Any, kind: Format, *, device: torch.device | str | None = 
 
     Meant for frozen weights: gradients reach the inputs, never the matrices. Adapters may be attached before or
     inside, for the model that it was before; those that are decompositions of the weights must come before, to see them
-    unrounded. `device` is where the
-    quantised matrices go, one at a time, by default where they are; everything else stays where it is. The originals
-    wait in the host's memory and are back in their places on exit, to the bit.
+    unrounded. `device` is where the quantised matrices go, one at a time, by default where they are; everything else
+    stays where it is. The originals wait in the host's memory and are back in their places on exit, to the bit.
 
     Raises ValueError for an unknown format, for a matrix that is quantised already or not there (quantise before
     sequential offloading), and for one whose weights do not divide into blocks of 64 (int8, nf4).
@@ -95,8 +97,8 @@ class QuantisedLinear(nn.Linear):
 
 def stored_as(target: Any) -> str:
     """The format of a transformer's matrices, "as_loaded" outside of `quantised`."""
-    kinds = {layer.kind for layer in transformer_of(target).modules() if isinstance(layer, QuantisedLinear)}
-    return "+".join(sorted(kinds)) or "as_loaded"
+    layers = (layer for layer in transformer_of(target).modules() if isinstance(layer, QuantisedLinear))
+    return next((layer.kind for layer in layers), "as_loaded")
 
 
 def quantised_bytes(transformer: nn.Module, kind: Format) -> int:

@@ -32,10 +32,10 @@ from urae.generation import (
 )
 from urae.generation.caches import CACHES
 from urae.generation.memory import Decode, Offload
-from urae.generation.methods import METHODS
+from urae.generation.methods import METHODS, Method
 from urae.generation.speed import Compile
 from urae.generation.stock import stock_of
-from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift
+from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift, native_size
 
 __all__ = ["generate"]
 
@@ -151,6 +151,7 @@ def generate(
         return
     chosen = parse_policy(policy)
     way = method_from_texts(method, settings)
+    _check_effect(way, has_native=bool(native), decode=decode, base_weights=base_weights)
     opening = opened(model, base=base, dtype=dtype, adapter=adapter, start=start, base_weights=base_weights)
     with opening as (pipe, loaded):
         plan = choose_memory(pipe, pixels, offload, decode)
@@ -205,6 +206,18 @@ def generate(
                 on_image=lambda image: pictures.save(image, **more),
             )
     _tell(pictures)
+
+
+def _check_effect(way: Method, *, has_native: bool, decode: str, base_weights: str) -> None:
+    """Refuse what a method that draws nothing at this size has no use for."""
+    if way.steps == 0 and decode != "auto":
+        raise ValueError(
+            f"decode has no effect with the {way.name} method, whose VAE sees the native picture alone: leave it out"
+        )
+    if way.steps == 0 and has_native and base_weights != "as_loaded":
+        raise ValueError(
+            f"base_weights has no effect with the {way.name} method and a native picture: leave one out"
+        )
 
 
 def _tell(pictures: Pictures) -> None:
@@ -270,6 +283,11 @@ def load_adapter(path: Path | None, pipe: Any, start: Path | None) -> Adapter | 
 
 def choose_memory(pipe: Any, size: Size, offload: str, decode: str) -> MemoryPlan:
     """What was chosen for this machine and size, but for what the user decides."""
+    if decode == "tiles" and max(size) <= native_size(pipe):
+        raise ValueError(
+            f"decode is 'tiles', but {size[0]}x{size[1]} is no larger than one tile, of {native_size(pipe)} px: "
+            "leave it out"
+        )
     plan = plan_memory(pipe, size)
     if offload == decode == "auto":
         return plan

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from urae.backbones.quantised import Format, quantised_bytes, stored_as
+from urae.backbones.quantised import BY_ERROR, quantised_bytes, stored_as
 from urae.backbones.strips import ROWS, has_strips, in_strips
 from urae.resolution import Size, native_size, num_image_tokens, text_tokens
 
@@ -53,8 +53,6 @@ STRIPS = 8
 """Strips of the decoder's last enlarged map that are alive while one is worked on, their fp32 copies included."""
 PICTURE = 16
 """Values per pixel beside the maps: the picture, before and after tiles meet, and its latents."""
-FORMATS: tuple[Format, ...] = ("int8", "fp8", "nf4")
-"""From the nearest to the weights as they were loaded to the farthest."""
 USABLE = 0.85
 """Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
@@ -175,7 +173,7 @@ def in_fewer_bits(pipe: Any, need: MemoryNeed, plan: MemoryPlan, *, free: int) -
     if plan.offload != "sequential" or stored_as(pipe) != "as_loaded":
         return ""
     parts = [_weight_bytes(part) for part in _parts(pipe) if part is not pipe.transformer]
-    for kind in FORMATS:
+    for kind in BY_ERROR:
         stored = quantised_bytes(pipe.transformer, kind)
         smaller = replace(need, weights=sum(parts) + stored, largest_part=max(*parts, stored))
         better = choose_plan(smaller, free=free)

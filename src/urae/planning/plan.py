@@ -15,6 +15,7 @@ import torch
 
 from urae.adapters import Full
 from urae.backbones import num_groups
+from urae.backbones.quantised import BY_ERROR
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
@@ -33,7 +34,7 @@ __all__ = ["Option", "Plan", "plan"]
 CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 """Ways to keep activations, from the fastest to the smallest."""
 
-ROUNDING = ("as_loaded", "int8", "fp8", "nf4")
+ROUNDING = ("as_loaded", *BY_ERROR)
 """Ways to store the base, from the most exact to the least."""
 
 SMALLER: dict[str, tuple[Literal["int8", "nf4"], ...]] = {
