@@ -17,19 +17,25 @@ RESULTS = Path(__file__).parent / "results"
 
 def conditions(benchmark: str, **settings: Any) -> dict[str, Any]:
     """Where, when and from which commit a benchmark ran, and its `settings`."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
     return {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": f"{machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 1),
         **settings,
     }
+
+
+def commit() -> str:
+    """Short name of the commit that is checked out; "unknown" in a copy of the files without git."""
+    command = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def machine() -> str:

@@ -44,7 +44,7 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(tmp_path, monkeypatch):
     assert all(row["times_faster_than_plain"] > 0 for row in twins)
     table = out.with_suffix(".md").read_text()
     assert table.count("\n| ") == len(rows) + 1
-    assert len(result["left_out"]) == 3
+    assert len(result["left_out"]) == 5
     assert all("on a CPU nothing is moved" in why and why in table for why in result["left_out"])
     step = next(row for row in rows if row["what"] == "train step" and row["way"] == "urae")
     shares = {row["what"] for row in rows if row.get("share_of_a_run", 0) > 0}

@@ -3,6 +3,10 @@
 No table knows every GPU, size and version, and the differences are large: at 4096 px attention is four fifths
 of a step. Measured are the kernels behind torch's own function, and the flash-attn packages where they are
 installed; anything that does not run here is left out. On a CPU nothing is measured or changed.
+
+cuDNN's attention takes no part: its backward pass reads outside of its memory on the gradients of the stock FLUX model
+(torch 2.11 with CUDA 13.0 on an H200, 2026-11-27), after which the process cannot go on, so that trying it is no way
+to find out. torch chooses it by itself on such GPUs, hence `without_cudnn`.
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 
 from urae.training.recipe import Checkpointing
 
-__all__ = ["fastest_attention", "measured_kernels"]
+__all__ = ["fastest_attention", "measured_kernels", "without_cudnn"]
 
-KERNELS = ("native", "_native_cudnn", "_native_flash", "flash", "_flash_3")
+KERNELS = ("native", "_native_flash", "flash", "_flash_3")
 """Names of diffusers' attention backends."""
 
-KEEPABLE = ("native", "_native_cudnn", "_native_flash")
+KEEPABLE = ("native", "_native_flash")
 """Those whose results "attention" checkpointing can keep (`urae.training.placement.ATTENTION`)."""
 
 
@@ -46,12 +50,24 @@ def fastest_attention(
     shape = (num_images, num_tokens, config.num_attention_heads, config.attention_head_dim)
     kernels = KEEPABLE if checkpointing == "attention" else KERNELS
     name = ""
-    if accelerator.is_main_process:
-        seconds = measured_kernels(kernels, shape, device=accelerator.device, dtype=torch.bfloat16)
-        name = min(seconds, key=lambda kernel: seconds[kernel])
-    name = broadcast_object_list([name])[0]  # all processes of a run compute alike
-    with attention_backend(name):
-        yield name
+    with without_cudnn():
+        if accelerator.is_main_process:
+            seconds = measured_kernels(kernels, shape, device=accelerator.device, dtype=torch.bfloat16)
+            name = min(seconds, key=lambda kernel: seconds[kernel])
+        name = broadcast_object_list([name])[0]  # all processes of a run compute alike
+        with attention_backend(name):
+            yield name
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """torch chooses among its other attention kernels."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def measured_kernels(
