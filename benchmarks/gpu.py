@@ -70,6 +70,9 @@ ENOUGH = 10
 RUN_STEPS, RUN_BATCH, RUN_CHECKPOINTS, RUN_IMAGES = 2000, 8, 10, 3000
 """Of the paper's run at 2048 px, for the share of what happens now and then."""
 
+SMALL_GPUS = {16: 2048, 24: 4096}
+"""GiB, and the side in px at which a step is to fit."""
+
 TINY = {
     "num_layers": 1,
     "num_single_layers": 1,
@@ -98,8 +101,8 @@ class Bench:
     """Of the run that shares are of."""
     host_sizes: tuple[int, ...]
     """At which the host's memory helps; none where there is no other."""
-    small_gpus: tuple[tuple[int, int], ...]
-    """Sizes, and the memory in GiB in which a step at each is to fit."""
+    small_gpus: dict[int, int]
+    """As `SMALL_GPUS`."""
     call_sizes: tuple[int, ...]
     vae_size: int
     text_tokens: int
@@ -119,15 +122,19 @@ def main() -> None:
     options = parser.parse_args()
     bench = bench_of(options)
     started, rows = time.perf_counter(), list[dict]()
-    for measure in measurements(bench):
-        if time.perf_counter() - started < 60 * options.minutes:
-            rows.append(measure())
-            print(json.dumps(rows[-1]), flush=True)
-            publish(bench, rows, options.out)
+    waiting = list(measurements(bench))
+    while waiting and time.perf_counter() - started < 60 * options.minutes:
+        rows.append(waiting.pop(0)())
+        print(json.dumps(rows[-1]), flush=True)
+        # After each row, so that a run that is stopped leaves what it has.
+        publish(bench, rows, waiting, options.out)
 
 
-def publish(bench: Bench, rows: list[dict], out: Path) -> None:
-    """After each row, so that a run that is stopped leaves what it has."""
+def publish(bench: Bench, rows: list[dict], waiting: list[partial], out: Path) -> None:
+    """Write what was measured, and what was not yet."""
+    late = [
+        f"{what}, {way}, {size} px: no time was left" for _, what, way, size, _ in (w.args for w in waiting)
+    ]
     result = {
         **conditions(
             "gpu",
@@ -136,7 +143,7 @@ def publish(bench: Bench, rows: list[dict], out: Path) -> None:
             peak_tflops=bench.gpu.tflops,
             floor=FLOOR,
         ),
-        "left_out": left_out(bench),
+        "left_out": [*left_out(bench), *late],
         "rows": with_shares(bench, with_ratios(rows)),
     }
     write(out, result)
@@ -171,21 +178,21 @@ def host_sizes(device: torch.device, *, small: bool) -> tuple[int, ...]:
     return (64,) if small else (2048, 4096)
 
 
-def small_gpus(device: torch.device, *, small: bool) -> tuple[tuple[int, int], ...]:
+def small_gpus(device: torch.device, *, small: bool) -> dict[int, int]:
     if device.type == "cpu":
-        return ()
-    return ((64, 1),) if small else ((2048, 16), (4096, 24))
+        return {}
+    return {1: 64} if small else SMALL_GPUS
 
 
 def left_out(bench: Bench) -> list[str]:
     """What is not measured, and why."""
     if bench.host_sizes:
         return []
-    ways = (*HOST, *(f"in {memory} GiB" for memory in (16, 24)))
+    ways = [*HOST, *(way for memory in SMALL_GPUS for way in within(memory))]
     return [f"train step, {way}: on a CPU nothing is moved to the host's memory" for way in ways]
 
 
-def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
+def measurements(bench: Bench) -> Iterator[partial]:
     """Every row, those last that `--minutes` may cut off."""
     *sizes, largest = bench.call_sizes
     *smaller, highest = bench.train_sizes
@@ -193,7 +200,7 @@ def measurements(bench: Bench) -> Iterator[Callable[[], dict]]:
         *(("train step", size, STEP) for size in smaller),
         *(("call", size, CALL) for size in sizes),
         ("train step", highest, STEP),
-        *(("train step", size, within(memory)) for size, memory in bench.small_gpus),
+        *(("train step", size, within(memory)) for memory, size in bench.small_gpus.items()),
         ("decompose a matrix", bench.run_size, DECOMPOSE),
         ("write a checkpoint", bench.run_size, WRITE),
         *(("encode", size, ENCODE) for size in (bench.run_size, bench.vae_size)),
@@ -280,9 +287,10 @@ def step_within(bench: Bench, size: int, notes: dict, memory: int) -> Iterator[C
 def planned_step(bench: Bench, size: int, notes: dict, gpu: Gpu) -> Iterator[Callable[[], None]]:
     recipe = replace(one_image(bench, size), compile=bench.compile)
     best = plan(recipe, gpu).best
-    if best:
-        notes["planned_gb"] = round(best.phases["training"] / 1e9, 2)
-    with step_by(best.recipe if best else recipe, bench, notes) as step:
+    if best is None:
+        raise RuntimeError(f"by the plan no settings fit in {gpu.memory:g} GiB")
+    notes["planned_gb"] = round(best.phases["training"] / 1e9, 2)
+    with step_by(best.recipe, bench, notes) as step:
         yield step
 
 

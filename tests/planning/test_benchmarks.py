@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(tmp_path, monkeypatch):
     run("gpu", monkeypatch, "--tiny", "--device", "cpu", "--out", out)
     result = json.loads(out.read_text())
     rows = result["rows"]
+    assert not [row for row in rows if "failed" in row]
     done = {(row["what"], row["way"], row["size"]) for row in rows}
     assert {("train step", way, size) for way in ("plain", "urae") for size in (32, 64)} <= done
     assert {(what, way, 128) for what in ("call", "encode", "decode") for way in ("plain", "urae")} <= done
@@ -52,6 +54,29 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu(tmp_path, monkeypatch):
     assert "first step" in {row["what"] for row in rows}
     found = efficiency_of(Gpu(name="cpu", memory=1, tflops=1), step["size"], measured=out)
     assert found.share == step["efficiency"]
+
+
+def test_rows_that_the_time_did_not_suffice_for_are_named(tmp_path, monkeypatch):
+    out = tmp_path / "gpu.json"
+    run("gpu", monkeypatch, "--tiny", "--device", "cpu", "--minutes", "0.0005", "--out", out)
+    result = json.loads(out.read_text())
+    assert [(row["what"], row["way"], row["size"]) for row in result["rows"]] == [("train step", "plain", 32)]
+    late = [line for line in result["left_out"] if line.endswith("no time was left")]
+    assert late[0].startswith("train step, urae, 32 px")
+    assert "call, plain, 128 px: no time was left" in late
+    assert set(late) <= set(
+        out.with_suffix(".md").read_text().removesuffix(".\n").split("Left out: ")[1].split("; ")
+    )
+
+
+def test_a_size_that_no_settings_fit_is_a_row_that_says_so(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    gpu = benchmark("gpu")
+    options = argparse.Namespace(device="cpu", tiny=True, no_compile=True)
+    found = gpu.row(
+        gpu.bench_of(options), "train step", "in 1e-06 GiB", 64, partial(gpu.step_within, memory=1e-6)
+    )
+    assert found["failed"] == "RuntimeError: by the plan no settings fit in 1e-06 GiB"
 
 
 def test_steps_with_the_hosts_memory_run_small(monkeypatch):

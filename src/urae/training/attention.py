@@ -4,9 +4,10 @@ No table knows every GPU, size and version, and the differences are large: at 40
 of a step. Measured are the kernels behind torch's own function, and the flash-attn packages where they are
 installed; anything that does not run here is left out. On a CPU nothing is measured or changed.
 
-cuDNN's attention takes no part: its backward pass reads outside of its memory on the gradients of the stock FLUX model
-(torch 2.11 with CUDA 13.0 on an H200, 2026-11-27), after which the process cannot go on, so that trying it is no way
-to find out. torch chooses it by itself on such GPUs, hence `without_cudnn`.
+cuDNN's attention takes no part: its backward pass in the stock FLUX model at 1024 px ended with an illegal memory
+access (torch 2.11, CUDA 13.0, cuDNN 9.19, H200, 2026-11-27; not in a call by itself at the same length). After that
+a process cannot go on, so that trying it is no way to find out. torch chooses it by itself on such GPUs, hence
+`without_cudnn`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def fastest_attention(
 
 @contextmanager
 def without_cudnn() -> Iterator[None]:
-    """torch chooses among its other attention kernels."""
+    """Within, torch's own function chooses among its other kernels; on exit it is as it was."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
