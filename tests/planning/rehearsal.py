@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
 from urae.adapters.targets import linear_layers, select
 from urae.training.carrier import Carrier, Copy
@@ -87,6 +88,26 @@ def count_bytes(what: Architecture, mode: Checkpointing, *, offload: bool = Fals
         kept = live.bytes - before
         predicted.float().square().mean().backward()
         return Bytes(kept=kept, saved=saved.bytes, peak=live.peak - before)
+
+
+def saved_by_compiled_blocks(what: Architecture) -> int:
+    """Bytes that autograd saves in a forward pass whose blocks torch's compiler has divided into forward and backward;
+    on real tensors, since the compiler takes no fake ones, so for a small architecture only."""
+    with torch.random.fork_rng():
+        transformer = FluxTransformer2DModel(**what.config).to(torch.bfloat16).requires_grad_(False)
+        attach(transformer, Lora(rank=what.rank, targets=what.targets))
+        inputs = _inputs(transformer, (what.size // 16) ** 2, what.text_tokens, what.batch, torch.bfloat16)
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        block.compile(backend="aot_eager_decomp_partition")  # all but the code of the kernels
+    before = {tensor.untyped_storage()._cdata: 0 for tensor in (*transformer.parameters(), *inputs.values())}
+    saved = Saved(before)
+    try:
+        with saved_tensors_hooks(saved.pack, lambda packed: packed), torch.autocast("cpu", torch.bfloat16):
+            kept = transformer(**inputs, return_dict=False)[0]
+        del kept
+    finally:
+        torch.compiler.reset()
+    return saved.bytes
 
 
 def _ready(what: Architecture, mode: Checkpointing, stack: ExitStack, offload: Offload | None = None):

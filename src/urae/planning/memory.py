@@ -1,10 +1,12 @@
 """Bytes on one GPU, phase by phase, of a training run.
 
 What a training step keeps is reckoned in widths: numbers per token, in units of the transformer's width. A
-block keeps, under bf16 autocast, the inputs of its norms (fp32, so twice), of attention and of its
-activations, which makes 14 to 16 widths, and a copy of the input of each adapted layer; with checkpointing
-its own input alone. While a block's gradients are computed, `BACKWARD` widths more are alive. All these were
-counted on fake tensors of the full-size architecture, and tests/planning/test_plan_memory.py counts them again.
+block keeps the inputs of its norms, of attention and of its activations, 11 or 12 widths, and the inputs of the
+adapted layers; with checkpointing its own input alone. Under bf16 autocast its norms keep theirs in fp32, and each
+adapted layer has a copy of its input, unless the block is compiled. These were counted on fake tensors of the
+full-size architecture and in compiled blocks, and tests/planning/test_plan_memory.py counts them again. While a
+block's gradients are computed, `BACKWARD` widths more are alive; these are what an H200 measured
+(benchmarks/results/gpu.json), with which the tests compare the whole.
 
 What comes beside: a share of the GPU for its driver, libraries and fragments (`CONTEXT`, `USABLE`).
 """
@@ -39,10 +41,10 @@ CONTEXT = 0.6 * GIB
 USABLE = 0.95
 """Share of the rest that is planned with; fragments and workspaces of kernels take some."""
 
-KEPT = {"bf16": {"double": 16, "single": 14}, "fp32": {"double": 12, "single": 11}}
+KEPT = {"eager bf16": {"double": 16, "single": 14}, "other": {"double": 12, "single": 11}}
 """Widths per token that a block keeps for its backward pass, without those for adapters."""
 
-BACKWARD = {"bf16": 26, "fp32": 11}
+BACKWARD = 11
 """Widths per token that are alive beside what was kept, while a block's gradients are computed."""
 
 AROUND = 2
@@ -104,9 +106,9 @@ _adapter_size = lru_cache(maxsize=4)(adapter_size)
 
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
     """Of a training step on that many images at a time, gradients of activations included."""
-    kind = recipe.base_dtype
-    kept = [_kept(trained, block, adapted, kind) for block, adapted in trained.blocks().items()]
-    widths = AROUND + BACKWARD[kind] + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
+    copies = recipe.base_dtype == "bf16" and not recipe.compile
+    kept = [_kept(trained, block, adapted, copies) for block, adapted in trained.blocks().items()]
+    widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
     return int(widths * num_images * _unit(architecture, trained, recipe))
 
 
@@ -137,12 +139,13 @@ def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> fl
     )
 
 
-def _kept(trained: Trained, block: str, adapted: list[str], kind: str) -> float:
-    """Widths of one block. Under autocast each adapted layer has a copy of its input; in fp32 layers share it."""
+def _kept(trained: Trained, block: str, adapted: list[str], copies: bool) -> float:
+    """Widths of one block, whose adapted layers have `copies` of their inputs or share them."""
     inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
-    if kind == "fp32":
+    if not copies:
         inputs = {_shared_input(name): widths for name, widths in inputs.items()}
-    return KEPT[kind]["single" if block.startswith("single") else "double"] + sum(inputs.values())
+    kept = KEPT["eager bf16" if copies else "other"]
+    return kept["single" if block.startswith("single") else "double"] + sum(inputs.values())
 
 
 def _shared_input(name: str) -> str:
