@@ -1,6 +1,6 @@
 """Guidance as an input against explicit classifier-free guidance of the teacher: how far the velocities are apart.
 
-The teacher is the base before distillation, which the package does not hold: it comes from the checkpoints of
+The teacher is the model before distillation, which the package does not hold: it comes from the checkpoints of
 `python -m urae.mini.train`.
 """
 
@@ -17,8 +17,8 @@ from pictures import Draw, Row, by_way, estimate, recorded
 from parts.bench import Bench, Part
 from urae.mini import familiar_scene, scene
 from urae.mini.model import NATIVE_SIZE
-from urae.mini.train.base import encode_tokens, noised, tokenize, velocity
-from urae.mini.train.distil import guided_velocity, load_base
+from urae.mini.train.base import encode_tokens, load_averaged, noised, tokenize, velocity
+from urae.mini.train.distil import guided_velocity
 from urae.mini.train.progress import HELD_OUT
 from urae.mini.train.vae import scene_pixels
 
@@ -29,7 +29,7 @@ THIRDS = ("sigma below 1/3", "sigma in the middle", "sigma above 2/3")
 
 def check_checkpoints(folder: Path) -> None:
     """End with the commands that make the teacher, if it is not there."""
-    missing = [name for name in ("vae", "base") if not (folder / f"{name}.safetensors").exists()]
+    missing = [name for name in ("vae", "pairs") if not (folder / f"{name}.safetensors").exists()]
     if missing:
         commands = " and ".join(f"python -m urae.mini.train {name} --out {folder}" for name in missing)
         raise SystemExit(f"the part guidance needs the teacher of the distillation: make it with {commands}")
@@ -37,7 +37,7 @@ def check_checkpoints(folder: Path) -> None:
 
 def guidance(bench: Bench) -> Part:
     """Relative error of the velocity of noisy held-out scenes at uniform noise levels, for each guidance."""
-    teacher = load_base(bench.checkpoints)
+    teacher = load_averaged(bench.checkpoints, "pairs")
     worlds: list[tuple[str, Draw, int]] = [
         ("familiar", familiar_scene, bench.scenes or NUM_SCENES),
         ("whole world", scene, bench.scenes or NUM_WORLD),

@@ -92,7 +92,7 @@ def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_pat
     """With the shipped model as its own teacher there is no error where nothing is guided."""
     pipe = mini.pipeline()
     weights = {f"ema.{name}": weight.detach() for name, weight in trained_weights(pipe).items()}
-    save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "base.safetensors")
+    save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "pairs.safetensors")
     with pytest.raises(SystemExit, match=r"make it with python -m urae.mini.train vae --out \S+$"):
         measure("guidance", "--checkpoints", tmp_path)
     vae = {f"ema.{name}": weight.contiguous() for name, weight in pipe.vae.state_dict().items()}

@@ -7,6 +7,10 @@ plain `pipe(prompt)` brings along does no harm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from urae.mini.model import NATIVE_SIZE, TEXT_TOKENS, build_pipeline
+from urae.mini.train.layout import Layout, Placed, placed
 from urae.mini.train.muon import Muon
 from urae.mini.train.progress import Progress, matrix_products, write_atomically
 from urae.mini.train.vae import load_vae, scene_pixels
@@ -30,66 +35,109 @@ NUM_WORLD, NUM_FAMILIAR = 14_000, 3_000
 FAMILIAR_SHARE = 0.2
 """Of a batch: the objects of the quickstart are seen three to four times as often as the others."""
 
+MIDDLE = 0.3
+"""Of the noise levels, in logits."""
+
 DECAY = 0.25
 """The last part of the run, in which the learning rate falls to zero."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A share of every batch, in (0, 1], and the scenes that it is drawn from."""
+
+    share: float
+    scenes: Sequence[Scene]
+
+
+def base_parts() -> list[Part]:
+    return [
+        Part(share=1 - FAMILIAR_SHARE, scenes=[scene(i) for i in range(NUM_WORLD)]),
+        Part(share=FAMILIAR_SHARE, scenes=[familiar_scene(i) for i in range(NUM_FAMILIAR)]),
+    ]
+
+
 def train_base(
-    out: Path,
-    *,
-    steps: int,
-    batch: int = 32,
-    scenes: tuple[int, int] = (NUM_WORLD, NUM_FAMILIAR),
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    out: Path, *, steps: int, batch: int = 32, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> None:
     """Write `base.safetensors`: raw and averaged weights of the transformer and both text encoders."""
     pipe = build_pipeline(load_vae(out)).to(device)
-    latents = Latents(pipe, scenes, out, dtype=dtype)
+    latents = Latents(pipe, base_parts(), out / "latents.safetensors", dtype=dtype)
+    train_flow(pipe, latents, out / "base", steps=steps, batch=batch, dtype=dtype)
+
+
+def train_flow(
+    pipe: FluxPipeline,
+    latents: Latents,
+    out: Path,
+    *,
+    steps: int,
+    batch: int,
+    dtype: torch.dtype,
+    decay: float = DECAY,
+    layout: Layout | None = None,
+) -> None:
+    """Flow matching from step 1, or from the checkpoint `out`.safetensors, with the log beside it. The learning rate
+    falls over the share `decay` of the steps. The loss of a `layout` is added."""
+    device = pipe.transformer.device.type
     pipe.transformer.compile_repeated_blocks()
     weights = trained_weights(pipe)
+    if layout:
+        layout.watch(pipe)
+        weights |= {f"layout.{name}": parameter for name, parameter in layout.named_parameters()}
     optimizers = optimizers_for(weights, peak=8e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
-    first = resume(out / "base.safetensors", weights, average, optimizers)
-    progress = Progress(out / "base.jsonl")
+    first = resume(out.with_suffix(".safetensors"), weights, average, optimizers)
+    progress = Progress(out.with_suffix(".jsonl"))
     for step in range(first, steps + 1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * _rate(step, steps)
+                group["lr"] = group["peak"] * rate(step, steps, decay)
             optimizer.zero_grad()
-        clean, tokens = latents.batch(step, batch)
+        clean, tokens, where = latents.batch(step, batch)
+        middle = layout.middle if layout else MIDDLE
         with matrix_products(device, dtype):
-            loss = flow_matching_loss(pipe, clean.to(device), tokens, step)
+            loss = flow_matching_loss(pipe, clean.to(device), tokens, step, middle)
+        noted = {"loss": loss.item()}
+        if layout:
+            more, right = layout.loss(tokens[0], where)
+            noted |= {"layout": more.item(), "placed": right}
+            loss = loss + more
         loss.backward()
         nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         track(average, weights, max(0.008, 1 / (step + 1)))
-        progress.note(step, loss=loss.item())
+        progress.note(step, **noted)
         if step % 250 == 0 or step == steps:
-            checkpoint(out / "base.safetensors", step, weights, average, optimizers)
+            checkpoint(out.with_suffix(".safetensors"), step, weights, average, optimizers)
 
 
-def _rate(step: int, steps: int) -> float:
+def rate(step: int, steps: int, decay: float) -> float:
     """Learning-rate factor: 100 steps of warm-up, flat, and linear to zero at the end. Flat, because objects
     are still forming when a cosine has become small."""
-    return min(1.0, step / 100, (steps + 1 - step) / (steps * DECAY))
+    return min(1.0, step / 100, (steps + 1 - step) / (steps * decay))
 
 
-def flow_matching_loss(pipe: FluxPipeline, clean: torch.Tensor, tokens: Tokens, step: int) -> torch.Tensor:
-    """Mean squared error of the velocity at sigma drawn half uniformly, half around the middle."""
-    noisy, sigma, target = noised(clean, step)
+def flow_matching_loss(
+    pipe: FluxPipeline, clean: torch.Tensor, tokens: Tokens, step: int, middle: float = MIDDLE
+) -> torch.Tensor:
+    """Mean squared error of the velocity."""
+    noisy, sigma, target = noised(clean, step, middle)
     length = 160 if step % 40 == 0 else TEXT_TOKENS
     text = encode_tokens(pipe, tokens, length=length)
     return (velocity(pipe, noisy, sigma, text, torch.ones_like(sigma)).float() - target).pow(2).mean()
 
 
-def noised(clean: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Packed noisy latents (B, 64, 64), sigma (B,), packed velocity; a function of `step` alone."""
+def noised(
+    clean: torch.Tensor, step: int, middle: float = MIDDLE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Packed noisy latents (B, 64, 64), sigma (B,), packed velocity; a function of `step` alone. Half of the
+    sigmas are uniform, half the sigmoid of a normal number around `middle`."""
     generator = torch.Generator().manual_seed(step + 7_000_000)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     uniform = torch.rand(len(clean), generator=generator)
-    middle = torch.sigmoid(0.3 + torch.randn(len(clean), generator=generator))
+    middle = torch.sigmoid(middle + torch.randn(len(clean), generator=generator))
     sigma = torch.where(torch.arange(len(clean)) % 2 == 0, uniform, middle).to(clean.device)
     mix = sigma[:, None, None, None]
     return pack((1 - mix) * clean + mix * noise), sigma, pack(noise - clean)
@@ -135,46 +183,81 @@ def tokenize(pipe: FluxPipeline, captions: list[str]) -> Tokens:
 
 
 class Latents:
-    """Scenes of the whole world and then familiar ones at the native size, each encoded once."""
+    """The scenes of all parts at the native size, each encoded once and kept in the file `cache`.
+
+    `pooled_dropout` is the share of captions in [0, 1] that CLIP reads as empty while T5 reads them."""
 
     def __init__(
-        self, pipe: FluxPipeline, scenes: tuple[int, int], out: Path, *, dtype: torch.dtype = torch.float32
+        self,
+        pipe: FluxPipeline,
+        parts: Sequence[Part],
+        cache: Path,
+        *,
+        pooled_dropout: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        drawn = [scene(i) for i in range(scenes[0])] + [familiar_scene(i) for i in range(scenes[1])]
-        self.num_world = scenes[0]
-        cache = out / "latents.safetensors"
+        drawn = [one for part in parts for one in part.scenes]
+        self.counts = [len(part.scenes) for part in parts]
+        self.shares = [part.share for part in parts]
+        self.pooled_dropout = pooled_dropout
         if not cache.exists():
-            parts = [_encode(pipe.vae, drawn[i : i + 50], dtype) for i in range(0, len(drawn), 50)]
-            write_atomically({k: torch.cat([p[k] for p in parts]) for k in ("mean", "std")}, cache)
+            encoded = [_encode(pipe.vae, pixels, dtype) for pixels in _pixels(drawn)]
+            write_atomically({k: torch.cat([e[k] for e in encoded]) for k in ("mean", "std")}, cache)
         latents = load_file(cache)
         self.mean, self.std = latents["mean"], latents["std"]
+        self.placed = placed(pipe.tokenizer_2, drawn)
         self.short = tokenize(pipe, [s.caption() for s in drawn])
         self.detailed = tokenize(pipe, [s.caption(detailed=True) for s in drawn])
         self.empty = tokenize(pipe, [""])
 
-    def batch(self, step: int, size: int) -> tuple[torch.Tensor, Tokens]:
-        """Clean latents (size, 16, 16, 16) and captions: 36% detailed, 54% short, 10% empty."""
+    def batch(self, step: int, size: int) -> tuple[torch.Tensor, Tokens, Placed]:
+        """Clean latents (size, 16, 16, 16); captions, of them 36% detailed, 54% short, 10% empty; and what is
+        where."""
         rng = np.random.default_rng([step, 2])
-        of_world = rng.integers(0, self.num_world, size=size)
-        familiar = rng.integers(self.num_world, len(self.mean), size=size)
-        rows = torch.from_numpy(np.where(rng.random(size) < FAMILIAR_SHARE, familiar, of_world))
+        starts = np.cumsum([0, *self.counts])
+        candidates = np.stack(
+            [rng.integers(a, b, size=size) for a, b in zip(starts, starts[1:], strict=False)]
+        )
+        part = rng.choice(len(self.shares), p=self.shares, size=size)
+        rows = torch.from_numpy(candidates[part, np.arange(size)])
         noise = torch.randn(size, *self.mean.shape[1:], generator=torch.Generator().manual_seed(step))
         detailed = torch.from_numpy(rng.random(size) < 0.4)[:, None]
         empty = torch.from_numpy(rng.random(size) < 0.1)[:, None]
+        unpooled = torch.from_numpy(rng.random(size) < self.pooled_dropout)[:, None]
         t5, clip = (
-            torch.where(
-                empty, self.empty[i], torch.where(detailed, self.detailed[i][rows], self.short[i][rows])
+            torch.where(left_out, nothing, torch.where(detailed, long[rows], short[rows]))
+            for left_out, nothing, long, short in zip(
+                (empty, empty | unpooled), self.empty, self.detailed, self.short, strict=True
             )
-            for i in (0, 1)
         )
-        return self.mean[rows] + self.std[rows] * noise, (t5, clip)
+        return self.mean[rows] + self.std[rows] * noise, (t5, clip), self.placed.of(rows)
+
+
+def load_averaged(out: Path, stage: str) -> FluxPipeline:
+    """The averaged weights of `base` or `pairs` with the VAE."""
+    pipe = build_pipeline(load_vae(out))
+    tensors = load_file(out / f"{stage}.safetensors")
+    with torch.no_grad():
+        for k, v in trained_weights(pipe).items():
+            v.copy_(tensors[f"ema.{k}"])
+    return pipe
+
+
+def _pixels(scenes: Sequence[Scene], *, chunk: int = 50) -> Iterator[torch.Tensor]:
+    """The scenes at the native size, (chunk, 3, 128, 128) at a time, rendered by every core."""
+    chunks = [scenes[i : i + chunk] for i in range(0, len(scenes), chunk)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        yield from workers.map(_stack, chunks)
+
+
+def _stack(scenes: Sequence[Scene]) -> torch.Tensor:
+    return torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes])
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, scenes: list[Scene], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    pixels = torch.stack([scene_pixels(s, NATIVE_SIZE) for s in scenes]).to(vae.device)
+def _encode(vae: AutoencoderKL, pixels: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     with matrix_products(vae.device.type, dtype):
-        posterior = vae.encode(pixels).latent_dist
+        posterior = vae.encode(pixels.to(vae.device)).latent_dist
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
     mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
     return {"mean": (mean - shift) * scale, "std": std * scale}

@@ -1,7 +1,7 @@
 """Guidance distillation: the guidance scale becomes an input, as in FLUX.1-dev.
 
-The teacher is the base with explicit classifier-free guidance, v(empty) + g (v(caption) - v(empty)); the
-student starts as the base and learns to give that velocity in one call, for g uniform in [1, 5]. At g = 1
+The teacher is the model of `pairs` with explicit classifier-free guidance, v(empty) + g (v(caption) - v(empty)); the
+student starts as its teacher and learns to give that velocity in one call, for g uniform in [1, 5]. At g = 1
 the target is the conditional velocity itself. Text encoders stay as they are.
 """
 
@@ -15,23 +15,19 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from urae.mini.model import build_pipeline
 from urae.mini.train.base import (
-    NUM_FAMILIAR,
-    NUM_WORLD,
-    Latents,
     Tokens,
     checkpoint,
     encode_tokens,
+    load_averaged,
     noised,
     optimizers_for,
     resume,
     track,
-    trained_weights,
     velocity,
 )
+from urae.mini.train.pairs import pairs_latents
 from urae.mini.train.progress import Progress, cosine, matrix_products
-from urae.mini.train.vae import load_vae
 
 
 def distil(
@@ -39,13 +35,12 @@ def distil(
     *,
     steps: int,
     batch: int = 32,
-    scenes: tuple[int, int] = (NUM_WORLD, NUM_FAMILIAR),
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `distil.safetensors`: the student's transformer, raw and averaged."""
-    pipe = load_base(out).to(device)
-    latents = Latents(pipe, scenes, out, dtype=dtype)
+    pipe = load_averaged(out, "pairs").to(device)
+    latents = pairs_latents(pipe, out, dtype=dtype)
     teacher = copy.copy(pipe)
     teacher.transformer = copy.deepcopy(pipe.transformer).requires_grad_(False)
     for transformer in (pipe.transformer, teacher.transformer):
@@ -60,7 +55,7 @@ def distil(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
             optimizer.zero_grad()
-        clean, tokens = latents.batch(step + 10_000_000, batch)
+        clean, tokens, _ = latents.batch(step + 10_000_000, batch)
         noisy, sigma, _ = noised(clean.to(device), step + 20_000_000)
         guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
         with matrix_products(device, dtype):
@@ -97,19 +92,9 @@ def guided_velocity(
     return without + guidance[:, None, None] * (with_caption - without)
 
 
-def load_base(out: Path) -> FluxPipeline:
-    """The averaged base of `train_base`."""
-    pipe = build_pipeline(load_vae(out))
-    tensors = load_file(out / "base.safetensors")
-    with torch.no_grad():
-        for k, v in trained_weights(pipe).items():
-            v.copy_(tensors[f"ema.{k}"])
-    return pipe
-
-
 def load_student(out: Path) -> FluxPipeline:
-    """The averaged student of `distil`, with the base's text encoders."""
-    pipe = load_base(out)
+    """The averaged student of `distil`, with its teacher's text encoders."""
+    pipe = load_averaged(out, "pairs")
     tensors = load_file(out / "distil.safetensors")
     pipe.transformer.load_state_dict(
         {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
