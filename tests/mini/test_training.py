@@ -235,7 +235,9 @@ def test_unpacked_weights_are_the_shipped_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["ship", "unpack"])
-@pytest.mark.parametrize("option", [("--steps", "5"), ("--device", "cpu"), ("--dtype", "bf16")])
+@pytest.mark.parametrize(
+    "option", [("--steps", "5"), ("--batch", "5"), ("--device", "cpu"), ("--dtype", "bf16")]
+)
 def test_a_stage_that_trains_nothing_refuses_what_it_does_not_use(
     stage, option, tmp_path, monkeypatch, capsys
 ):

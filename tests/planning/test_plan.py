@@ -42,7 +42,7 @@ def test_the_settings_that_make_a_run_fit_are_named():
 
 
 def test_a_card_that_is_too_small_is_told_apart():
-    small = plan(recipes.flux_4k(), Gpu(name="mine", memory=16, tflops=165))
+    small = plan(recipes.flux_4k(), Gpu(name="mine", memory=14, tflops=165))
     assert small.best is None
     assert "no setting makes it fit. It fits on" in refusal(small)
     assert set(small.roomy()) >= {"H200", "H100 PCIe", "A100 80GB"}
@@ -55,16 +55,16 @@ def small_4k():
 
 
 def test_the_host_stands_in_where_nothing_else_fits(small_4k):
-    """The 4K recipe in 24 GB: activations on the host, and nearly all weights."""
+    """The 4K recipe in 24 GB: activations on the host, and most weights."""
     assert small_4k.best.uses_host
     assert not any(option.fits for option in small_4k.options if not option.uses_host)
     assert small_4k.changes["offload_activations"] == "true"
-    assert small_4k.changes["swap_blocks"] == "55"
+    assert small_4k.changes["swap_blocks"] == "40"
     changed = plan(recipes.flux_4k(**small_4k.changes), "RTX 4090").asked
     assert changed.fits
     assert changed == small_4k.best
     assert changed.host > 40e9
-    assert "swap_blocks=55 (" in report(small_4k)
+    assert "swap_blocks=40 (" in report(small_4k)
 
 
 def test_as_few_blocks_are_swapped_as_will_do():
@@ -106,7 +106,7 @@ def test_a_base_in_fewer_bits_is_offered_where_the_gpu_alone_has_no_room():
 
 
 def test_a_base_in_fewer_bits_is_advised_where_nothing_else_helps():
-    recipe, gpu = recipes.flux_4k(batch_size=1, sample_every=0), Gpu(name="mine", memory=22, tflops=165)
+    recipe, gpu = recipes.flux_4k(batch_size=1, sample_every=0), Gpu(name="mine", memory=16, tflops=165)
     found = plan(recipe, gpu)
     assert not any(option.fits for option in found.options if option.recipe.base_weights == "as_loaded")
     assert found.changes["base_weights"] == found.best.recipe.base_weights

@@ -77,8 +77,7 @@ def test_memory_is_what_an_h200_measured(size, way, settings):
     assert planned / 1e9 == pytest.approx(row["peak_gb"], rel=0.1)
 
 
-@pytest.mark.parametrize("offload", [False, True])
-@pytest.mark.parametrize("mode", ["full", "attention"])
+@pytest.mark.parametrize(("mode", "offload"), [("full", False), ("attention", False), ("attention", True)])
 def test_a_block_more_takes_what_is_said(mode, offload):
     """Blocks of full width, 1024 px: the peak of the step grows by as much as counted, within a tenth of a width a
     block, since the gradients of the adapter are counted too."""
@@ -104,7 +103,7 @@ def test_another_block_keeps_as_much_as_said():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
-@pytest.mark.parametrize("targets", [PAPER_TARGETS, ("attn.to_q",), ("ff.net.2", "proj_out")])
+@pytest.mark.parametrize("targets", [PAPER_TARGETS, ("ff.net.2", "proj_out")])
 def test_another_compiled_block_keeps_as_much_as_said(targets):
     """The same, for what torch's compiler lets a block keep, within 3%."""
     counted, planned = [], []

@@ -137,8 +137,8 @@ def noised(
     generator = torch.Generator().manual_seed(step + 7_000_000)
     noise = torch.randn(clean.shape, generator=generator).to(clean.device)
     uniform = torch.rand(len(clean), generator=generator)
-    middle = torch.sigmoid(middle + torch.randn(len(clean), generator=generator))
-    sigma = torch.where(torch.arange(len(clean)) % 2 == 0, uniform, middle).to(clean.device)
+    around = torch.sigmoid(middle + torch.randn(len(clean), generator=generator))
+    sigma = torch.where(torch.arange(len(clean)) % 2 == 0, uniform, around).to(clean.device)
     mix = sigma[:, None, None, None]
     return pack((1 - mix) * clean + mix * noise), sigma, pack(noise - clean)
 
