@@ -55,13 +55,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".cache/mini"))
     default = ", ".join(f"{num} for {name}" for name, (_, num) in STAGES.items())
     parser.add_argument("--steps", type=int, help=f"default: {default}")
-    parser.add_argument("--batch", type=int, help="scenes, crops or captions a step; default: the stage's own")
+    parser.add_argument(
+        "--batch", type=int, help="scenes, crops or captions a step; default: the stage's own"
+    )
     parser.add_argument("--device", help="default: cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="of matrix products and convolutions; default: fp32")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if write := FILES.get(arguments.stage):
-        if given := [name for name in ("steps", "batch", "device", "dtype") if getattr(arguments, name) is not None]:
+        if given := [
+            name for name in ("steps", "batch", "device", "dtype") if getattr(arguments, name) is not None
+        ]:
             parser.error(f"{arguments.stage} trains nothing, so --{given[0]} has no effect: leave it out")
         return write(arguments.out)
     stage, steps = STAGES[arguments.stage]
