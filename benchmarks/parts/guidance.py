@@ -24,12 +24,17 @@ from urae.mini.train.vae import scene_pixels
 
 GUIDANCES = (1.0, 2.0, 3.0, 3.5, 4.0, 5.0)
 NUM_SCENES, NUM_WORLD = 500, 100
+STAGES = ("vae", "base", "text", "pairs")
+"""What the teacher is made by, in order."""
 THIRDS = ("sigma below 1/3", "sigma in the middle", "sigma above 2/3")
 
 
 def check_checkpoints(folder: Path) -> None:
     """End with the commands that make the teacher, if it is not there."""
-    missing = [name for name in ("vae", "pairs") if not (folder / f"{name}.safetensors").exists()]
+    there = {name for name in STAGES if (folder / f"{name}.safetensors").exists()}
+    # The last stage holds all weights but the VAE's, so what it was made from may be gone.
+    wanted = STAGES if "pairs" not in there else ("vae",)
+    missing = [name for name in wanted if name not in there]
     if missing:
         commands = " and ".join(f"python -m urae.mini.train {name} --out {folder}" for name in missing)
         raise SystemExit(f"the part guidance needs the teacher of the distillation: make it with {commands}")

@@ -95,6 +95,10 @@ def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_pat
     save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "pairs.safetensors")
     with pytest.raises(SystemExit, match=r"make it with python -m urae.mini.train vae --out \S+$"):
         measure("guidance", "--checkpoints", tmp_path)
+    with pytest.raises(
+        SystemExit, match=r"train vae --out \S+ and .*base .*and .*text .*and .*pairs --out \S+$"
+    ):
+        measure("guidance", "--checkpoints", tmp_path / "nothing")
     vae = {f"ema.{name}": weight.contiguous() for name, weight in pipe.vae.state_dict().items()}
     save_file(vae, tmp_path / "vae.safetensors")
     parts, _ = measure("guidance", "--checkpoints", tmp_path, "--scenes", 2)

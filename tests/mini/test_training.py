@@ -101,13 +101,9 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Latents:
     return Latents(build_pipeline(build_vae()), parts, cache, pooled_dropout=0.5)
 
 
-def rows_of(latents: Latents, clean: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(clean.flatten(1), latents.mean.flatten(1)).argmin(dim=1)
-
-
 def test_a_batch_holds_the_asked_share_of_each_part_and_of_empty_captions(latents: Latents) -> None:
     clean, (t5, clip), where = latents.batch(1, 2000)
-    rows = rows_of(latents, clean)
+    rows = torch.cdist(clean.flatten(1), latents.mean.flatten(1)).argmin(dim=1)
     assert (rows >= 40).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(where.glyphs, latents.placed.glyphs[rows])
     assert torch.equal(where.covered, latents.placed.covered[rows])
@@ -144,11 +140,9 @@ def test_labels_say_what_is_at_each_token() -> None:
     )
     where = placed(pipe.tokenizer_2, [pair(), apple])
     grid = where.glyphs.view(2, 8, 8)
-    expected = torch.zeros(8, 8, dtype=torch.long)
-    expected[2:6, 0:4] = 1 + GLYPHS.index(("tiger", "flat"))  # x 8 to 56, y 40 to 88: halves count
-    expected[2:6, 4:8] = 1 + GLYPHS.index(("umbrella", "glossy"))
-    assert torch.equal(grid[0, 2:6, 1:3], expected[2:6, 1:3])
-    assert torch.equal(grid[0, 2:6, 5:7], expected[2:6, 5:7])
+    assert (grid[0, 3:5, 1:3] == 1 + GLYPHS.index(("tiger", "flat"))).all()  # x 8 to 56, y 40 to 88
+    assert (grid[0, 3:5, 5:7] == 1 + GLYPHS.index(("umbrella", "glossy"))).all()
+    assert (grid[0, 2:6, 1:3] == grid[0, 3, 1]).all()  # half of rows 2 and 5
     assert grid[0, :2].sum() == grid[0, 6:].sum() == 0
     assert torch.equal(where.covered[0].any(0), where.glyphs[0] > 0)
     assert not where.covered[1, 1].any()

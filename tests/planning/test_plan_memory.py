@@ -64,20 +64,19 @@ MEASURED = [
 
 @pytest.mark.parametrize(("size", "way", "settings"), MEASURED)
 def test_memory_is_what_an_h200_measured(size, way, settings):
-    """Within 10%. The plain way is peft's LoRA of the same rank, so the plan knows it too."""
+    """Within 3%. The plain way is peft's LoRA of the same rank, so the plan knows it too."""
     rows = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "gpu.json").read_text())["rows"]
     (row,) = (r for r in rows if (r["what"], r["size"], r["way"]) == ("train step", size, way))
     one = {"size": size, "batch_size": 1, "sample_every": 0, "optimizer": "adamw", "lr": 1e-4}
     recipe = recipes.flux_2k(**one, **settings)
-    planned = memory.phases(
-        architecture_of(recipe.model, dtype=torch.bfloat16),
-        trained_by(architecture_of(recipe.model, dtype=torch.bfloat16).transformer, recipe.adapter),
-        recipe,
-    )["training"]
-    assert planned / 1e9 == pytest.approx(row["peak_gb"], rel=0.1)
+    architecture = architecture_of(recipe.model, dtype=torch.bfloat16)
+    trained = trained_by(architecture.transformer, recipe.adapter)
+    planned = memory.phases(architecture, trained, recipe)["training"]
+    assert planned / 1e9 == pytest.approx(row["peak_gb"], rel=0.03)
 
 
-@pytest.mark.parametrize(("mode", "offload"), [("full", False), ("attention", False), ("attention", True)])
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize("mode", ["full", "attention"])
 def test_a_block_more_takes_what_is_said(mode, offload):
     """Blocks of full width, 1024 px: the peak of the step grows by as much as counted, within a tenth of a width a
     block, since the gradients of the adapter are counted too."""
