@@ -23,7 +23,7 @@ from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes
 from urae.data.scenes import render_scenes
 from urae.training import Recipe, override, read_metrics
 
-FORMATS = ("as_loaded", "nf4", "fp8", "int8")
+FORMATS = ("as_loaded", "nf4", "fp8", "fp8_dynamic", "int8")
 """The others are compared with the first."""
 
 

@@ -5,6 +5,7 @@ The architecture with random weights, so nothing is downloaded, in bf16:
 - a training step on one image at 1024, 2048 and 4096 px, by stock parts as their documentation puts them together
   ("plain": a peft LoRA, full checkpointing, eager), and as `urae train` runs it ("urae": the fastest settings that
   fit by `urae plan`, the attention kernel measured, blocks compiled);
+- the step at 2048 and 4096 px with a base that is stored and multiplied in fp8;
 - the same step planned for a GPU of 16 GiB (2048 px) and of 24 GiB (4096 px), whose peak tells whether it fits;
 - the step at 2048 and 4096 px with activations, all blocks' weights, or both in the host's memory; on a CPU, which
   has no other, these rows are left out;
@@ -200,6 +201,7 @@ def measurements(bench: Bench) -> Iterator[partial]:
         *(("train step", size, STEP) for size in smaller),
         *(("call", size, CALL) for size in sizes),
         ("train step", highest, STEP),
+        *(("train step", size, FP8) for size in bench.train_sizes[1:]),
         *(("train step", size, within(memory)) for memory, size in bench.small_gpus.items()),
         ("decompose a matrix", bench.run_size, DECOMPOSE),
         ("write a checkpoint", bench.run_size, WRITE),
@@ -295,9 +297,16 @@ def planned_step(bench: Bench, size: int, notes: dict, gpu: Gpu) -> Iterator[Cal
 
 
 @contextmanager
-def host_step(bench: Bench, size: int, notes: dict, **settings: Any) -> Iterator[Callable[[], None]]:
+def step_with(bench: Bench, size: int, notes: dict, **settings: Any) -> Iterator[Callable[[], None]]:
     """With these settings, whether or not anything else would fit."""
     with step_by(replace(one_image(bench, size), **settings), bench, notes) as step:
+        yield step
+
+
+@contextmanager
+def compiled_step(bench: Bench, size: int, notes: dict, **settings: Any) -> Iterator[Callable[[], None]]:
+    """The same with blocks compiled, where they are in the other rows."""
+    with step_with(bench, size, notes, compile=bench.compile, **settings) as step:
         yield step
 
 
@@ -494,12 +503,13 @@ def within(memory: int) -> dict[str, Callable]:
 
 
 STEP = {"plain": plain_step, "urae": our_step}
+FP8 = {"in fp8": partial(compiled_step, base_weights="fp8_dynamic", gradient_checkpointing="attention")}
 ACTIVATIONS = {"offload_activations": True, "gradient_checkpointing": "attention"}
 WEIGHTS = {"swap_blocks": 57}
 HOST = {
-    "activations on the host": partial(host_step, **ACTIVATIONS),
-    "weights on the host": partial(host_step, **WEIGHTS),
-    "both on the host": partial(host_step, **ACTIVATIONS, **WEIGHTS),
+    "activations on the host": partial(step_with, **ACTIVATIONS),
+    "weights on the host": partial(step_with, **WEIGHTS),
+    "both on the host": partial(step_with, **ACTIVATIONS, **WEIGHTS),
 }
 CALL = {"plain": plain_call, "urae": our_call}
 DECOMPOSE = {"plain": full_svd, "urae": smallest_triplets}

@@ -9,7 +9,7 @@ from urae.adapters.targets import linear_layers
 from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes, stored_as
 from urae.errors import WrongBase
 
-FORMATS = ("fp8", "int8", "nf4")
+FORMATS = ("fp8", "fp8_dynamic", "int8", "nf4")
 
 
 def inputs(requires_grad: bool = False) -> dict[str, torch.Tensor]:
@@ -141,6 +141,50 @@ def test_compiled_into_one_graph_it_gives_the_same(kind, backend):
     torch.testing.assert_close(seen[0].grad, seen[1].grad, atol=1e-5, rtol=1e-4)
 
 
+def in_e4m3(rows: torch.Tensor) -> torch.Tensor:
+    """Each row rounded against a scale that makes its largest magnitude 448."""
+    scale = rows.abs().amax(dim=-1, keepdim=True) / 448
+    return (rows / scale).to(torch.float8_e4m3fn).to(rows.dtype) * scale
+
+
+def test_tokens_are_multiplied_in_fp8_with_a_scale_each():
+    layer = dense()
+    small = QuantisedLinear(layer, "fp8_dynamic")
+    tokens = torch.randn(2, 5, 256, generator=torch.Generator().manual_seed(1))
+    tokens[0, 0] *= 1e4  # harms no other token
+    found = small(tokens)
+    expected = functional.linear(in_e4m3(tokens), small.weight, layer.bias)
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-8)
+    exact = functional.linear(tokens, small.weight, layer.bias)
+    error = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
+    assert ((error > 0.005) & (error < 0.05)).all()
+
+
+def test_gradients_of_tokens_are_multiplied_in_fp8_too():
+    """The scales of the matrix's rows go to the gradient before it is rounded."""
+    small = QuantisedLinear(dense(), "fp8_dynamic")
+    tokens = torch.randn(2, 5, 256, requires_grad=True)
+    gradient = torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(1))
+    small(tokens).backward(gradient)
+    scales = small.scales.float().t()
+    expected = in_e4m3(gradient * scales) @ (small.weight / small.scales.float())
+    torch.testing.assert_close(tokens.grad, expected, rtol=2**-7, atol=2**-8 * expected.abs().max().item())
+    exact = gradient @ small.weight
+    assert 0.005 < (tokens.grad - exact).norm() / exact.norm() < 0.05
+
+
+def test_what_modulates_a_sample_is_not_rounded():
+    layer = dense()
+    small, same = QuantisedLinear(layer, "fp8_dynamic"), QuantisedLinear(layer, "fp8")
+    one = torch.randn(2, 256)
+    assert torch.equal(small(one), same(one))
+
+
+def test_a_token_of_zeros_stays_zero():
+    layer = nn.Linear(256, 128, bias=False)
+    assert not QuantisedLinear(layer, "fp8_dynamic")(torch.zeros(1, 3, 256)).any()
+
+
 def test_a_cast_of_the_model_leaves_the_values():
     layer = QuantisedLinear(dense(dtype=torch.bfloat16), "fp8")
     before = layer.restored(torch.float32)
@@ -186,7 +230,11 @@ def test_the_transformer_computes_with_the_rounded_weights_and_is_as_before(tran
     assert torch.equal(transformer(**inputs()).sample, plain)
     for name, weight in rounded.items():
         transformer.get_submodule(name).weight.data = weight
-    torch.testing.assert_close(found, transformer(**inputs()).sample)
+    expected = transformer(**inputs()).sample
+    if kind == "fp8_dynamic":  # rounds the tokens too
+        assert 0.001 < (found - expected).norm() / expected.norm() < 0.05
+    else:
+        torch.testing.assert_close(found, expected)
     assert not torch.equal(found, plain)
 
 
@@ -257,7 +305,7 @@ def test_a_transformer_says_how_its_matrices_are_stored(transformer):
 
 def test_an_unknown_format_is_refused(transformer):
     with (
-        pytest.raises(ValueError, match="stored as 'int4': expected one of fp8, int8, nf4"),
+        pytest.raises(ValueError, match="stored as 'int4': expected one of fp8, fp8_dynamic, int8, nf4"),
         quantised(transformer, "int4"),
     ):
         pass
@@ -285,6 +333,27 @@ def test_weights_that_make_no_whole_blocks_are_refused(transformer):
         pass
     with quantised(transformer, "fp8"):
         assert isinstance(transformer.transformer_blocks[0].attn.to_q, QuantisedLinear)
+
+
+def test_sides_that_fp8_cannot_multiply_with_are_refused(transformer):
+    transformer.transformer_blocks[0].attn.to_q = nn.Linear(64, 40)
+    with (
+        pytest.raises(
+            ValueError, match=r"to_q is 40 x 64, which fp8_dynamic cannot multiply .* of 16: choose fp8"
+        ),
+        quantised(transformer, "fp8_dynamic"),
+    ):
+        pass
+
+
+def test_a_gpu_that_does_not_multiply_in_fp8_is_refused(transformer, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    with (
+        pytest.raises(ValueError, match=r"capability 8.9 or above; this one has 8.6: choose fp8"),
+        quantised(transformer, "fp8_dynamic", device="cuda"),
+    ):
+        pass
+    assert stored_as(transformer) == "as_loaded"
 
 
 def test_weights_that_are_elsewhere_are_refused(transformer):

@@ -167,7 +167,10 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
         ),
         (["--decode", "some"], "decode is 'some': expected one of whole, strips, tiles"),
         (["--decode", "strips", "--offload", "sequential"], "'strips' with offload 'sequential'"),
-        (["--base-weights", "int4"], "base_weights is 'int4': expected one of as_loaded, fp8, int8, nf4"),
+        (
+            ["--base-weights", "int4"],
+            "base_weights is 'int4': expected one of as_loaded, fp8, fp8_dynamic, int8, nf4",
+        ),
         (["--offload", "half"], "offload is 'half'"),
         (["--method", "magic"], "method is 'magic': expected one of direct"),
     ],

@@ -165,7 +165,7 @@ def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
     assert [a / b for a, b in zip(nf4, sizes, strict=True)] == pytest.approx([nf4[0] / sizes[0]] * 57)
 
 
-@pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize("kind", ["fp8", "fp8_dynamic", "int8", "nf4"])
 def test_a_base_in_fewer_bits_takes_what_is_said(recipe, kind):
     transformer, planned = mini.pipeline().transformer, architecture_of("mini", dtype=torch.float32)
     before, said = (

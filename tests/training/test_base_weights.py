@@ -15,7 +15,7 @@ from urae.backbones.quantised import quantised
 from urae.data.scenes import render_scenes
 from urae.training import read_metrics, train
 
-FORMATS = ("fp8", "int8", "nf4")
+FORMATS = ("fp8", "fp8_dynamic", "int8", "nf4")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -40,6 +40,7 @@ ROUNDING = ("as_loaded", *BY_ERROR)
 SMALLER: dict[str, tuple[Literal["int8", "nf4"], ...]] = {
     "as_loaded": ("int8", "nf4"),
     "fp8": ("nf4",),
+    "fp8_dynamic": ("nf4",),
     "int8": ("nf4",),
 }
 """Those that need less, by the recipe's own. fp8 is not among them: int8 needs as much and rounds less."""

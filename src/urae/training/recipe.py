@@ -104,10 +104,10 @@ class Recipe:
     # Memory
     base_dtype: Literal["bf16", "fp32"] = "bf16"
     """What the frozen model computes in, whatever its weights are stored in. What is trained is fp32."""
-    base_weights: Literal["as_loaded", "fp8", "int8", "nf4"] = "as_loaded"
+    base_weights: Literal["as_loaded", "fp8", "fp8_dynamic", "int8", "nf4"] = "as_loaded"
     """How the frozen matrices of the blocks are stored. "fp8" and "int8" take a byte a weight and "nf4" half of
-    one, and each rounds them, the last the most; they are restored for each product. The adapter belongs to the
-    unrounded base."""
+    one, and each rounds them, the last the most; they are restored for each product. "fp8_dynamic" is stored as "fp8"
+    and multiplied in fp8, tokens and gradients rounded too. The adapter belongs to the unrounded base."""
     gradient_checkpointing: Checkpointing = True
     """What the backward pass computes again to save memory: true or "full" for all inside a block (about a
     third more work), "attention" for all but the results of attention (at 4096 px 7% more), false for nothing.
