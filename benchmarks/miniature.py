@@ -2,7 +2,7 @@
 
     vae         PSNR of held-out scenes at 128 and 512 px; tiles against the whole
     recogniser  shares of held-out truth that it tells rightly, at three sizes
-    samples     what it finds in 500 pictures at 128 px, with guidance 3.5 and 1, and in 100 of the whole world
+    samples     what it finds at 128 px in 500 familiar scenes and 500 of the whole world, guidance 3.5 and 1
     guidance    the distilled velocity against explicit guidance of its teacher (needs the checkpoints of the training)
     sizes       256 and 512 px: direct, each rule for positions, each part of the policy, adapters
 

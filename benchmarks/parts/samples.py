@@ -28,8 +28,9 @@ from urae.generation import Direct, Way
 from urae.mini import familiar_scene, render, scene
 from urae.mini.model import NATIVE_SIZE
 
-NUM_PROMPTS, NUM_WORLD = 500, 100
-GUIDED, UNGUIDED, WORLD = "guidance 3.5", "guidance 1", "whole world, guidance 3.5"
+NUM_PROMPTS = 500
+GUIDED, UNGUIDED = "guidance 3.5", "guidance 1"
+WORLD, WORLD_UNGUIDED = f"whole world, {GUIDED}", f"whole world, {UNGUIDED}"
 
 
 class Unguided(Direct):
@@ -44,25 +45,26 @@ def native(bench: Bench) -> Way:
 
 
 def samples(bench: Bench) -> Part:
-    """500 prompts of familiar scenes with each guidance, and 100 of the whole world, pairs and labels included."""
+    """500 prompts of familiar scenes with each guidance, and 500 of the whole world, pairs and labels included."""
     folder, num = bench.folder("samples"), bench.prompts or NUM_PROMPTS
     guided = native(bench)
     unguided = replace(guided, label=UNGUIDED, method=Unguided())
-    wide = replace(guided, label=WORLD)
+    wide = [replace(guided, label=WORLD), replace(unguided, label=WORLD_UNGUIDED)]
     settings: dict[str, Any] = {"side": NATIVE_SIZE, "judge": bench.judge, "folder": folder}
     settings["more"] = lambda way: bench.drawn_by
     wanted = drawings(bench.pipe, [guided, unguided], prompts=num, **settings)
-    wanted |= drawings(bench.pipe, [wide], prompts=bench.prompts or NUM_WORLD, draw=scene, **settings)
+    wanted |= drawings(bench.pipe, wide, prompts=num, draw=scene, **settings)
     rows = recorded(wanted, folder)
     found: dict[str, Row] = {}
     for column in (*SHARES, "relation"):
         for way, values in by_way(rows, column).items():
             found.setdefault(way, {"way": way, "prompts": len(values)})[column] = share(values)
     _pictures(bench, rows)
-    familiar = [row for row in rows if row["way"] != WORLD]
-    effects = {
-        name: differences(familiar, name, {"guidance 3.5 less 1": (GUIDED, UNGUIDED)}) for name in SHARES
+    pairs = {
+        "familiar scenes, guidance 3.5 less 1": (GUIDED, UNGUIDED),
+        "whole world, guidance 3.5 less 1": (WORLD, WORLD_UNGUIDED),
     }
+    effects = {name: differences(rows, name, pairs) for name in SHARES}
     return Part(
         aims=_aims(found, effects["object"]),
         tables={"Shares of pictures that show what the prompt says": list(found.values())},
@@ -79,8 +81,7 @@ def _aims(found: dict[str, Row], effects: dict[str, Row]) -> list[Aim]:
         for column, bound in asked.items()
         if column in found[way]
     ]
-    name = "128 px samples, object recognised, guidance 3.5 less guidance 1"
-    return aims + [more(name, effect) for effect in effects.values()]
+    return aims + [more(f"128 px samples, object, {name}", effect) for name, effect in effects.items()]
 
 
 def _pictures(bench: Bench, rows: Rows) -> None:
@@ -90,7 +91,7 @@ def _pictures(bench: Bench, rows: Rows) -> None:
 
 
 def _sheet(bench: Bench, rows: Rows, ways: list[str], draw: Draw, name: str) -> None:
-    scenes = [draw(FIRST_PROMPT + i) for i in range(min(8, bench.prompts or NUM_WORLD))]
+    scenes = [draw(FIRST_PROMPT + i) for i in range(min(8, bench.prompts or NUM_PROMPTS))]
     files = {(row["way"], row["prompt"]): picture_of(row, bench.folder("samples")) for row in rows}
     lines = {way: [Image.open(files[way, i]) for i in range(len(scenes))] for way in ways}
     lines["truth"] = [render(one, NATIVE_SIZE) for one in scenes]

@@ -240,3 +240,19 @@ def test_a_stage_that_trains_nothing_refuses_what_it_does_not_use(
         runpy.run_module("urae.mini.train", run_name="__main__")
     assert exit.value.code == 2
     assert f"{stage} trains nothing, so {option[0]} has no effect: leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [("base", "vae"), ("text", "base"), ("pairs", "text"), ("distil", "pairs"), ("ship", "distil")],
+)
+def test_a_stage_without_those_before_it_names_the_one_to_run(stage, missing, tmp_path, monkeypatch, capsys):
+    for name in ["vae", "base", "text", "pairs"]:
+        if name == missing:
+            break
+        (tmp_path / f"{name}.safetensors").touch()
+    monkeypatch.setattr(sys, "argv", ["train", stage, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("urae.mini.train", run_name="__main__")
+    assert exit.value.code == 2
+    assert f"{missing}.safetensors, which is not there: run {missing} first" in capsys.readouterr().err

@@ -41,6 +41,15 @@ STAGES: dict[str, tuple[Callable[..., None], int]] = {
 }
 """Stage -> its function and its number of steps. The shipped weights are from before `text` and `pairs`."""
 
+NEEDS = {
+    "base": ["vae"],
+    "text": ["vae", "base"],
+    "pairs": ["vae", "base", "text"],
+    "distil": ["vae", "pairs"],
+    "ship": ["vae", "pairs", "distil", "recogniser"],
+}
+"""Stage -> those whose weights it reads."""
+
 FILES: dict[str, Callable[[Path], None]] = {"ship": ship, "unpack": unpack}
 """What trains nothing."""
 
@@ -61,6 +70,11 @@ def main() -> None:
     parser.add_argument("--device", help="default: cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="of matrix products and convolutions; default: fp32")
     arguments = parser.parse_args()
+    for name in NEEDS.get(arguments.stage, []):
+        if not (path := arguments.out / f"{name}.safetensors").exists():
+            parser.error(
+                f"{arguments.stage} needs {path}, which is not there: run {name} first, or name the folder with --out"
+            )
     arguments.out.mkdir(parents=True, exist_ok=True)
     if write := FILES.get(arguments.stage):
         if given := [

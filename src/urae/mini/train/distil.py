@@ -29,6 +29,9 @@ from urae.mini.train.base import (
 from urae.mini.train.pairs import pairs_latents
 from urae.mini.train.progress import Progress, cosine, matrix_products
 
+MIDDLE = 1.0
+"""Of the noise levels, in logits: higher than for the base, since guidance decides while little is to be seen."""
+
 
 def distil(
     out: Path,
@@ -46,7 +49,7 @@ def distil(
     for transformer in (pipe.transformer, teacher.transformer):
         transformer.compile_repeated_blocks()
     weights = dict(pipe.transformer.named_parameters())
-    optimizers = optimizers_for(weights, peak=4e-4, dtype=dtype)
+    optimizers = optimizers_for(weights, peak=6e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
     first = resume(out / "distil.safetensors", weights, average, optimizers)
     progress = Progress(out / "distil.jsonl")
@@ -56,14 +59,14 @@ def distil(
                 group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
             optimizer.zero_grad()
         clean, tokens, _ = latents.batch(step + 10_000_000, batch)
-        noisy, sigma, _ = noised(clean.to(device), step + 20_000_000)
+        noisy, sigma, _ = noised(clean.to(device), step + 20_000_000, MIDDLE)
         guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
         with matrix_products(device, dtype):
             target = guided_velocity(teacher, noisy, sigma, tokens, latents.empty, guidance).float()
             with torch.no_grad():
                 text = encode_tokens(pipe, tokens)
             error = velocity(pipe, noisy, sigma, text, guidance).float() - target
-        loss = error.pow(2).mean()
+        loss = (error.pow(2).mean((1, 2)) / target.pow(2).mean((1, 2))).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
         for optimizer in optimizers:
