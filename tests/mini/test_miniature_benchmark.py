@@ -63,8 +63,10 @@ def test_parts_are_measured_one_by_one_and_only_once(measure, tmp_path):
 def test_pictures_of_one_step_do_not_meet_the_aims_and_the_page_says_so(measure, tmp_path):
     parts, page = measure("samples", "--prompts", 2, "--steps", 1)
     found = {row["way"]: row for row in next(iter(parts["samples"]["tables"].values()))}
-    assert found["whole world, guidance 3.5"]["object"]["value"] == 0
-    assert "| 128 px samples, object, whole world | 0.85 or more | 0 [0, 0.658] | **no** |" in page
+    value = found["whole world, guidance 3.5"]["object"]["value"]
+    assert value <= 0.5
+    assert f"| 128 px samples, object, whole world | 0.85 or more | {value:.3g} [" in page
+    assert all("| **no** |" in line for line in page.splitlines() if ", whole world | 0.85 or more" in line)
     rows = [json.loads(line) for line in (tmp_path / "cache/miniature-samples/rows.jsonl").open()]
     pictures = [
         tmp_path / "cache/miniature-samples" / row["identity"] / f"{row['prompt']:04d}.png" for row in rows

@@ -136,36 +136,45 @@ class _Fp8Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, layer: QuantisedLinear) -> Tensor:
         ctx.layer = layer
-        values = layer.values.view(torch.float8_e4m3fn)
-        product = _fp8_product(inputs, values.t(), layer.scales.float().t(), fast=True)
-        return product if layer.bias is None else product + layer.bias.to(product.dtype)
+        rows, scales = _in_e4m3(inputs)
+        product = scaled_mm(
+            rows,
+            layer.values.view(torch.float8_e4m3fn).t(),
+            scale_a=scales,
+            scale_recipe_a=ScalingType.RowWise,
+            scale_b=layer.scales.float().t(),
+            scale_recipe_b=ScalingType.RowWise,
+            bias=None if layer.bias is None else layer.bias.bfloat16(),
+            output_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return product.to(inputs.dtype).unflatten(0, inputs.shape[:-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        values, scales = ctx.layer.values.view(torch.float8_e4m3fn), ctx.layer.scales.float().t()
-        # The sum goes over the rows, whose scales therefore belong to the gradient; GPUs want columns side by side.
-        columns = values.t().contiguous().t()
-        ones = torch.ones_like(values[:1], dtype=torch.float32)
-        return _fp8_product(gradient * scales, columns, ones, fast=False).to(gradient.dtype), None
+        # The sum goes over the matrix's rows, whose scales therefore belong to the gradient.
+        rows, scales = _in_e4m3(gradient * ctx.layer.scales.float().t())
+        one = scales.new_ones(1)
+        # Exact sums, for which scales by row have no fast kernel; and GPUs want columns side by side.
+        product = scaled_mm(
+            rows,
+            ctx.layer.values.view(torch.float8_e4m3fn).t().contiguous().t(),
+            scale_a=one,
+            scale_recipe_a=ScalingType.TensorWise,
+            scale_b=one,
+            scale_recipe_b=ScalingType.TensorWise,
+            output_dtype=torch.bfloat16,
+        )
+        return (product * scales).to(gradient.dtype).unflatten(0, gradient.shape[:-1]), None
 
 
-def _fp8_product(inputs: Tensor, columns: Tensor, scales: Tensor, *, fast: bool) -> Tensor:
-    """(..., in) in any floating type times (in, out) in e4m3 with scales (1, out) -> (..., out) in the inputs' type."""
+def _in_e4m3(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., width) -> rows (num, width), whose largest magnitudes are e4m3's largest, and their scales (num, 1)."""
     rows = inputs.flatten(0, -2).float()
     largest = torch.finfo(torch.float8_e4m3fn).max
-    own = (rows.abs().amax(dim=1, keepdim=True) / largest).clamp(min=torch.finfo(torch.float32).tiny)
-    product = scaled_mm(
-        (rows / own).clamp(-largest, largest).to(torch.float8_e4m3fn),
-        columns,
-        scale_a=own,
-        scale_recipe_a=ScalingType.RowWise,
-        scale_b=scales,
-        scale_recipe_b=ScalingType.RowWise,
-        output_dtype=torch.bfloat16,
-        use_fast_accum=fast,
-    )
-    return product.to(inputs.dtype).unflatten(0, inputs.shape[:-1])
+    scales = (rows.abs().amax(dim=1, keepdim=True) / largest).clamp(min=torch.finfo(torch.float32).tiny)
+    return (rows / scales).clamp(-largest, largest).to(torch.float8_e4m3fn), scales
 
 
 # --- formats -------------------------------------------------------------------------------------------------

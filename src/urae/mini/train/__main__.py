@@ -35,11 +35,11 @@ STAGES: dict[str, tuple[Callable[..., None], int]] = {
     "vae": (train_vae, 4000),
     "base": (train_base, 9_000),
     "text": (train_text, 1_500),
-    "pairs": (train_pairs, 2_500),
-    "distil": (distil, 900),
+    "pairs": (train_pairs, 4_000),
+    "distil": (distil, 1_700),
     "recogniser": (train_recogniser, 1500),
 }
-"""Stage -> its function and its number of steps. The shipped weights are from before `text` and `pairs`."""
+"""Stage -> its function and its number of steps."""
 
 NEEDS = {
     "base": ["vae"],
@@ -70,23 +70,27 @@ def main() -> None:
     parser.add_argument("--device", help="default: cpu")
     parser.add_argument("--dtype", choices=DTYPES, help="of matrix products and convolutions; default: fp32")
     arguments = parser.parse_args()
-    for name in NEEDS.get(arguments.stage, []):
+    stage = arguments.stage
+    if stage in FILES and (
+        given := [
+            name for name in ("steps", "batch", "device", "dtype") if getattr(arguments, name) is not None
+        ]
+    ):
+        parser.error(f"{stage} trains nothing, so --{given[0]} has no effect: leave it out")
+    for name in NEEDS.get(stage, []):
         if not (path := arguments.out / f"{name}.safetensors").exists():
             parser.error(
-                f"{arguments.stage} needs {path}, which is not there: run {name} first, or name the folder with --out"
+                f"{stage} needs {path}, which is not there: run {name} first, or name its folder with --out"
             )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if write := FILES.get(arguments.stage):
-        if given := [
-            name for name in ("steps", "batch", "device", "dtype") if getattr(arguments, name) is not None
-        ]:
-            parser.error(f"{arguments.stage} trains nothing, so --{given[0]} has no effect: leave it out")
-        return write(arguments.out)
-    stage, steps = STAGES[arguments.stage]
+    if stage in FILES:
+        return FILES[stage](arguments.out)
+    train, steps = STAGES[stage]
     dtype = DTYPES[arguments.dtype or "fp32"]
     batch = {} if arguments.batch is None else {"batch": arguments.batch}
-    device = arguments.device or "cpu"
-    stage(arguments.out, steps=arguments.steps or steps, device=device, dtype=dtype, **batch)
+    train(
+        arguments.out, steps=arguments.steps or steps, device=arguments.device or "cpu", dtype=dtype, **batch
+    )
 
 
 if __name__ == "__main__":
