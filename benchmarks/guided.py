@@ -49,6 +49,7 @@ from urae.generation.methods import METHODS
 from urae.mini.recogniser import recogniser
 
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds", "calls")
+COMPARED = ["stock", "direct", "tiled", "sdedit", "imax", "hiflow"]
 ADAPTED = " + adapter"
 NUM_SHOWN, CELL = 4, 150
 """Prompts on the sheet, and pixels of a picture there."""
@@ -60,9 +61,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--adapter", type=Path, help="a 4x adapter; without it each method is drawn alone")
     parser.add_argument("--start", type=Path, help="what was fused before the adapter's training")
-    parser.add_argument(
-        "--methods", nargs="*", default=["stock", "direct", "tiled", "sdedit", "imax", "hiflow"]
-    )
+    parser.add_argument("--methods", nargs="*", default=COMPARED)
     parser.add_argument("--steps", type=int, help="in place of each method's own, for a trial")
     parser.add_argument("--native-steps", type=int, help="the same for the native pass")
     parser.add_argument("--device", default="cpu")
@@ -176,6 +175,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 def command(options: argparse.Namespace) -> str:
     given = [f"--prompts {options.prompts}", f"--size {options.size}"]
     given += [f"--{name} {value.name}" for name in ("adapter", "start") if (value := getattr(options, name))]
+    given += [f"--methods {' '.join(options.methods)}"] if options.methods != COMPARED else []
     given += [f"--dtype {options.dtype}"] if options.dtype != "fp32" else []
     given += ["--compile"] if options.compile else []
     given += [

@@ -42,7 +42,9 @@ def test_a_row_is_of_its_precision(measure):
     assert "--dtype" not in page
     rounded, page, rows = measure("--dtype", "bf16")
     assert (rounded["dtype"], len(rows)) == ("bf16", 2)
-    assert "python benchmarks/guided.py --prompts 1 --size 128 --dtype bf16 --steps 1" in page
+    assert (
+        "python benchmarks/guided.py --prompts 1 --size 128 --methods direct --dtype bf16 --steps 1" in page
+    )
     assert rows[0]["identity"] != rows[1]["identity"]
     assert measure("--dtype", "bf16")[2] == rows  # nothing is drawn again
 
@@ -52,7 +54,10 @@ def test_what_is_compiled_is_said(guided):
     options = argparse.Namespace(methods=["direct"], native_steps=None, steps=None, compile=True, **settings)
     (way,) = guided.ways_of(options, None)
     assert way.compile is True
-    assert guided.command(options) == "python benchmarks/guided.py --prompts 1 --size 128 --compile"
+    assert (
+        guided.command(options)
+        == "python benchmarks/guided.py --prompts 1 --size 128 --methods direct --compile"
+    )
     options.compile = False
     (way,) = guided.ways_of(options, None)
     assert way.compile == "auto"
