@@ -322,28 +322,19 @@ def test_quantising_twice_is_refused(transformer):
         pass
 
 
-def test_weights_that_make_no_whole_blocks_are_refused(transformer):
-    transformer.transformer_blocks[0].attn.to_q = nn.Linear(33, 31)
-    with (
-        pytest.raises(
-            ValueError, match=r"attn.to_q is 31 x 33, which nf4 cannot store .* of 64 weights: choose fp8"
-        ),
-        quantised(transformer, "nf4"),
-    ):
+@pytest.mark.parametrize(
+    ("kind", "sides", "said"),
+    [
+        ("nf4", (33, 31), "attn.to_q is 31 x 33, which nf4 cannot store .* of 64 weights: choose fp8"),
+        ("fp8_dynamic", (64, 40), "to_q is 40 x 64, which fp8_dynamic cannot multiply .* of 16: choose fp8"),
+    ],
+)
+def test_sides_that_do_not_suit_a_format_are_refused(transformer, kind, sides, said):
+    transformer.transformer_blocks[0].attn.to_q = nn.Linear(*sides)
+    with pytest.raises(ValueError, match=said), quantised(transformer, kind):
         pass
     with quantised(transformer, "fp8"):
         assert isinstance(transformer.transformer_blocks[0].attn.to_q, QuantisedLinear)
-
-
-def test_sides_that_fp8_cannot_multiply_with_are_refused(transformer):
-    transformer.transformer_blocks[0].attn.to_q = nn.Linear(64, 40)
-    with (
-        pytest.raises(
-            ValueError, match=r"to_q is 40 x 64, which fp8_dynamic cannot multiply .* of 16: choose fp8"
-        ),
-        quantised(transformer, "fp8_dynamic"),
-    ):
-        pass
 
 
 def test_a_gpu_that_does_not_multiply_in_fp8_is_refused(transformer, monkeypatch):

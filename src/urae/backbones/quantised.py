@@ -9,7 +9,7 @@ A matrix is restored to the type that is computed in just before it is multiplie
 backward pass restores it again. So autograd keeps no whole matrix, which is why this is written here: torchao's
 weight-only layers (0.18) save the restored matrix for the backward pass, and bitsandbytes (0.50) has no fp8 and rounds
 activations too in its int8. Activations are not rounded, so this saves memory and no time, but for fp8_dynamic: it
-restores nothing and multiplies in fp8, forward and backward, at up to twice the rate of bf16 on GPUs that can.
+multiplies tokens in fp8, forward and backward, at up to twice the rate of bf16 on GPUs that can.
 
 Scales are bf16 numbers and values are rounded against them, so restoring in fp32 adds no error of its own.
 """
