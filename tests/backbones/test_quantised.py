@@ -6,7 +6,13 @@ from torch.nn import functional
 from urae.adapters import Lora, Minor, attach
 from urae.adapters.base import base_of
 from urae.adapters.targets import linear_layers
-from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes, stored_as
+from urae.backbones.quantised import (
+    QuantisedLinear,
+    check_multiplies,
+    quantised,
+    quantised_bytes,
+    stored_as,
+)
 from urae.errors import WrongBase
 
 FORMATS = ("fp8", "fp8_dynamic", "int8", "nf4")
@@ -345,6 +351,15 @@ def test_a_gpu_that_does_not_multiply_in_fp8_is_refused(transformer, monkeypatch
     ):
         pass
     assert stored_as(transformer) == "as_loaded"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_device_that_has_no_such_product_is_refused(kind):
+    if kind == "fp8_dynamic":
+        with pytest.raises(ValueError, match=r"on CUDA GPUs and on CPUs, not on mps: choose fp8$"):
+            check_multiplies(kind, torch.device("mps"))
+    else:
+        check_multiplies(kind, torch.device("mps"))
 
 
 def test_weights_that_are_elsewhere_are_refused(transformer):

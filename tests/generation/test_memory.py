@@ -10,6 +10,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_mod
 from diffusers import FluxTransformer2DModel
 
 from autoencoders import LiveBytes, flux_vae
+from urae.backbones.quantised import quantised
 from urae.generation import MemoryPlan, generate, plan_memory
 from urae.generation.memory import (
     USABLE,
@@ -233,6 +234,18 @@ def test_a_second_offload_is_refused(speaking):
         plan.on(speaking),
     ):
         pass
+
+
+@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
+def test_what_was_quantised_on_the_host_goes_to_no_gpu_that_cannot_multiply(speaking, monkeypatch, offload):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    with (
+        quantised(speaking, "fp8_dynamic"),
+        pytest.raises(ValueError, match=r"this one has 8\.6: choose fp8$"),
+        MemoryPlan(device="cuda", offload=offload).on(speaking),
+    ):
+        pass
+    assert speaking.device.type == "cpu"
 
 
 def test_unknown_ways_are_refused():

@@ -1,6 +1,7 @@
 """The settings that keep a run's tensors in the host's memory: refused on a CPU, and put together as asked."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ from accelerate import Accelerator
 from test_placement import inputs
 
 from urae.adapters import Minor
+from urae.resolution import ResolutionPolicy
 from urae.training import train
 from urae.training.resume import run_identity
 from urae.training.swap import repeated_blocks
-from urae.training.train import _attached, _checkpointing
+from urae.training.train import _attached, _check_fit, _checkpointing
 
 SAVERS = [("offload_activations", True, "false"), ("swap_blocks", 2, "0")]
 
@@ -27,6 +29,17 @@ def test_a_run_may_go_on_with_or_without(recipe, name, value, off):
     plain = recipe(gradient_checkpointing="full")
     same = {"data": "a", "base": "b", "start": ""}
     assert run_identity(plain, **same) == run_identity(replace(plain, **{name: value}), **same)
+
+
+def test_a_gpu_that_cannot_multiply_is_refused_though_the_matrices_are_on_the_host(pipe, recipe, monkeypatch):
+    """And before anything else is done: nothing is cached or decomposed in vain."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    made = recipe(base_weights="fp8_dynamic", swap_blocks=2, gradient_checkpointing="full")
+    accelerator = SimpleNamespace(device=torch.device("cuda"), num_processes=1)
+    with pytest.raises(ValueError, match=r"this one has 8\.6: choose fp8$"):
+        _check_fit(pipe, made, ResolutionPolicy(), accelerator)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    _check_fit(pipe, made, ResolutionPolicy(), accelerator)
 
 
 @pytest.mark.parametrize("base_weights", ["as_loaded", "nf4"])

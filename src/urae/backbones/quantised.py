@@ -31,7 +31,15 @@ from torch.nn.functional import ScalingType, scaled_mm
 from urae.adapters.base import base_remembered
 from urae.adapters.targets import linear_layers, transformer_of
 
-__all__ = ["BY_ERROR", "Format", "QuantisedLinear", "quantised", "quantised_bytes", "stored_as"]
+__all__ = [
+    "BY_ERROR",
+    "Format",
+    "QuantisedLinear",
+    "check_multiplies",
+    "quantised",
+    "quantised_bytes",
+    "stored_as",
+]
 
 Format = Literal["fp8", "fp8_dynamic", "int8", "nf4"]
 """How a frozen matrix may be stored."""
@@ -53,14 +61,14 @@ def quantised(target: Any, kind: Format, *, device: torch.device | str | None = 
 
     Raises ValueError for an unknown format, for a matrix that is quantised already or not there (quantise before
     sequential offloading), for one whose weights do not divide into blocks of 64 (int8, nf4) or whose sides are no
-    multiples of 16 (fp8_dynamic), and for fp8_dynamic on a GPU of compute capability below 8.9.
+    multiples of 16 (fp8_dynamic), and for fp8_dynamic on a device that cannot multiply in it.
     """
     transformer = transformer_of(target)
     _check_format(kind)
     places = _places(transformer)
     for name, place in places.items():
         _check_plain(name, place.dense, kind)
-        _check_multiplies(kind, torch.device(device or place.dense.weight.device))
+        check_multiplies(kind, torch.device(device or place.dense.weight.device))
     with ExitStack() as undo:
         undo.enter_context(base_remembered(transformer))
         for place in places.values():
@@ -106,6 +114,25 @@ def stored_as(target: Any) -> str:
     """The format of a transformer's matrices, "as_loaded" outside of `quantised`."""
     layers = (layer for layer in transformer_of(target).modules() if isinstance(layer, QuantisedLinear))
     return next((layer.kind for layer in layers), "as_loaded")
+
+
+def check_multiplies(kind: str, device: torch.device) -> None:
+    """Raise a ValueError if the device that is to multiply with such matrices, wherever they are kept, cannot.
+
+    Only fp8_dynamic asks something of it: that it be a CPU, or a GPU of compute capability 8.9 or above.
+    """
+    if kind != "fp8_dynamic" or device.type == "cpu":
+        return
+    if device.type != "cuda":
+        raise ValueError(
+            f"fp8_dynamic multiplies in fp8 on CUDA GPUs and on CPUs, not on {device.type}: choose fp8"
+        )
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < (8, 9):
+        raise ValueError(
+            f"fp8_dynamic needs a GPU that multiplies in fp8, compute capability 8.9 or above; this one has "
+            f"{major}.{minor}: choose fp8"
+        )
 
 
 def quantised_bytes(transformer: nn.Module, kind: Format) -> int:
@@ -327,13 +354,3 @@ def _check_plain(name: str, layer: nn.Linear, kind: Format) -> None:
             f"{name} is {layer.out_features} x {layer.in_features}, which {kind} cannot multiply with: it takes "
             f"multiples of {FORMATS[kind].multiple}: choose fp8"
         )
-
-
-def _check_multiplies(kind: Format, device: torch.device) -> None:
-    if kind == "fp8_dynamic" and device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        if (major, minor) < (8, 9):
-            raise ValueError(
-                f"fp8_dynamic needs a GPU that multiplies in fp8, compute capability 8.9 or above; this one has "
-                f"{major}.{minor}: choose fp8"
-            )
