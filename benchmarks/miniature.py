@@ -4,7 +4,8 @@
     recogniser  shares of held-out truth that it tells rightly, at three sizes
     samples     what it finds at 128 px in 500 familiar scenes and 500 of the whole world, guidance 3.5 and 1
     guidance    the distilled velocity against explicit guidance of its teacher (needs the checkpoints of the training)
-    sizes       256 and 512 px: direct, each rule for positions, each part of the policy, adapters
+    sizes       256 and 512 px: direct, the default policy, adapters
+    policies    the same beside each rule for positions and each part of the policy, on fewer prompts
 
 Without a part, all. The numbers of each picture are in .cache/benchmarks/miniature-PART as soon as they are there; the
 same command goes on where it was. Each part that is done replaces its own section of benchmarks/results/miniature.json
@@ -25,7 +26,7 @@ from parts.bench import Bench, Part
 from parts.guidance import check_checkpoints, guidance
 from parts.recogniser import recogniser
 from parts.samples import samples
-from parts.sizes import sizes
+from parts.sizes import policies, sizes
 from parts.vae import vae
 from pictures import CACHE, DTYPES, difference_table, table
 from report import RESULTS, conditions, write
@@ -35,7 +36,7 @@ from urae.adapters import Adapter
 from urae.mini.recogniser import recogniser as shipped_recogniser
 
 ROOT = Path(__file__).parents[1]
-DRAWING = {"samples", "sizes"}
+DRAWING = {"samples", "sizes", "policies"}
 """Parts that draw pictures."""
 PARTS: dict[str, Callable[[Bench], Part]] = {
     "vae": vae,
@@ -43,6 +44,7 @@ PARTS: dict[str, Callable[[Bench], Part]] = {
     "samples": samples,
     "guidance": guidance,
     "sizes": sizes,
+    "policies": policies,
 }
 
 
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=28, help="denoising steps")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of what draws pictures")
     parser.add_argument("--compile", action="store_true", help="compile what draws pictures")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512], help="of the part sizes, px")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512], help="of the last two parts, px")
     parser.add_argument("--adapter-2x", type=Path, help="for 256 px; without it that row is left out")
     parser.add_argument("--adapter-4x", type=Path, help="the same for 512 px")
     parser.add_argument("--start", type=Path, help="what was fused before the 4x adapter's training")

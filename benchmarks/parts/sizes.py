@@ -1,13 +1,13 @@
-"""Above the native size: direct, each rule for positions, with and without the rest of the policy, and adapted.
+"""Above the native size: direct, under the default policy and adapted; and one change of that policy at a time.
 
-One factor at a time around the default policy, which is linear interpolation, proportional attention and a static
-shift of 3 for this model; native pictures of the same prompts and the truth stand beside them.
+The default policy is linear interpolation, proportional attention and a static shift of 3 for this model. Native
+pictures of the same prompts and the truth stand beside the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,31 +43,53 @@ from urae.mini.model import NATIVE_SIZE
 from urae.mini.recogniser import Recogniser
 from urae.resolution import ResolutionPolicy
 
-NUM_PROMPTS = {256: 100, 512: 50}
+CLAIMED, VARIED = {256: 500, 512: 200}, {256: 100, 512: 50}
+"""Prompts of each size, px, for the claims and for one change of the policy at a time."""
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds")
 DIRECT, POLICY, ADAPTED, TRUTH = "direct", "policy", "policy and adapter", "truth"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is known of one size."""
+
+    rows: Rows
+    """The truth among them."""
+    native_rows: Rows
+    """Of the same prompts at the native size."""
+    distances: dict[str, dict[str, float]]
+    """Way -> patch distance; {} for too few prompts."""
+    table: dict[str, list[Row]]
+    """By its title."""
+
+
 def sizes(bench: Bench) -> Part:
-    """Every way at every size of the bench."""
+    """Direct, the default policy, and the adapter, on as many prompts as the claims about them need."""
     aims: list[Aim] = []
+    tables: dict[str, list[Row]] = {}
+    for side in bench.sizes:
+        ways = [way for way in ways_at(bench, side) if way.label in (DIRECT, POLICY, ADAPTED)]
+        found = _measured(bench, side, ways, bench.prompts or CLAIMED[side])
+        tables |= found.table
+        if found.distances:
+            aims += _claims(side, found)
+    return Part(aims=aims, tables=tables, differences={})
+
+
+def policies(bench: Bench) -> Part:
+    """Every way at every size of the bench; the pictures of `sizes` are among them."""
     tables: dict[str, list[Row]] = {}
     effects: dict[str, dict[str, Row]] = {}
     for side in bench.sizes:
-        num = bench.prompts or NUM_PROMPTS[side]
-        rows, native_rows = _measured(bench, side, num)
-        distances = patch_distances(rows, side, bench.folder("sizes"))
-        small = patch_distances(native_rows, NATIVE_SIZE, bench.folder("samples"))
-        title = f"{side} px, {num} prompts; the first row is of the same prompts at 128 px"
-        tables[title] = [*_summary(native_rows, small), *_summary(rows, distances)]
+        found = _measured(bench, side, ways_at(bench, side), bench.prompts or VARIED[side])
+        tables |= found.table
+        rows = found.rows
         others = {way: (way, POLICY) for way in by_way(rows, "object") if way not in (POLICY, TRUTH)}
         for column in ("object", "repetition"):
-            if found := differences(rows, column, others):
-                effects[f"{side} px, {column}, less that of the default policy:"] = found
-        if distances:
-            aims += _claims(side, rows, native_rows, distances)
+            if effect := differences(rows, column, others):
+                effects[f"{side} px, {column}, less that of the default policy:"] = effect
         _pictures(bench, side, rows)
-    return Part(aims=aims, tables=tables, differences=effects)
+    return Part(aims=[], tables=tables, differences=effects)
 
 
 def ways_at(bench: Bench, side: int) -> Iterator[Way]:
@@ -102,12 +124,11 @@ def policies_at(pipe: Any, side: int) -> dict[str, Any]:
     }
 
 
-def _measured(bench: Bench, side: int, num: int) -> tuple[Rows, Rows]:
-    """The rows at this size, the truth among them, and those of the same prompts at the native size."""
+def _measured(bench: Bench, side: int, ways: Iterable[Way], num: int) -> Measured:
     folder, samples = bench.folder("sizes"), bench.folder("samples")
     wanted = drawings(
         bench.pipe,
-        ways_at(bench, side),
+        ways,
         prompts=num,
         side=side,
         judge=bench.judge,
@@ -124,7 +145,14 @@ def _measured(bench: Bench, side: int, num: int) -> tuple[Rows, Rows]:
         folder=samples,
         more=lambda way: bench.drawn_by,
     )
-    return recorded(wanted, folder), recorded(small, samples)
+    rows, native_rows = recorded(wanted, folder), recorded(small, samples)
+    distances = patch_distances(rows, side, folder)
+    lines = [
+        *_summary(native_rows, patch_distances(native_rows, NATIVE_SIZE, samples)),
+        *_summary(rows, distances),
+    ]
+    title = f"{side} px, {num} prompts; the first row is of the same prompts at 128 px"
+    return Measured(rows=rows, native_rows=native_rows, distances=distances, table={title: lines})
 
 
 def _policy(way: Way) -> Any:
@@ -154,8 +182,9 @@ def _summary(rows: Rows, distances: dict[str, dict[str, float]]) -> list[Row]:
     return list(lines.values())
 
 
-def _claims(side: int, rows: Rows, native_rows: Rows, distances: dict[str, dict[str, float]]) -> list[Aim]:
+def _claims(side: int, found: Measured) -> list[Aim]:
     """That it fails as FLUX fails, that the policy helps, and that the adapter helps further."""
+    rows, native_rows, distances = found.rows, found.native_rows, found.distances
     pairs = {
         "direct less native": (DIRECT, GUIDED),
         "policy less direct": (POLICY, DIRECT),
@@ -196,4 +225,4 @@ def _pictures(bench: Bench, side: int, rows: Rows) -> None:
         if row["prompt"] in columns:
             lines.setdefault(row["way"], []).append(Image.open(picture_of(row, bench.folder("sizes"))))
     captions = [familiar_scene(FIRST_PROMPT + i).caption() for i in columns]
-    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE), bench.images / f"miniature-sizes-{side}.png")
+    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE), bench.images / f"miniature-policies-{side}.png")

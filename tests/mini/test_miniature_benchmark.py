@@ -48,13 +48,13 @@ def test_parts_are_measured_one_by_one_and_only_once(measure, tmp_path):
         "512 px",
     ]
     assert all(aim["met"] and aim["measured"]["value"] == 1 for aim in parts["recogniser"]["aims"])
-    assert "Not measured: vae, samples, guidance, sizes." in page
+    assert "Not measured: vae, samples, guidance, sizes, policies." in page
     rows = tmp_path / "cache" / "miniature-recogniser" / "rows.jsonl"
     before = rows.read_text()
     assert before.count("\n") == 9
     parts, page = measure("vae", "recogniser", "--scenes", 1)
     assert rows.read_text() == before
-    assert "Not measured: samples, guidance, sizes." in page
+    assert "Not measured: samples, guidance, sizes, policies." in page
     small, large = next(iter(parts["vae"]["tables"].values()))
     assert 20 < small["PSNR, dB"]["value"] < large["PSNR, dB"]["value"] < 40
     assert parts["vae"]["command"] == "python benchmarks/miniature.py vae --scenes 1"
@@ -113,14 +113,16 @@ def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_pat
 
 
 def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
-    parts, _ = measure("sizes", "--sizes", 256, "--prompts", 1, "--steps", 1)
-    rows = next(iter(parts["sizes"]["tables"].values()))
+    parts, _ = measure("policies", "sizes", "--sizes", 256, "--prompts", 1, "--steps", 1)
+    few, rows = (next(iter(parts[name]["tables"].values())) for name in ("sizes", "policies"))
+    assert [row["way"] for row in few] == ["guidance 3.5", "direct", "policy", "truth"]
+    assert all(row in rows for row in few)  # the same pictures, drawn once
     assert [row["way"] for row in rows[:4]] == ["guidance 3.5", "direct", "shift 3 alone", "policy"]
     assert rows[-1]["way"] == "truth"
     assert rows[-1]["object"]["value"] == 1
     pictures = {file.read_bytes() for file in (tmp_path / "cache/miniature-sizes").glob("*/0000.png")}
     assert len(pictures) == len(rows) - 1
-    assert (tmp_path / "images/miniature-sizes-256.png").stat().st_size < 400_000
+    assert (tmp_path / "images/miniature-policies-256.png").stat().st_size < 400_000
 
 
 def test_one_factor_of_the_policy_changes_at_a_time(benchmark):
@@ -152,11 +154,16 @@ def test_what_the_sizes_must_show_is_judged_on_the_same_prompts(benchmark):
     distances = {sizes.DIRECT: far, sizes.POLICY: near, sizes.ADAPTED: near}
     drawn = [*rows(sizes.DIRECT, 0.6, 4), *rows(sizes.POLICY, 0.2, 8), *rows(sizes.ADAPTED, 0.2, 18)]
     native = rows(sizes.GUIDED, 0.2, 18)
-    claims = [(aim["what"], aim["met"]) for aim in sizes._claims(256, drawn, native, distances)]
+
+    def claimed(rows):
+        found = sizes.Measured(rows=rows, native_rows=native, distances=distances, table={})
+        return [(aim["what"], aim["met"]) for aim in sizes._claims(256, found)]
+
+    claims = claimed(drawn)
     assert [met for _, met in claims] == [True, True, True, True, True, False]
     assert claims[-1][0] == "256 px, adapter: patch distance, below the policy"
     without = [row for row in drawn if row["way"] != sizes.ADAPTED]
-    assert len(sizes._claims(256, without, native, distances)) == 4
+    assert len(claimed(without)) == 4
 
 
 def test_steps_at_the_borders_of_tiles_are_seen(benchmark):
