@@ -1,7 +1,9 @@
 """The root command, through the real entry point."""
 
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,14 @@ def test_a_users_error_is_one_sentence():
     assert result.stderr.startswith("error: nowhere.safetensors does not exist")
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stdout == ""
+
+
+def test_the_version_is_that_of_the_package_and_of_what_it_stands_on():
+    assert run("--version").stdout == (
+        f"urae {version('urae')} (torch {version('torch')}, diffusers {version('diffusers')}, "
+        f"transformers {version('transformers')}, peft {version('peft')}, accelerate {version('accelerate')}, "
+        f"Python {platform.python_version()})\n"
+    )
 
 
 def test_an_unknown_verb_is_refused():

@@ -7,8 +7,10 @@ A verb's module is imported when it is called: diffusers and transformers take s
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import platform
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,6 +36,9 @@ VERBS = {
     "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",
 }
 """What `urae --help` lists: verb -> what it does."""
+
+BESIDE = ("torch", "diffusers", "transformers", "peft", "accelerate")
+"""Packages whose versions are shown beside ours."""
 
 
 def verb(name: str) -> Any:
@@ -79,6 +84,20 @@ app = typer.Typer(
 )
 
 
+def show_version(asked: bool) -> None:
+    """What a report of a fault should begin with: our version and those of what we stand on, none of it imported."""
+    if asked:
+        parts = (f"{name} {importlib.metadata.version(name)}" for name in BESIDE)
+        print(
+            f"urae {importlib.metadata.version('urae')} ({', '.join(parts)}, Python {platform.python_version()})"
+        )
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
     """Make image diffusion transformers work far above the size they were trained for."""
