@@ -73,6 +73,7 @@ def sizes(bench: Bench) -> Part:
         tables |= found.table
         if found.distances:
             aims += _claims(side, found)
+        _pictures(bench, found.rows, 6, f"miniature-sizes-{side}.png")
     return Part(aims=aims, tables=tables, differences={})
 
 
@@ -88,7 +89,7 @@ def policies(bench: Bench) -> Part:
         for column in ("object", "repetition"):
             if effect := differences(rows, column, others):
                 effects[f"{side} px, {column}, less that of the default policy:"] = effect
-        _pictures(bench, side, rows)
+        _pictures(bench, rows, 4, f"miniature-policies-{side}.png")
     return Part(aims=[], tables=tables, differences=effects)
 
 
@@ -217,12 +218,12 @@ def _claims(side: int, found: Measured) -> list[Aim]:
     return claims
 
 
-def _pictures(bench: Bench, side: int, rows: Rows) -> None:
-    """The first four prompts, every way."""
-    columns = range(min(4, len({row["prompt"] for row in rows})))
+def _pictures(bench: Bench, rows: Rows, num: int, name: str) -> None:
+    """The first prompts, every way."""
+    columns = range(min(num, len({row["prompt"] for row in rows})))
     lines: dict[str, list[Image.Image]] = {}
     for row in sorted(rows, key=lambda row: row["prompt"]):
         if row["prompt"] in columns:
             lines.setdefault(row["way"], []).append(Image.open(picture_of(row, bench.folder("sizes"))))
     captions = [familiar_scene(FIRST_PROMPT + i).caption() for i in columns]
-    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE), bench.images / f"miniature-policies-{side}.png")
+    save_sheet(sheet(lines, captions, cell=NATIVE_SIZE), bench.images / name)

@@ -122,7 +122,9 @@ def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
     assert rows[-1]["object"]["value"] == 1
     pictures = {file.read_bytes() for file in (tmp_path / "cache/miniature-sizes").glob("*/0000.png")}
     assert len(pictures) == len(rows) - 1
-    assert (tmp_path / "images/miniature-policies-256.png").stat().st_size < 400_000
+    policies, sizes = (tmp_path / f"images/miniature-{part}-256.png" for part in ("policies", "sizes"))
+    assert policies.stat().st_size < 400_000
+    assert Image.open(sizes).height < Image.open(policies).height
 
 
 def test_one_factor_of_the_policy_changes_at_a_time(benchmark):
