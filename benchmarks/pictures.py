@@ -53,8 +53,9 @@ Key = tuple[str, int]
 def recorded(wanted: Mapping[Key, Callable[[], Row]], folder: Path) -> Rows:
     """The row of every key: from the folder where it is there, else made now and kept."""
     path = folder / "rows.jsonl"
-    rows = [row for row in kept(path) if (row["identity"], row["prompt"]) in wanted]
-    known = {(row["identity"], row["prompt"]) for row in rows}
+    # By key, since two runs beside each other may both have made a row.
+    known = {key: row for row in kept(path) if (key := (row["identity"], row["prompt"])) in wanted}
+    rows = list(known.values())
     with Progress(folder.name, total=len(wanted), done=len(known)) as progress, path.open("a") as file:
         for (name, number), make in wanted.items():
             if (name, number) not in known:

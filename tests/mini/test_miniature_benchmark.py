@@ -195,6 +195,15 @@ def test_a_stopped_run_goes_on_where_it_was(benchmark, tmp_path):
     assert [row["prompt"] for row in rows] == [0, 1, 2, 3]
 
 
+def test_what_two_runs_have_made_counts_once(benchmark, tmp_path):
+    recorded = benchmark("pictures").recorded
+    wanted = {("id", i): (lambda i=i: {"way": "one", "prompt": i}) for i in range(2)}
+    recorded(wanted, tmp_path)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(2 * rows.read_text())
+    assert [row["prompt"] for row in recorded(wanted, tmp_path)] == [0, 1]
+
+
 def test_a_difference_meets_its_aim_only_if_it_is_real(benchmark):
     aims = benchmark("aims")
     effect = {"real": False, "difference": {"value": 0.2, "low": -0.1, "high": 0.5}}
