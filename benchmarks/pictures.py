@@ -51,20 +51,18 @@ Key = tuple[str, int]
 
 
 def recorded(wanted: Mapping[Key, Callable[[], Row]], folder: Path) -> Rows:
-    """The row of every key: from the folder where it is there, else made now and kept."""
+    """The row of every key, in their order: from the folder where it is there, else made now and kept."""
     path = folder / "rows.jsonl"
     # By key, since two runs beside each other may both have made a row.
-    known = {key: row for row in kept(path) if (key := (row["identity"], row["prompt"])) in wanted}
-    rows = list(known.values())
-    with Progress(folder.name, total=len(wanted), done=len(known)) as progress, path.open("a") as file:
-        for (name, number), make in wanted.items():
-            if (name, number) not in known:
-                row = {"identity": name, **make()}
-                file.write(json.dumps(row) + "\n")
+    rows = {key: row for row in kept(path) if (key := (row["identity"], row["prompt"])) in wanted}
+    with Progress(folder.name, total=len(wanted), done=len(rows)) as progress, path.open("a") as file:
+        for key, make in wanted.items():
+            if key not in rows:
+                rows[key] = {"identity": key[0], **make()}
+                file.write(json.dumps(rows[key]) + "\n")
                 file.flush()
-                rows.append(row)
-                progress.advance(row["way"])
-    return rows
+                progress.advance(rows[key]["way"])
+    return [rows[key] for key in wanted]
 
 
 def kept(path: Path) -> Rows:
