@@ -7,9 +7,10 @@
     sizes       256 and 512 px: direct, the default policy, adapters
     policies    the same beside each rule for positions and each part of the policy, on fewer prompts
 
-Without a part, all. The numbers of each picture are in .cache/benchmarks/miniature-PART as soon as they are there; the
-same command goes on where it was. Each part that is done replaces its own section of benchmarks/results/miniature.json
-and miniature.md, and its sheet of pictures in docs/images. An aim that is not met is shown as such.
+Without a part, all. The numbers of each picture are in .cache/benchmarks/miniature-PART as soon as they are there,
+those of policies with those of sizes; the same command goes on where it was. Each part that is done replaces its own
+section of benchmarks/results/miniature.json and miniature.md, and its sheet of pictures in docs/images.
+An aim that is not met is shown as such.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ def main() -> None:
     names = [name for name in PARTS if name in (options.parts or PARTS)]
     if (options.compile or options.dtype != "fp32") and not set(names) <= DRAWING:
         parser.error(f"--dtype and --compile are for the parts {' and '.join(sorted(DRAWING))}: name those")
+    above = set(options.sizes) if {"sizes", "policies"} & set(names) else set()
+    for side, name in ((256, "adapter_2x"), (512, "adapter_4x")):
+        if getattr(options, name) and side not in above:
+            parser.error(
+                f"--{name.replace('_', '-')} has no effect where nothing is drawn at {side} px: leave it out"
+            )
     if "guidance" in names:
         check_checkpoints(options.checkpoints)
     bench = _bench(options)

@@ -127,6 +127,16 @@ def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
     assert Image.open(sizes).height < Image.open(policies).height
 
 
+@pytest.mark.parametrize(
+    "given",
+    [["vae", "--adapter-2x", "a.safetensors"], ["sizes", "--sizes", 256, "--adapter-4x", "a.safetensors"]],
+)
+def test_an_adapter_for_a_size_that_is_not_drawn_is_refused(measure, capsys, given):
+    with pytest.raises(SystemExit):
+        measure(*given)
+    assert "has no effect where nothing is drawn at" in capsys.readouterr().err
+
+
 def test_one_factor_of_the_policy_changes_at_a_time(benchmark):
     pipe = mini.pipeline()
     policies = benchmark("parts.sizes").policies_at(pipe, 512)

@@ -35,7 +35,7 @@ __all__ = [
     "BY_ERROR",
     "Format",
     "QuantisedLinear",
-    "check_multiplies",
+    "check_can_multiply",
     "quantised",
     "quantised_bytes",
     "stored_as",
@@ -68,7 +68,7 @@ def quantised(target: Any, kind: Format, *, device: torch.device | str | None = 
     places = _places(transformer)
     for name, place in places.items():
         _check_plain(name, place.dense, kind)
-        check_multiplies(kind, torch.device(device or place.dense.weight.device))
+        check_can_multiply(kind, torch.device(device or place.dense.weight.device))
     with ExitStack() as undo:
         undo.enter_context(base_remembered(transformer))
         for place in places.values():
@@ -116,7 +116,7 @@ def stored_as(target: Any) -> str:
     return next((layer.kind for layer in layers), "as_loaded")
 
 
-def check_multiplies(kind: str, device: torch.device) -> None:
+def check_can_multiply(kind: str, device: torch.device) -> None:
     """Raise a ValueError if the device that is to multiply with such matrices, wherever they are kept, cannot.
 
     Only fp8_dynamic asks something of it: that it be a CPU, or a GPU of compute capability 8.9 or above.

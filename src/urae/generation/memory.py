@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from urae.backbones.quantised import BY_ERROR, check_multiplies, quantised_bytes, stored_as
+from urae.backbones.quantised import BY_ERROR, check_can_multiply, quantised_bytes, stored_as
 from urae.backbones.strips import ROWS, has_strips, in_strips
 from urae.resolution import Size, native_size, num_image_tokens, text_tokens
 
@@ -93,7 +93,7 @@ class MemoryPlan:
             if self.offload != "unchanged":
                 _check_not_offloaded(pipe, self.offload)
                 # Quantised on the host, it may go to a GPU that is too old for it.
-                check_multiplies(stored_as(pipe), torch.device(self.device))
+                check_can_multiply(stored_as(pipe), torch.device(self.device))
                 undo.callback(pipe.to, pipe.device)
             if self.offload == "none":
                 pipe.to(self.device)

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
 from urae.backbones import Context, backbone_of, context_group, context_parallel, num_groups, this_process
-from urae.backbones.quantised import check_multiplies, quantised
+from urae.backbones.quantised import check_can_multiply, quantised
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.data.placement import placed
 from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
@@ -164,7 +164,7 @@ def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator:
             "load it with torch_dtype=torch.float32, or set base_dtype=bf16"
         )
     # Before anything is cached or decomposed; with `swap_blocks` the matrices themselves stay on the host.
-    check_multiplies(recipe.base_weights, accelerator.device)
+    check_can_multiply(recipe.base_weights, accelerator.device)
     for name, off in (("offload_activations", "false"), ("swap_blocks", "0")):
         if getattr(recipe, name) and accelerator.device.type == "cpu":
             raise ValueError(
