@@ -117,7 +117,7 @@ def _files(out: Path) -> list[dict[str, str]]:
         },
         {
             "path": f"{out}/mini-4x/recipe.yaml",
-            "what": "what was trained: `urae train` on it repeats the run",
+            "what": "what was trained; given to urae train, it repeats the run",
         },
         {"path": f"{out}/pictures/", "what": "every picture as PNG, with its prompt, seed and policy inside"},
     ]
