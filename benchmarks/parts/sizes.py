@@ -43,8 +43,8 @@ from urae.mini.model import NATIVE_SIZE
 from urae.mini.recogniser import Recogniser
 from urae.resolution import ResolutionPolicy
 
-CLAIMED, VARIED = {256: 500, 512: 200}, {256: 100, 512: 50}
-"""Prompts of each size, px, for the claims and for one change of the policy at a time."""
+CLAIMED, VARIED = 500, 50
+"""Prompts at each size for the claims and for one change of the policy at a time."""
 COLUMNS = (*SHARES, *MEASURES, "cpu_seconds")
 DIRECT, POLICY, ADAPTED, TRUTH = "direct", "policy", "policy and adapter", "truth"
 
@@ -69,7 +69,7 @@ def sizes(bench: Bench) -> Part:
     tables: dict[str, list[Row]] = {}
     for side in bench.sizes:
         ways = [way for way in ways_at(bench, side) if way.label in (DIRECT, POLICY, ADAPTED)]
-        found = _measured(bench, side, ways, bench.prompts or CLAIMED[side])
+        found = _measured(bench, side, ways, bench.prompts or CLAIMED)
         tables |= found.table
         if found.distances:
             aims += _claims(side, found)
@@ -82,7 +82,7 @@ def policies(bench: Bench) -> Part:
     tables: dict[str, list[Row]] = {}
     effects: dict[str, dict[str, Row]] = {}
     for side in bench.sizes:
-        found = _measured(bench, side, ways_at(bench, side), bench.prompts or VARIED[side])
+        found = _measured(bench, side, ways_at(bench, side), bench.prompts or VARIED)
         tables |= found.table
         rows = found.rows
         others = {way: (way, POLICY) for way in by_way(rows, "object") if way not in (POLICY, TRUTH)}
