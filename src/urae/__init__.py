@@ -10,9 +10,10 @@ imported when it is first used.
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING
+
+from urae.exports import lazily
 
 # transformers warns at import that image processors want torchvision; nothing here uses one.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -46,25 +47,16 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "urae.adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
-    "urae.errors": ["UraeError"],
-    "urae.evaluation": ["evaluate"],
-    "urae.generation": ["generate"],
-    "urae.planning": ["plan"],
-    "urae.resolution": ["ResolutionPolicy"],
-    "urae.training": ["Recipe", "train"],
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in ("mini", "recipes", "theory"):
-        return importlib.import_module(f"urae.{name}")
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(home), name)
-    raise AttributeError(f"module 'urae' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
+        "errors": ["UraeError"],
+        "evaluation": ["evaluate"],
+        "generation": ["generate"],
+        "planning": ["plan"],
+        "resolution": ["ResolutionPolicy"],
+        "training": ["Recipe", "train"],
+    },
+    modules=["mini", "recipes", "theory"],
+)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from urae.cli.main import VERBS, verb
+from urae.cli.main import VERBS
+from urae.cli.verbs import Listed, verb
 
 URAE = Path(sys.executable).parent / "urae"
 
@@ -18,9 +19,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def leaves(name: str, command: object) -> dict[str, object]:
-    if not hasattr(command, "commands"):
+    if isinstance(command, Listed):
+        command = command.imported()
+    if not hasattr(command, "list_commands"):
         return {name: command}
-    return {k: v for part, c in command.commands.items() for k, v in leaves(f"{name} {part}", c).items()}
+    parts = {part: command.get_command(None, part) for part in command.list_commands(None)}
+    return {path: leaf for part, c in parts.items() for path, leaf in leaves(f"{name} {part}", c).items()}
 
 
 def test_help_lists_every_verb_without_importing_torch():

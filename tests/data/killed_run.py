@@ -7,9 +7,9 @@ import os
 import time
 from typing import Any
 
-from urae.data.caption import caption
 from urae.data.captioner import Captioner
-from urae.data.collect import collect
+from urae.data.captioning import caption
+from urae.data.collecting import collect
 from urae.data.teachers import FluxProUltra
 
 
@@ -26,7 +26,7 @@ def run_caption(url: str, manifest: str) -> None:
 def process(target: Any, *arguments: Any) -> Any:
     """A process that starts from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["urae.data.collect", "urae.data.caption", "openai"])
+    context.set_forkserver_preload(["urae.data.collecting", "urae.data.captioning", "openai"])
     started = context.Process(target=target, args=arguments)
     started.start()
     return started

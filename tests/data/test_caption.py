@@ -16,8 +16,7 @@ from PIL import ExifTags, Image
 from post_server import serving
 
 from tiny import write_images
-from urae.data import read_manifest, read_records, scan_folder, write_manifest
-from urae.data.caption import caption, plan_captions
+from urae.data import caption, plan_captions, read_manifest, read_records, scan_folder, write_manifest
 from urae.data.captioner import Captioner, own_instruction, shown
 from urae.data.record import content_hash
 from urae.data.teachers import Unserved

@@ -17,7 +17,7 @@ from collect_server import KEY, Server, picture, running, sometimes
 from PIL import Image
 
 from urae.data import read_manifest, write_manifest
-from urae.data.collect import _requests, collect, plan_collection
+from urae.data.collecting import _requests, collect, plan_collection
 from urae.data.journal import Journal, read_journal
 from urae.data.teachers import FluxProUltra, LocalPipeline, Unserved
 from urae.data.teachers.flux import _same_site

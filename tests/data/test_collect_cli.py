@@ -8,8 +8,10 @@ from collect_server import KEY, running
 from PIL import Image, ImageChops
 
 from tiny import write_images
-from urae.cli.data.collect import Local, make_teacher, parse_settings
-from urae.cli.main import verb
+from urae.cli.data.collect import make_teacher
+from urae.cli.data.local import Local
+from urae.cli.data.settings import parse_settings
+from urae.cli.verbs import verb
 from urae.data import read_manifest
 
 

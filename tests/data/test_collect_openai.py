@@ -8,7 +8,7 @@ import pytest
 from collect_server import picture
 from post_server import serving
 
-from urae.data.collect import collect
+from urae.data.collecting import collect
 from urae.data.journal import read_journal
 from urae.data.teachers import OpenAIImages, Unserved
 

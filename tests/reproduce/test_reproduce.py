@@ -11,7 +11,7 @@ from judge_server import completion, failure, oracle, running
 from plan_material import IDS, write_plan
 
 from tiny_stock import save_pixart
-from urae.cli.main import verb
+from urae.cli.verbs import verb
 from urae.evaluation.study import BallotBox, build_study
 from urae.generation import read_png_metadata
 from urae.reproduce import Number, read_plan, reproduce, survey

@@ -1,12 +1,7 @@
-"""The root command and what every verb shares: one clear sentence for a user's error, a traceback for ours.
-
-A verb's module is imported when it is called: diffusers and transformers take seconds to import, and
-`urae --help` needs neither.
-"""
+"""The root command and what every verb shares: one clear sentence for a user's error, a traceback for ours."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import platform
 import sys
@@ -14,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand, TyperGroup
 
+from urae.cli.verbs import Verbs
 from urae.errors import UraeError
 
-__all__ = ["app", "verb"]
+__all__ = ["VERBS", "app"]
 
 VERBS = {
     "quickstart": "Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.",
@@ -41,32 +36,11 @@ BESIDE = ("torch", "diffusers", "transformers", "peft", "accelerate")
 """Packages whose versions are shown beside ours."""
 
 
-def verb(name: str) -> Any:
-    """The command of this verb, its module imported."""
-    module = importlib.import_module(f"urae.cli.{name}")
-    if hasattr(module, "app"):
-        return typer.main.get_group(module.app)
-    single = typer.Typer(add_completion=False)
-    single.command()(getattr(module, name))
-    return typer.main.get_command(single)
-
-
-class Listed(TyperCommand):
-    """A verb that is listed and not yet imported."""
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        assert self.name is not None
-        return verb(self.name).make_context(info_name, args, parent=parent, **extra)
-
-
-class Verbs(TyperGroup):
+class Root(Verbs):
     """Prints what a user or the world did wrong as one sentence, and exits with 2."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return Listed(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
+    package = "urae.cli"
+    verbs = VERBS
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
@@ -77,7 +51,7 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Make image diffusion transformers work far above the size they were trained for.",

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from urae.backbones import backbone_of
-from urae.data.cache import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
+from urae.data.cache_format import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
 from urae.data.compact import small
 from urae.data.encode import EncodingPlan, choose_encoding, free_memory, plan_encoding
 from urae.data.image import assign_buckets, cropped, decode_image, read_bytes

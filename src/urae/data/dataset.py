@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from urae.data.cache import Cache, Entry, Sample
+from urae.data.cache_format import Cache, Entry, Sample
 from urae.resolution import Size
 
 __all__ = ["CachedDataset", "Pick", "Source", "hold_out"]

@@ -18,17 +18,18 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from urae.data.manifest import listed
 from urae.data.record import UNREADABLE, Record, read_file
 from urae.errors import BadFile
 from urae.resolution import PIXELS_PER_TOKEN, Size, buckets, nearest_bucket
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "UNREADABLE_REASONS",
@@ -137,6 +138,8 @@ def cropped(image: Image.Image, bucket: Size, *, name: object) -> Tensor:
             f"{name} has {image.width}x{image.height} px, too few for {bucket[0]}x{bucket[1]}, and none is ever "
             "enlarged: remove it or take a smaller size"
         )
+    import torch  # here, since judging and importing images needs only their sizes and bytes
+
     values = np.asarray(_cover(image, bucket), dtype=np.float32)
     return torch.from_numpy(values / 127.5 - 1).permute(2, 0, 1)
 

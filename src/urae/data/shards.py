@@ -25,7 +25,7 @@ from urae.data.store import Folder, Store, part_name
 from urae.errors import BadFile, MissingExtra, StaleCache
 
 if TYPE_CHECKING:
-    from urae.data.cache import Cache
+    from urae.data.cache_format import Cache
 
 __all__ = ["Shards", "is_url", "open_store", "write_shards"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from urae.backbones import backbone_of
-from urae.data.cache import Cache, open_cache
+from urae.data.cache_format import Cache, open_cache
 from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
 from urae.data.processes import on_main

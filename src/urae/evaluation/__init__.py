@@ -3,14 +3,14 @@
     table = evaluate({"ours": "out/ours", "base": "out/base"}, metrics=("repetition", "patch_fid"), against="real")
 
 The judge is `urae.evaluation.judge`, the user study `urae.evaluation.study`, DPG-Bench `urae.evaluation.dpg`. What is
-exported is imported when it is first used: metrics need torch, and neither the judge nor the study does. So no module
-here may have the name of what is exported.
+exported is imported when it is first used: metrics need torch, and neither the judge nor the study does.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.evaluation.measure import DEFAULT_METRICS, Evaluation, evaluate, plan_evaluation
@@ -54,23 +54,15 @@ __all__ = [
     "wilson",
 ]
 
-_HOMES = {
-    "measure": ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"],
-    "metrics": ["METRICS", "Metric", "detail", "metrics_table", "relative_detail", "repetition"],
-    "statistics": [
-        *("Comparison", "Interval", "by_prompt", "compare", "compare_all"),
-        *("holm", "mean", "sign_test", "wilson"),
-    ],
-    "table": ["Cell", "Column", "Table", "tabulate"],
-}
-
-
-def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"urae.evaluation.{home}"), name)
-    raise AttributeError(f"module 'urae.evaluation' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "measure": ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"],
+        "metrics": ["METRICS", "Metric", "detail", "metrics_table", "relative_detail", "repetition"],
+        "statistics": [
+            *("Comparison", "Interval", "by_prompt", "compare", "compare_all"),
+            *("holm", "mean", "sign_test", "wilson"),
+        ],
+        "table": ["Cell", "Column", "Table", "tabulate"],
+    },
+)

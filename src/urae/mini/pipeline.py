@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import diffusers
 import torch
-import transformers
-from diffusers import FluxPipeline
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
 
 __all__ = ["WEIGHTS", "pipeline"]
 
@@ -22,6 +23,8 @@ def pipeline(dtype: torch.dtype = torch.float32) -> FluxPipeline:
 
     It draws captions of `urae.mini.scene`, such as "a flat tiger left of a glossy umbrella on a wood
     background". Without `height` and `width` a call makes the native size."""
+    from diffusers import FluxPipeline  # here, since the world of scenes is often wanted without the model
+
     with _without_bars():
         pipe = FluxPipeline.from_pretrained(WEIGHTS, dtype=dtype)
     pipe.default_sample_size = pipe.vae.config.sample_size // pipe.vae_scale_factor
@@ -30,6 +33,9 @@ def pipeline(dtype: torch.dtype = torch.float32) -> FluxPipeline:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
+    import diffusers
+    import transformers
+
     # Five progress bars for two seconds of loading say nothing.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

@@ -1,26 +1,36 @@
-"""Running a model at a size it was not trained for: the policy, token counts, sizes and buckets."""
+"""Running a model at a size it was not trained for: the policy, token counts, sizes and buckets.
 
-from urae.resolution.buckets import buckets, nearest_bucket
-from urae.resolution.policy import ResolutionPolicy, active_policy, without_policy
-from urae.resolution.schedule import (
-    dynamic_shift,
-    near_noise_share,
-    scheduler_replaced,
-    shifted_sigmas,
-    warn_dynamic_shift,
-)
-from urae.resolution.tokens import (
-    PIXELS_PER_TOKEN,
-    Pipeline,
-    Size,
-    Snapped,
-    check_size,
-    native_size,
-    num_image_tokens,
-    size_scale,
-    snap,
-    text_tokens,
-)
+What is exported is imported when it is first used: the policy needs diffusers, and sizes need nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.resolution.bucketing import buckets, nearest_bucket
+    from urae.resolution.policy import ResolutionPolicy, active_policy, without_policy
+    from urae.resolution.schedule import (
+        dynamic_shift,
+        near_noise_share,
+        scheduler_replaced,
+        shifted_sigmas,
+        warn_dynamic_shift,
+    )
+    from urae.resolution.tokens import (
+        PIXELS_PER_TOKEN,
+        Pipeline,
+        Size,
+        Snapped,
+        check_size,
+        native_size,
+        num_image_tokens,
+        size_scale,
+        snap,
+        text_tokens,
+    )
 
 __all__ = [
     "PIXELS_PER_TOKEN",
@@ -44,3 +54,30 @@ __all__ = [
     "warn_dynamic_shift",
     "without_policy",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "bucketing": ["buckets", "nearest_bucket"],
+        "policy": ["ResolutionPolicy", "active_policy", "without_policy"],
+        "schedule": [
+            "dynamic_shift",
+            "near_noise_share",
+            "scheduler_replaced",
+            "shifted_sigmas",
+            "warn_dynamic_shift",
+        ],
+        "tokens": [
+            "PIXELS_PER_TOKEN",
+            "Pipeline",
+            "Size",
+            "Snapped",
+            "check_size",
+            "native_size",
+            "num_image_tokens",
+            "size_scale",
+            "snap",
+            "text_tokens",
+        ],
+    },
+)

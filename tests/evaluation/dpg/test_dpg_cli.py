@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from dpg_material import draw, scene_items, scenes
 from judge_server import completion, running
 
-from urae.cli.main import verb
+from urae.cli.verbs import verb
 from urae.evaluation.dpg import write_questions
 
 

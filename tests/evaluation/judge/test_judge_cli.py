@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from judge_server import oracle, running
 
-from urae.cli.main import verb
+from urae.cli.verbs import verb
 
 
 def run(*arguments, answer: str | None = None):

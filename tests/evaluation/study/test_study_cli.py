@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from study_material import IDS, NAMES, PROMPTS, running
 
-from urae.cli.main import verb
+from urae.cli.verbs import verb
 from urae.errors import MissingExtra
 from urae.evaluation.study import ASPECTS, BallotBox, read_invitations, read_study
 from urae.evaluation.study.serve import site_url

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from urae.cli.data.collect import parse_settings
-from urae.data.caption import Captioned, CaptionPlan, plan_captions
-from urae.data.caption import caption as caption_images
+from urae.cli.data.settings import parse_settings
 from urae.data.captioner import OPTIONS, Captioner, own_instruction
+from urae.data.captioning import Captioned, CaptionPlan, plan_captions
+from urae.data.captioning import caption as caption_images
 from urae.data.openai_server import OPENAI
 
 __all__ = ["caption"]

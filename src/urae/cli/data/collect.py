@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, get_type_hints
 
 import typer
-import yaml
-from PIL import Image
 from rich.console import Console
 
-from urae import generation
-from urae.adapters import Adapter
-from urae.data.collect import Collection, CollectionPlan, plan_collection
-from urae.data.collect import collect as collect_images
+from urae.cli.data.settings import parse_settings
+from urae.data.collecting import Collection, CollectionPlan, plan_collection
+from urae.data.collecting import collect as collect_images
 from urae.data.prompt_files import SHIPPED, read_prompts
-from urae.data.record import content_hash
-from urae.data.teachers import FluxProUltra, LocalPipeline, OpenAIImages, Teacher
-from urae.data.teachers.local import parse_size
-from urae.generation import plan_memory
-from urae.generation.methods import method_named, options_of
-from urae.resolution import Size
+from urae.data.teachers import LocalPipeline, Teacher
 
-__all__ = ["collect", "parse_settings"]
+__all__ = ["collect"]
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
@@ -98,93 +90,28 @@ def collect(
     _report(collection, chosen)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Local:
-    """A pipeline of this machine as `urae generate` runs it; the settings of `--teacher local`."""
-
-    shapes: Mapping[str, float] = field(default_factory=lambda: {"256x256": 1.0})
-    model: str = "mini"
-    base: str = ""
-    dtype: str = "auto"
-    adapter: str = ""
-    method: str = "direct"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the method, such as {"weight": 0.5}."""
-    steps: int = 0
-    """0: the method's own."""
-    guidance: float = 0.0
-    """0: the method's own."""
-
-    def teacher(self) -> LocalPipeline:
-        way = method_named(self.method, self.options)
-        described = {
-            "method": way.name,
-            "options": options_of(way),
-            "steps": self.steps or way.steps,
-            "guidance": self.guidance or way.guidance,
-            "adapter": content_hash(Path(self.adapter)) if self.adapter else None,
-        }
-        return LocalPipeline(draw=self.draw, name=self.model, shapes=self.shapes, described=described)
-
-    def draw(self, prompt: str, size: Size, seed: int) -> Image.Image:
-        image = generation.generate(
-            self._pipe,
-            prompt,
-            size=size,
-            method=method_named(self.method, self.options),
-            adapter=self._adapter,
-            seed=seed,
-            steps=self.steps or "auto",
-            guidance=self.guidance or "auto",
-        )
-        assert isinstance(image, Image.Image)
-        return image
-
-    @cached_property
-    def _pipe(self) -> Any:
-        pipe = generation.open_pipeline(self.model, base=self.base, dtype=self.dtype)
-        pipe.set_progress_bar_config(disable=True)
-        largest = max((parse_size(shape) for shape in self.shapes), key=math.prod)
-        plan = plan_memory(pipe, largest)
-        if plan.offload == "none":
-            pipe.to(plan.device)  # Once, not for each image.
-        return pipe
-
-    @cached_property
-    def _adapter(self) -> Adapter | None:
-        return Adapter.load(Path(self.adapter), base=self._pipe) if self.adapter else None
-
-
-TEACHERS: Mapping[str, Any] = {"flux-pro-1.1-ultra": FluxProUltra, "openai": OpenAIImages, "local": Local}
-"""Whose fields are the settings."""
+TEACHERS: Mapping[str, str] = {
+    "flux-pro-1.1-ultra": "urae.data.teachers:FluxProUltra",
+    "openai": "urae.data.teachers:OpenAIImages",
+    "local": "urae.cli.data.local:Local",
+}
+"""The classes whose fields are the settings; the last needs diffusers, which the others do not wait for."""
 
 
 def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
     """A teacher by its name, settings "name=value" and mix "shape=weight"."""
     if name not in TEACHERS:
         raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
-    known = {one.name: one for one in fields(TEACHERS[name]) if one.name != "shapes"}
-    given = parse_settings(
-        settings, texts=[key for key, kind in get_type_hints(TEACHERS[name]).items() if kind is str]
-    )
+    kind = pkgutil.resolve_name(TEACHERS[name])
+    known = {one.name: one for one in fields(kind) if one.name != "shapes"}
+    given = parse_settings(settings, texts=[key for key, type in get_type_hints(kind).items() if type is str])
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
     if name == "openai" and "model" not in given:
         raise ValueError("the openai teacher needs the name of its model: give it with --set model=NAME")
     mix = {"shapes": _mix(shapes)} if shapes else {}
-    made = TEACHERS[name](**given, **mix)
-    return made.teacher() if isinstance(made, Local) else made
-
-
-def parse_settings(given: list[str], *, texts: list[str]) -> dict[str, Any]:
-    """Settings "name=value" by name; the values of `texts` as they are, others as YAML: true, 0.5, {a: 1}, a word."""
-    settings = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not (name and separator):
-            raise ValueError(f"the setting {text!r} has no value: expected name=value")
-        settings[name] = value if name in texts else yaml.safe_load(value)
-    return settings
+    made = kind(**given, **mix)
+    return made.teacher() if name == "local" else made
 
 
 def _mix(given: list[str]) -> dict[str, float]:

@@ -1,0 +1,80 @@
+"""`--teacher local`: a pipeline of this machine draws the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from urae import generation
+from urae.adapters import Adapter
+from urae.data.record import content_hash
+from urae.data.teachers import LocalPipeline
+from urae.data.teachers.local import parse_size
+from urae.generation import plan_memory
+from urae.generation.methods import method_named, options_of
+from urae.resolution import Size
+
+__all__ = ["Local"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """A pipeline of this machine as `urae generate` runs it; the settings of `--teacher local`."""
+
+    shapes: Mapping[str, float] = field(default_factory=lambda: {"256x256": 1.0})
+    model: str = "mini"
+    base: str = ""
+    dtype: str = "auto"
+    adapter: str = ""
+    method: str = "direct"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the method, such as {"weight": 0.5}."""
+    steps: int = 0
+    """0: the method's own."""
+    guidance: float = 0.0
+    """0: the method's own."""
+
+    def teacher(self) -> LocalPipeline:
+        way = method_named(self.method, self.options)
+        described = {
+            "method": way.name,
+            "options": options_of(way),
+            "steps": self.steps or way.steps,
+            "guidance": self.guidance or way.guidance,
+            "adapter": content_hash(Path(self.adapter)) if self.adapter else None,
+        }
+        return LocalPipeline(draw=self.draw, name=self.model, shapes=self.shapes, described=described)
+
+    def draw(self, prompt: str, size: Size, seed: int) -> Image.Image:
+        image = generation.generate(
+            self._pipe,
+            prompt,
+            size=size,
+            method=method_named(self.method, self.options),
+            adapter=self._adapter,
+            seed=seed,
+            steps=self.steps or "auto",
+            guidance=self.guidance or "auto",
+        )
+        assert isinstance(image, Image.Image)
+        return image
+
+    @cached_property
+    def _pipe(self) -> Any:
+        pipe = generation.open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        pipe.set_progress_bar_config(disable=True)
+        largest = max((parse_size(shape) for shape in self.shapes), key=math.prod)
+        plan = plan_memory(pipe, largest)
+        if plan.offload == "none":
+            pipe.to(plan.device)  # Once, not for each image.
+        return pipe
+
+    @cached_property
+    def _adapter(self) -> Adapter | None:
+        return Adapter.load(Path(self.adapter), base=self._pipe) if self.adapter else None
