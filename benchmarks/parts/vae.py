@@ -19,7 +19,7 @@ from urae.mini.model import NATIVE_SIZE
 from urae.mini.train.progress import HELD_OUT
 from urae.mini.train.vae import scene_pixels
 
-NUM_SCENES = {128: 500, 512: 60}
+SIDES, NUM_SCENES = (128, 512), 500
 WAYS = ("strips", "tiles")
 COLUMNS = (
     "PSNR, dB",
@@ -35,8 +35,8 @@ def vae(bench: Bench) -> Part:
     """PSNR at both sizes; at 512 px also decoded in strips and in tiles of 128 px, diffusers' own."""
     wanted = {
         (bench.identity("vae", side), i): partial(_row, bench.pipe.vae, side, i)
-        for side, num in NUM_SCENES.items()
-        for i in range(bench.scenes or num)
+        for side in SIDES
+        for i in range(bench.scenes or NUM_SCENES)
     }
     rows = recorded(wanted, bench.folder("vae"))
     found: dict[str, Row] = {}
@@ -120,7 +120,7 @@ def _pictures(bench: Bench) -> None:
     rows: dict[str, list[Image.Image]] = {}
     numbers = range(min(6, bench.scenes or 6))
     for number in numbers:
-        for side in NUM_SCENES:
+        for side in SIDES:
             truth, latents, whole = _decoded(bench.pipe.vae, side, number)
             part = "" if side == NATIVE_SIZE else ", a quarter of its side, in the middle"
             rows.setdefault(f"{side} px: truth{part}", []).append(_image(truth))
