@@ -401,6 +401,15 @@ def test_wrong_settings(make, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as at a terminal: a shell starts what runs in the background without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_what_is_ordered_for_the_next_run(server, tmp_path):
     """Tickets are on the disk, so nothing has to be awaited."""
 
