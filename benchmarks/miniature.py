@@ -37,8 +37,18 @@ from urae.adapters import Adapter
 from urae.mini.recogniser import recogniser as shipped_recogniser
 
 ROOT = Path(__file__).parents[1]
-DRAWING = {"samples", "sizes", "policies"}
+ABOVE = {"sizes", "policies"}
+"""Parts that draw pictures above the native size."""
+DRAWING = {"samples", *ABOVE}
 """Parts that draw pictures."""
+SERVED = {
+    "scenes": {"vae", "recogniser", "guidance"},
+    "prompts": DRAWING,
+    "steps": DRAWING,
+    "sizes": ABOVE,
+    "checkpoints": {"guidance"},
+}
+"""Option -> the parts on which it has an effect."""
 PARTS: dict[str, Callable[[Bench], Part]] = {
     "vae": vae,
     "recogniser": recogniser,
@@ -55,7 +65,14 @@ def main() -> None:
     names = [name for name in PARTS if name in (options.parts or PARTS)]
     if (options.compile or options.dtype != "fp32") and not set(names) <= DRAWING:
         parser.error(f"--dtype and --compile are for the parts {' and '.join(sorted(DRAWING))}: name those")
-    above = set(options.sizes) if {"sizes", "policies"} & set(names) else set()
+    for name, parts in SERVED.items():
+        if getattr(options, name) != parser.get_default(name) and not parts & set(names):
+            parser.error(
+                f"--{name} has no effect on {', '.join(names)}: it is for {', '.join(sorted(parts))}"
+            )
+    if options.start and not options.adapter_4x:
+        parser.error("--start has no effect without --adapter-4x: leave it out")
+    above = set(options.sizes) if ABOVE & set(names) else set()
     for side, name in ((256, "adapter_2x"), (512, "adapter_4x")):
         if getattr(options, name) and side not in above:
             parser.error(

@@ -129,6 +129,23 @@ def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
 
 @pytest.mark.parametrize(
     "given",
+    [
+        ["vae", "--prompts", 1],
+        ["samples", "--scenes", 1],
+        ["recogniser", "--steps", 1],
+        ["samples", "--sizes", 256],
+        ["sizes", "--checkpoints", "elsewhere"],
+        ["sizes", "--start", "a.safetensors"],
+    ],
+)
+def test_an_option_that_no_part_heeds_is_refused(measure, capsys, given):
+    with pytest.raises(SystemExit):
+        measure(*given)
+    assert f"{given[1]} has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
     [["vae", "--adapter-2x", "a.safetensors"], ["sizes", "--sizes", 256, "--adapter-4x", "a.safetensors"]],
 )
 def test_an_adapter_for_a_size_that_is_not_drawn_is_refused(measure, capsys, given):

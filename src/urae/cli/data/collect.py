@@ -104,7 +104,7 @@ def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
         raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
     kind = pkgutil.resolve_name(TEACHERS[name])
     known = {one.name: one for one in fields(kind) if one.name != "shapes"}
-    given = parse_settings(settings, texts=[key for key, type in get_type_hints(kind).items() if type is str])
+    given = parse_settings(settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str])
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
     if name == "openai" and "model" not in given:
