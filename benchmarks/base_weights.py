@@ -19,8 +19,9 @@ from report import RESULTS, conditions, write
 
 from urae import mini, recipes, train
 from urae.adapters.targets import linear_layers
-from urae.backbones.quantised import QuantisedLinear, quantised, quantised_bytes
 from urae.data.scenes import render_scenes
+from urae.execution import quantised
+from urae.execution.rounding import QuantisedLinear, quantised_bytes
 from urae.training import Recipe, override, read_metrics
 
 FORMATS = ("as_loaded", "nf4", "fp8", "fp8_dynamic", "int8")

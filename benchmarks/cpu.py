@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Attached, Minor, attach
 from urae.adapters.targets import linear_layers, select
-from urae.backbones import Flux
 from urae.data import make_cache
+from urae.execution.checkpointing import gradient_checkpointing
+from urae.families.flux import Flux
 from urae.resolution import text_tokens
 from urae.training import train
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.objective import Batch, velocity_error
 from urae.training.optimizer import make_optimizer, optimizer_state
-from urae.training.placement import gradient_checkpointing
 from urae.training.prediction import predictor
 
 RANK = 16

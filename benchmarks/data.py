@@ -32,7 +32,6 @@ from torch import Tensor
 
 from urae import mini
 from urae.adapters import Lora
-from urae.backbones import Posterior, backbone_of
 from urae.data import (
     Cache,
     CachedDataset,
@@ -46,6 +45,7 @@ from urae.data import (
 )
 from urae.data.compact import restored, small
 from urae.data.store import Folder, part_name, serialized
+from urae.families import Posterior, backbone_of
 from urae.training import Recipe, read_metrics, train
 
 ROUNDS = 5

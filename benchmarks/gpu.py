@@ -44,23 +44,23 @@ from report import RESULTS, conditions, write
 from urae import recipes
 from urae.adapters import PAPER_TARGETS, Lora, attach, decompose
 from urae.adapters.targets import linear_layers, select
-from urae.backbones import Flux
-from urae.backbones.quantised import quantised
-from urae.backbones.strips import in_strips
-from urae.data.encode import free_memory, plan_encoding
+from urae.execution import quantised
+from urae.execution.activations import Offload
+from urae.execution.attention import fastest_attention, without_cudnn
+from urae.execution.carrier import Carrier
+from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
+from urae.execution.encoding import free_memory, plan_encoding
+from urae.execution.strips import in_strips
+from urae.execution.swap import repeated_blocks, swapped_blocks
+from urae.families.flux import Flux
 from urae.planning import Gpu, gpu_here, plan
 from urae.planning.architecture import FLUX_VAE
 from urae.planning.compute import Tokens, step_work, trained_by
 from urae.training import Recipe
-from urae.training.attention import fastest_attention, without_cudnn
-from urae.training.carrier import Carrier
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.objective import Batch, velocity_error
-from urae.training.offload import Offload
 from urae.training.optimizer import make_optimizer, optimizer_state
-from urae.training.placement import compiled_blocks, gradient_checkpointing
 from urae.training.prediction import predictor
-from urae.training.swap import repeated_blocks, swapped_blocks
 
 FLOOR = 0.8
 """Of the peak rate: what the best kernels reach on large matrices."""
@@ -267,7 +267,7 @@ def plain_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], No
     parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     notes |= {"settings": "checkpointing full, eager", "flops": step_flops(transformer, bench, size, "full")}
-    with without_cudnn():  # whose backward pass ends the process (urae.training.attention)
+    with without_cudnn():  # whose backward pass ends the process (urae.execution.attention)
         yield stepper(bench, size, transformer, optimizer)
 
 

@@ -2,7 +2,7 @@
 
 Truth, JPEG of quality 50, blur, wrong caption, shuffled tiles, on scenes of the miniature that its recogniser has not
 seen. Writes benchmarks/results/ladder.json with the value and interval of each metric on each step, and the claims of
-`urae.evaluation.ladder.CLAIMS` that the numbers do not keep: there should be none.
+`urae.metrics.ladder.CLAIMS` that the numbers do not keep: there should be none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from report import RESULTS, conditions, write
 
-from urae.evaluation import Table, plan_evaluation
-from urae.evaluation.ladder import CLAIMS, broken_claims, write_ladder
+from urae.metrics import plan_evaluation
+from urae.metrics.ladder import CLAIMS, broken_claims, write_ladder
+from urae.statistics import Table
 
 ALSO = ("repetition", "detail", "glcm_score", "glcm_entropy", "compression", "spectrum_slope")
 """Without a claim on this ladder."""

@@ -24,13 +24,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from urae import mini
 from urae.adapters.base import base_of
-from urae.data import Progress
-from urae.evaluation import detail, evaluate, mean, repetition, wilson
-from urae.evaluation.statistics import MIN_PROMPTS, adjusted, compare
-from urae.generation import Way, plan_memory, save_png
+from urae.execution import plan_memory
+from urae.generation import Way, save_png
 from urae.generation.compare import drawn
 from urae.generation.methods import options_of
+from urae.io import Progress
+from urae.metrics import evaluate
+from urae.metrics.detail import detail
+from urae.metrics.repetition import repetition
 from urae.mini.recogniser import Recogniser
+from urae.statistics import compare, mean, wilson
+from urae.statistics.intervals import MIN_PROMPTS, adjusted
 
 CACHE = Path(__file__).parents[1] / ".cache" / "benchmarks"
 FIRST_PROMPT = 2_000_000

@@ -44,9 +44,10 @@ from report import RESULTS, conditions, write
 
 from urae import mini
 from urae.adapters import Adapter
-from urae.backbones.quantised import Format, quantised
-from urae.generation import Direct, FirstBlock, TaylorSeer, Way
-from urae.generation.caches import cache_text
+from urae.execution import FirstBlock, TaylorSeer, quantised
+from urae.execution.caches import cache_text
+from urae.execution.rounding import Format
+from urae.generation import Direct, Way
 from urae.mini.recogniser import recogniser
 
 EXACT = "exact"

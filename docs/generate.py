@@ -18,12 +18,21 @@ from urae.cli.verbs import Listed, verb
 
 REFERENCE = Path(__file__).parent / "reference"
 ROOMS = [
+    "io",
+    "families",
     "resolution",
     "adapters",
+    "execution",
     "data",
+    "collecting",
+    "intake",
     "training",
     "generation",
-    "evaluation",
+    "statistics",
+    "metrics",
+    "judge",
+    "dpg",
+    "study",
     "planning",
     "reproduce",
     "theory",

@@ -12,7 +12,10 @@ import urae
 from urae.cli.data import Data
 from urae.cli.verbs import verb
 
-LAZY = ["urae", "urae.data", "urae.evaluation", "urae.resolution"]
+LAZY = [
+    *("urae", "urae.collecting", "urae.data", "urae.execution", "urae.intake"),
+    *("urae.io", "urae.metrics", "urae.resolution", "urae.statistics"),
+]
 
 
 @pytest.mark.parametrize("name", LAZY)
@@ -32,16 +35,16 @@ def test_no_module_has_the_name_of_an_export(name):
 
 
 def test_an_export_is_the_same_from_everywhere():
-    assert urae.evaluate is importlib.import_module("urae.evaluation").evaluate
+    assert urae.evaluate is importlib.import_module("urae.metrics").evaluate
     assert urae.mini is importlib.import_module("urae.mini")
 
 
 @pytest.mark.parametrize(
     "code",
     [
-        "import urae.evaluation, urae.cli.judge, urae.resolution",
+        "import urae.metrics, urae.cli.judge, urae.resolution",
         "from urae.cli.main import app; app(['study', '--help'], standalone_mode=False)",
-        "from urae.resolution import buckets, snap; from urae.data import read_records, collect, caption, convert",
+        "from urae.resolution import buckets, snap; from urae.data import read_records, convert; from urae.collecting import caption, collect",
         *(
             f"from urae.cli.main import app; app(['data', '{name}', '--help'], standalone_mode=False)"
             for name in Data.verbs

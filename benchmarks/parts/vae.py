@@ -13,7 +13,7 @@ from pictures import Row, by_way, estimate, recorded, save_sheet, sheet
 from PIL import Image
 
 from parts.bench import Bench, Part
-from urae.backbones.strips import ROWS, in_strips
+from urae.execution.strips import ROWS, in_strips
 from urae.mini import scene
 from urae.mini.model import NATIVE_SIZE
 from urae.mini.train.progress import HELD_OUT

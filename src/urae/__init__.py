@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from urae import mini, recipes, theory
     from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
     from urae.errors import UraeError
-    from urae.evaluation import evaluate
     from urae.generation import generate
+    from urae.metrics import evaluate
     from urae.planning import plan
     from urae.resolution import ResolutionPolicy
     from urae.training import Recipe, train
@@ -52,7 +52,7 @@ __getattr__, __dir__ = lazily(
     {
         "adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
         "errors": ["UraeError"],
-        "evaluation": ["evaluate"],
+        "metrics": ["evaluate"],
         "generation": ["generate"],
         "planning": ["plan"],
         "resolution": ["ResolutionPolicy"],

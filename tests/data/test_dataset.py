@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tiny import with_text_encoders, write_images
-from urae.data import CachedDataset, Record, Source, cached_dataset, hold_out
-from urae.data.cache_format import Cache, Entry
+from urae.data import Cache, CachedDataset, Entry, Record, Source, cached_dataset, hold_out
 from urae.data.dataset import drawn_caption, turns
 from urae.data.sources import split_mix
 from urae.data.store import Folder, part_name, serialized

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tiny import write_images
-from urae.data import read_manifest, read_records, scan_folder, write_manifest
-from urae.data.formats import FORMS, convert, list_items
+from urae.data import convert, list_items, read_manifest, read_records, scan_folder, write_manifest
+from urae.data.formats.convert import FORMS
 from urae.errors import BadFile
 
 LOSSLESS = [form for form in FORMS if form != "captions"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from urae.data.formats import list_items
+from urae.data import list_items
 from urae.data.image import Unreadable, decode_image, read_image
-from urae.data.imports import Filters, import_images
+from urae.intake import Filters, import_images
 
 EACH = 15
 

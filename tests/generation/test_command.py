@@ -12,10 +12,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
-from urae.backbones import quantised
 from urae.cli.generate import generate as command
 from urae.errors import BadFile
-from urae.generation import Sdedit, generate, open_pipeline, read_png_metadata
+from urae.execution import quantised
+from urae.families import open_pipeline
+from urae.generation import Sdedit, generate, read_png_metadata
 from urae.resolution import ResolutionPolicy
 
 TIGER = "a flat tiger, on a wood background!"

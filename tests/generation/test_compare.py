@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
 from urae.cli.compare import compare as command
+from urae.execution import MemoryPlan
+from urae.families import open_pipeline
 from urae.generation import (
     Direct,
     Imax,
-    MemoryPlan,
     Outcome,
     Sdedit,
     Tiled,
@@ -23,7 +24,6 @@ from urae.generation import (
     compare_ways,
     generate,
     grid,
-    open_pipeline,
     read_png_metadata,
 )
 from urae.generation.compare import CELL, MARGIN

@@ -10,7 +10,8 @@ from diffusers import FluxTransformer2DModel
 from PIL import Image
 
 from urae.adapters import Lora, attach
-from urae.generation import MemoryPlan, generate, policy_for
+from urae.execution import MemoryPlan
+from urae.generation import generate, policy_for
 from urae.generation.methods import METHODS
 from urae.resolution import ResolutionPolicy, active_policy
 

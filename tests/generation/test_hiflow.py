@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from latents import SIZE, draw, transformer_call, unpacked
 from PIL import Image, ImageFilter
 
-from urae.generation import Hiflow, MemoryPlan, Sdedit, generate, nominal_strength
+from urae.execution import MemoryPlan
+from urae.generation import Hiflow, Sdedit, generate, nominal_strength
 from urae.generation.guide import smooth, steps_watched
 from urae.generation.hiflow import BLUR, aligned, noised, sharpened
 from urae.generation.path import NativePath

@@ -7,7 +7,7 @@ from diffusers import FlowMatchHeunDiscreteScheduler
 from latents import SIZE, draw, transformer_call, unpacked
 from PIL import Image
 
-from urae.backbones import backbone_of
+from urae.families import backbone_of
 from urae.generation import Imax, generate
 from urae.generation.imax import guided
 from urae.generation.native import encoded

@@ -8,16 +8,8 @@ import torch
 from PIL import Image
 
 from urae.adapters import Lora, attach
-from urae.backbones import quantised
-from urae.generation import (
-    Imax,
-    MemoryPlan,
-    Sdedit,
-    generate,
-    native_picture_size,
-    read_png_metadata,
-    save_png,
-)
+from urae.execution import MemoryPlan, quantised
+from urae.generation import Imax, Sdedit, generate, native_picture_size, read_png_metadata, save_png
 from urae.resolution import ResolutionPolicy
 
 TIGER = "a flat tiger on a wood background"

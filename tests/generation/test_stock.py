@@ -14,7 +14,8 @@ from tiny_stock import PROMPT, save_pixart, save_sana
 from urae import mini
 from urae.cli.verbs import verb
 from urae.errors import BadFile
-from urae.generation import MemoryPlan, read_png_metadata
+from urae.execution import MemoryPlan
+from urae.generation import read_png_metadata
 from urae.generation.stock import generate_stock, local_folder, open_stock, stock_of
 
 HERE = MemoryPlan(device="cpu", offload="unchanged")

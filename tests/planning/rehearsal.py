@@ -23,10 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
 from urae.adapters.targets import linear_layers, select
-from urae.training.carrier import Carrier, Copy
-from urae.training.offload import Offload
-from urae.training.placement import gradient_checkpointing
-from urae.training.recipe import Checkpointing
+from urae.execution.activations import Offload
+from urae.execution.carrier import Carrier, Copy
+from urae.execution.checkpointing import Checkpointing, gradient_checkpointing
 
 aten = torch.ops.aten
 ATTENTION_FLOPS = {

@@ -12,7 +12,7 @@ from test_compute import SMALL, on_meta
 
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
-from urae.backbones import quantised
+from urae.execution import quantised
 from urae.planning import memory
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture as Parts

@@ -7,8 +7,8 @@ from plan_material import write_plan
 
 from urae.adapters import Lora, Minor
 from urae.errors import BadFile
-from urae.evaluation.metrics import METRICS
 from urae.generation.methods import METHODS
+from urae.metrics import METRICS
 from urae.reproduce import PLANS, Made, MissingInputs, read_plan, reproduce, survey
 from urae.reproduce.needs import needs
 from urae.reproduce.prompts import prompts_of

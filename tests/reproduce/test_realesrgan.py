@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from urae.evaluation import evaluate
+from urae.metrics import evaluate
 from urae.mini import familiar_scene, render
 
 ncnn = pytest.importorskip("ncnn", reason="ncnn is not installed: pip install --no-deps ncnn")

@@ -12,9 +12,10 @@ from plan_material import IDS, write_plan
 
 from tiny_stock import save_pixart
 from urae.cli.verbs import verb
-from urae.evaluation.study import BallotBox, build_study
 from urae.generation import read_png_metadata
 from urae.reproduce import Number, read_plan, reproduce, survey
+from urae.study.ballots import BallotBox
+from urae.study.build import build_study
 
 QUICK = {"steps": "1", "changes.steps": "1"}
 ROW, TRUTH = "FLUX-1.dev* w/ URAE", "FLUX1.1 [Pro] Ultra"

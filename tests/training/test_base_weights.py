@@ -11,8 +11,8 @@ from test_placement import gradients
 from urae import mini, recipes
 from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
 from urae.adapters.base import base_of
-from urae.backbones.quantised import quantised
 from urae.data.scenes import render_scenes
+from urae.execution import quantised
 from urae.training import read_metrics, train
 
 FORMATS = ("fp8", "fp8_dynamic", "int8", "nf4")

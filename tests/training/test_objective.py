@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import load_file
 
 from urae.adapters import Adapter
-from urae.backbones import Flux, Posterior
 from urae.data import Sample
+from urae.families import Posterior
+from urae.families.flux import Flux
 from urae.resolution import ResolutionPolicy
 from urae.training.objective import Batch, draw_batch, losses, mixed, velocity_error
 from urae.training.prediction import predictor

@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from test_placement import inputs
 
 from urae.adapters import Minor
+from urae.execution.swap import repeated_blocks
 from urae.resolution import ResolutionPolicy
 from urae.training import train
 from urae.training.resume import run_identity
-from urae.training.swap import repeated_blocks
-from urae.training.train import _attached, _check_fit, _checkpointing
+from urae.training.running import _attached, _check_fit, _checkpointing
 
 SAVERS = [("offload_activations", True, "false"), ("swap_blocks", 2, "0")]
 

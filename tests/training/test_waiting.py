@@ -6,7 +6,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from urae.adapters import Lora, Minor
-from urae.backbones import Flux
+from urae.families.flux import Flux
 from urae.training import train
 
 

@@ -19,12 +19,14 @@ from rich.table import Table
 
 from urae import generation
 from urae.adapters import Adapter
-from urae.backbones.quantised import Format
 from urae.cli.generate import choose_memory, opened, parse_policy, parse_size
-from urae.data import Progress
-from urae.evaluation import detail, repetition
-from urae.generation import MemoryPlan, Outcome, TwoPass, Way, grid, method_from_texts, save_png
-from urae.generation.memory import Decode, Offload
+from urae.execution import MemoryPlan
+from urae.execution.memory import Decode, Offload
+from urae.execution.rounding import Format
+from urae.generation import Outcome, TwoPass, Way, grid, method_from_texts, save_png
+from urae.io import Progress
+from urae.metrics.detail import detail
+from urae.metrics.repetition import repetition
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["compare"]

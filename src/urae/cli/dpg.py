@@ -10,10 +10,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from urae.evaluation import dpg as benchmark
-from urae.evaluation.dpg import Answerer, Dpg, DpgPlan, LocalModel, SceneModel, Server
-from urae.evaluation.dpg.server import OPTIONS
-from urae.evaluation.judge import Endpoint, read_journal
+from urae import dpg as benchmark
+from urae.dpg.answerer import Answerer
+from urae.dpg.benchmark import Dpg, DpgPlan
+from urae.dpg.model import LocalModel
+from urae.dpg.scenes import SceneModel
+from urae.dpg.server import OPTIONS, Server
+from urae.judge.endpoint import Endpoint
+from urae.judge.journal import read_journal
 
 __all__ = ["dpg"]
 

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from urae.data import Progress
-from urae.evaluation import DEFAULT_METRICS, METRICS, Evaluation, Table, plan_evaluation
-from urae.evaluation.pictures import Prompts
+from urae.io import Progress
+from urae.metrics import DEFAULT_METRICS, METRICS, Evaluation, plan_evaluation
+from urae.metrics.pictures import Prompts
+from urae.statistics import Table
 
 __all__ = ["evaluate"]
 

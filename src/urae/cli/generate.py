@@ -16,25 +16,19 @@ from rich.console import Console
 
 from urae import generation
 from urae.adapters import Adapter
-from urae.backbones import quantised, this_process
-from urae.backbones.quantised import Format
 from urae.cli.pictures import Pictures, asked_for
 from urae.cli.stock import draw_stock
-from urae.data import Progress
 from urae.errors import BadFile
-from urae.generation import (
-    MemoryPlan,
-    TwoPass,
-    method_from_texts,
-    plan_memory,
-    plan_speed,
-    policy_for,
-)
-from urae.generation.caches import CACHES
-from urae.generation.memory import Decode, Offload
+from urae.execution import MemoryPlan, plan_memory, plan_speed, quantised, this_process
+from urae.execution.caches import CACHES
+from urae.execution.memory import Decode, Offload
+from urae.execution.rounding import Format
+from urae.execution.speed import Compile
+from urae.families import open_pipeline
+from urae.generation import TwoPass, method_from_texts, policy_for
 from urae.generation.methods import METHODS, Method
-from urae.generation.speed import Compile
 from urae.generation.stock import stock_of
+from urae.io import Progress
 from urae.resolution import ResolutionPolicy, Size, check_size, dynamic_shift, native_size
 
 __all__ = ["generate"]
@@ -265,7 +259,7 @@ def opened(
     if base_weights != "as_loaded" and base_weights not in get_args(Format):
         formats = ", ".join(get_args(Format))
         raise ValueError(f"base_weights is {base_weights!r}: expected one of as_loaded, {formats}")
-    pipe = generation.open_pipeline(model, base=base, dtype=dtype)
+    pipe = open_pipeline(model, base=base, dtype=dtype)
     pipe.set_progress_bar_config(disable=True)
     loaded = load_adapter(adapter, pipe, start)
     rounded = nullcontext() if base_weights == "as_loaded" else quantised(pipe, base_weights)  # type: ignore[arg-type]

@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from urae.evaluation import judge as judging
-from urae.evaluation.judge import ASPECTS, Cost, Endpoint, Plan, Verdicts, View
-from urae.evaluation.judge.endpoint import OPENAI, OPTIONS
-from urae.evaluation.judge.instructions import KINDS, OWN
+from urae import judge as judging
+from urae.judge.endpoint import OPENAI, OPTIONS, Endpoint
+from urae.judge.instructions import KINDS, OWN
+from urae.judge.pictures import View
+from urae.judge.plan import ASPECTS, Cost, Plan
+from urae.judge.verdicts import Verdicts
 
 __all__ = ["judge"]
 

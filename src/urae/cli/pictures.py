@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from urae.backbones import this_process
-from urae.data import read_prompts
+from urae.collecting import read_prompts
+from urae.execution import this_process
 from urae.generation import Provenance, save_png
 from urae.generation.share import places_to_draw
 

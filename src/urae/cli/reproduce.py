@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from urae import reproduce as reproducing
-from urae.evaluation.judge import Cost
+from urae.judge.plan import Cost
 from urae.reproduce import PLANS
 
 __all__ = ["reproduce"]

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from urae.backbones import this_process
 from urae.cli.pictures import Pictures
-from urae.data import Progress
-from urae.generation.memory import MemoryPlan
-from urae.generation.open import DTYPES
+from urae.execution import MemoryPlan, this_process
+from urae.families import DTYPES
 from urae.generation.stock import generate_stock, open_stock, stock_of
+from urae.io import Progress
 from urae.resolution import Size
 
 __all__ = ["draw_stock"]

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from urae.evaluation import study as studies
-from urae.evaluation.judge import read_prompts
-from urae.evaluation.study.report import to_markdown
-from urae.evaluation.study.serve import invitation_link, site_url
+from urae import study as studies
+from urae.metrics.matching import read_prompts
+from urae.study.report import to_markdown
+from urae.study.serve import invitation_link, site_url
 
 __all__ = ["app"]
 

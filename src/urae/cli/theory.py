@@ -16,11 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from urae.backbones import backbone_of
-from urae.data import Progress, Record, read_records, tracked
+from urae.data import Record, read_records
 from urae.data.image import load_pixels
 from urae.errors import BadFile
-from urae.generation import open_pipeline
+from urae.families import backbone_of, open_pipeline
+from urae.io import Progress, tracked
 from urae.resolution import check_size, native_size
 from urae.theory import (
     Advice,

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from rich.console import Console
 
 from urae import planning, training
-from urae.generation import open_pipeline
+from urae.families import open_pipeline
 from urae.recipes import RECIPES
 from urae.training import Recipe
 

@@ -23,14 +23,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from urae.backbones import Posterior, backbone_of
 from urae.data.compact import restored
-from urae.data.encode import Encoding
 from urae.data.image import assign_buckets
 from urae.data.record import Record
 from urae.data.shards import open_store
 from urae.data.store import Store, parsed, part_name
 from urae.errors import BadFile, StaleCache
+from urae.execution.encoding import Encoding
+from urae.families import Posterior, backbone_of
 from urae.resolution import Size
 
 __all__ = [

@@ -23,18 +23,18 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from urae.backbones import backbone_of
 from urae.data.cache_format import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
 from urae.data.compact import small
-from urae.data.encode import EncodingPlan, choose_encoding, free_memory, plan_encoding
 from urae.data.image import assign_buckets, cropped, decode_image, read_bytes
 from urae.data.manifest import read_records
-from urae.data.placement import placed
-from urae.data.processes import gathered, on_main, share
-from urae.data.progress import Progress
 from urae.data.record import Record
 from urae.data.store import Folder, part_name, serialized
 from urae.errors import BadFile, StaleCache, UraeError
+from urae.execution import gathered, on_main, share
+from urae.execution.encoding import EncodingPlan, choose_encoding, free_memory, plan_encoding
+from urae.execution.placement import placed
+from urae.families import backbone_of
+from urae.io import Progress
 from urae.resolution import Size, check_size
 
 __all__ = ["CacheReport", "cache", "make_cache"]

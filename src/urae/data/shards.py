@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.core import url_to_fs
 
-from urae.data.processes import gathered, on_main, share
-from urae.data.progress import tracked
 from urae.data.store import Folder, Store, part_name
 from urae.errors import BadFile, MissingExtra, StaleCache
+from urae.execution import gathered, on_main, share
+from urae.io import tracked
 
 if TYPE_CHECKING:
     from urae.data.cache_format import Cache

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from urae.backbones import backbone_of
 from urae.data.cache_format import Cache, open_cache
 from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
-from urae.data.processes import on_main
 from urae.data.scenes import is_scenes, render_scenes
 from urae.data.shards import is_url
+from urae.execution import on_main
+from urae.families import backbone_of
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 

@@ -1,19 +1,17 @@
 """Making images: the methods, where the memory goes, opening a model, and what a PNG says about itself."""
 
-from urae.generation.caches import FirstBlock, TaylorSeer
+from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
+from urae.families import model_name, open_pipeline
 from urae.generation.compare import Outcome, Way, compare_ways, grid
 from urae.generation.direct import Direct
+from urae.generation.drawing import DEFAULT_GUIDANCE, generate, policy_for
 from urae.generation.esrgan import Esrgan
-from urae.generation.generate import DEFAULT_GUIDANCE, generate, policy_for
 from urae.generation.hiflow import Hiflow
 from urae.generation.imax import Imax
-from urae.generation.memory import MemoryPlan, plan_memory
 from urae.generation.methods import method_from_texts, method_named
 from urae.generation.native import TwoPass, native_picture_size
-from urae.generation.open import model_name, open_pipeline
 from urae.generation.provenance import Provenance, read_png_metadata, save_png
 from urae.generation.sdedit import Sdedit, nominal_strength
-from urae.generation.speed import SpeedPlan, plan_speed
 from urae.generation.tiled import Tiled
 
 __all__ = [

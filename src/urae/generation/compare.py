@@ -19,12 +19,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from urae.adapters import Adapter
-from urae.generation.forward import forward_replaced
-from urae.generation.generate import generate
-from urae.generation.memory import MemoryPlan, plan_memory
+from urae.execution import MemoryPlan, plan_memory
+from urae.execution.forward import forward_replaced
+from urae.execution.speed import Compile, Speed
+from urae.generation.drawing import generate
 from urae.generation.methods import Method
 from urae.generation.native import TwoPass
-from urae.generation.speed import Compile, Speed
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["Outcome", "Way", "compare_ways", "drawn", "grid"]
@@ -92,7 +92,7 @@ def compare_ways(
 ) -> list[Outcome]:
     """Draw `prompt` each way with a stock FluxPipeline at `size` (width, height, pixels).
 
-    `measures`: numbers of a picture by name, such as `urae.evaluation.repetition`. The rest is as in `generate`. A
+    `measures`: numbers of a picture by name, such as `urae.metrics.repetition`. The rest is as in `generate`. A
     small picture of one step, which is not counted, pays for what happens only once. Raises ValueError for two ways of
     one label, and what `generate` raises.
     """

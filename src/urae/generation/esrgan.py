@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile, MissingExtra
+from urae.families import check_safetensors
 from urae.generation.native import TwoPass
-from urae.generation.open import check_safetensors
 from urae.generation.request import Request
 from urae.resolution import ResolutionPolicy, Size
 

@@ -18,7 +18,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from torch import Tensor
 
-from urae.backbones import backbone_of
+from urae.families import backbone_of
 from urae.resolution import scheduler_replaced
 
 __all__ = [

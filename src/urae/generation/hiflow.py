@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from urae.backbones import backbone_of
+from urae.families import backbone_of
 from urae.generation.direct import call_settings
 from urae.generation.guide import Step, smooth, velocity_corrected
 from urae.generation.native import TwoPass, encoded, upscaled

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from urae.backbones import backbone_of
+from urae.families import backbone_of
 from urae.generation.guide import SeeingEuler
 from urae.resolution import Size
 from urae.resolution.embedding import hookable

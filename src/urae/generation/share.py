@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from urae.backbones import num_groups, this_process
-from urae.data.processes import on_main
+from urae.execution import num_groups, on_main, this_process
 from urae.generation.provenance import Provenance, claimed_provenance
 
 __all__ = ["places_to_draw"]

@@ -19,9 +19,9 @@ from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 
 from urae.errors import BadFile
+from urae.execution import MemoryPlan
+from urae.families import model_name
 from urae.generation.direct import after_each_step
-from urae.generation.memory import MemoryPlan
-from urae.generation.open import model_name
 from urae.generation.provenance import Provenance, versions
 from urae.resolution import check_size
 

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from urae.backbones import backbone_of
+from urae.execution.forward import forward_replaced
+from urae.families import backbone_of
 from urae.generation.direct import call_settings
-from urae.generation.forward import forward_replaced
 from urae.generation.request import Request
 from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
 

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from urae.adapters import Full, Mica, Spec
 from urae.adapters.targets import linear_layers, parameter_owners, select
+from urae.execution.checkpointing import Checkpointing
 from urae.planning.adapter import effective_rank
-from urae.training.recipe import Checkpointing
 
 __all__ = ["Tokens", "Trained", "Work", "step_work", "trained_by"]
 

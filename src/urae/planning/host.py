@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from urae.backbones.quantised import quantised_bytes
+from urae.execution.carrier import SMALL
+from urae.execution.rounding import quantised_bytes
+from urae.execution.swap import repeated_blocks, spread
 from urae.planning.compute import Work
 from urae.planning.gpus import Gpu
 from urae.training import Recipe
-from urae.training.carrier import SMALL
-from urae.training.swap import repeated_blocks, spread
 
 __all__ = ["block_bytes", "saved_bytes", "seconds_of", "stored_bytes", "swapped_bytes"]
 

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from urae.adapters import Full, Lora
-from urae.backbones import num_groups
-from urae.data.encode import encoding_need
-from urae.generation.memory import memory_need
+from urae.execution import num_groups
+from urae.execution.checkpointing import Checkpointing
+from urae.execution.encoding import encoding_need
+from urae.execution.memory import memory_need
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
 from urae.planning.architecture import Architecture
 from urae.planning.compute import Trained
@@ -31,7 +32,6 @@ from urae.planning.gpus import GIB, Gpu
 from urae.planning.host import block_bytes, saved_bytes, stored_bytes
 from urae.resolution import num_image_tokens
 from urae.training import Recipe
-from urae.training.recipe import Checkpointing
 
 __all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
 

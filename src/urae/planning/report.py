@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from urae.backbones import num_groups
+from urae.execution import num_groups
 from urae.planning.memory import usable
-from urae.planning.plan import Option, Plan
+from urae.planning.needs import Option, Plan
 
 __all__ = ["refusal", "report"]
 

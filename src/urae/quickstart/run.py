@@ -22,11 +22,11 @@ from PIL import Image
 
 from urae import mini, recipes
 from urae.adapters import Adapter
-from urae.data import Progress, tracked
-from urae.evaluation import METRICS, relative_detail, repetition
-from urae.evaluation.metrics import Options
-from urae.evaluation.pictures import Picture, Sample
 from urae.generation import generate, save_png
+from urae.io import Progress, tracked
+from urae.metrics import METRICS, Options, relative_detail
+from urae.metrics.pictures import Picture, Sample
+from urae.metrics.repetition import repetition
 from urae.mini.recogniser import recogniser
 from urae.quickstart.overview import overview
 from urae.quickstart.report import write_report

@@ -17,12 +17,12 @@ from PIL import Image
 
 from urae import generation
 from urae.adapters import Adapter
-from urae.data import Progress
-from urae.evaluation.judge.pictures import SUFFIXES
+from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
-from urae.generation.memory import MemoryPlan
 from urae.generation.methods import Method, method_named
 from urae.generation.stock import generate_stock, stock_of
+from urae.io import Progress
+from urae.metrics.matching import SUFFIXES
 from urae.reproduce.plan import Made, Plan, Row
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
 from urae.reproduce.training import adapter_file, identity_of

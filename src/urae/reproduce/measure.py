@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from urae.evaluation import plan_evaluation
-from urae.evaluation.dpg import Answerer, LocalModel, SceneModel, Server, dpg_bench, plan_dpg
-from urae.evaluation.dpg.server import OPTIONS
-from urae.evaluation.judge import Cost, Endpoint, judge, plan_judging, read_journal
-from urae.evaluation.metrics import METRICS
-from urae.evaluation.statistics import Interval
-from urae.evaluation.study import count_votes, read_study
-from urae.evaluation.table import Table
+from urae.dpg.answerer import Answerer
+from urae.dpg.benchmark import dpg_bench, plan_dpg
+from urae.dpg.model import LocalModel
+from urae.dpg.scenes import SceneModel
+from urae.dpg.server import OPTIONS, Server
+from urae.judge.ask import judge
+from urae.judge.endpoint import Endpoint
+from urae.judge.journal import read_journal
+from urae.judge.plan import Cost, plan_judging
+from urae.metrics import METRICS, plan_evaluation
 from urae.reproduce.cells import Cell
 from urae.reproduce.plan import Column, Plan
 from urae.reproduce.prompts import items_of
+from urae.statistics import Interval, Table
+from urae.study.manifest import read_study
+from urae.study.outcome import count_votes
 
 __all__ = ["Number", "measure"]
 

@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from urae.evaluation.metrics import METRICS
 from urae.generation.stock import local_folder
+from urae.metrics import METRICS
 from urae.reproduce.cells import TRUTH, cell_of
 from urae.reproduce.plan import Column, Plan, Row
 from urae.reproduce.prompts import SCENES

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from urae.errors import BadFile
-from urae.evaluation.metrics import METRICS
+from urae.metrics import METRICS
 from urae.recipes import RECIPES
 
 __all__ = ["PLANS", "Column", "Made", "Plan", "Row", "read_plan"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from urae.evaluation.dpg import Item, read_questions, scene_item
-from urae.evaluation.judge import read_prompts
+from urae.dpg.questions import Item, read_questions
+from urae.dpg.scenes import scene_item
+from urae.metrics.matching import read_prompts
 from urae.mini import familiar_scene, render
 from urae.reproduce.plan import Plan
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from urae.evaluation.table import UNTRAINED
-from urae.evaluation.table import escape_markdown as escape
 from urae.reproduce.measure import Number
 from urae.reproduce.plan import Column, Plan, Row
+from urae.statistics.table import UNTRAINED
+from urae.statistics.table import escape_markdown as escape
 
 __all__ = ["Reproduction"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from urae.errors import UraeError
-from urae.evaluation.judge import Cost
-from urae.generation import open_pipeline
+from urae.families import open_pipeline
 from urae.generation.stock import open_stock, stock_of
+from urae.judge.plan import Cost
 from urae.reproduce.cells import Cell, cell_of, draw_cell
 from urae.reproduce.measure import measure
 from urae.reproduce.needs import adapter_needs, column_needs, needs, row_needs, set_needs

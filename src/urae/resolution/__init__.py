@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         shifted_sigmas,
         warn_dynamic_shift,
     )
-    from urae.resolution.tokens import (
+    from urae.resolution.sizes import (
         PIXELS_PER_TOKEN,
         Pipeline,
         Size,
@@ -67,7 +67,7 @@ __getattr__, __dir__ = lazily(
             "shifted_sigmas",
             "warn_dynamic_shift",
         ],
-        "tokens": [
+        "sizes": [
             "PIXELS_PER_TOKEN",
             "Pipeline",
             "Size",

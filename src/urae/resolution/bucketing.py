@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from urae.resolution.tokens import PIXELS_PER_TOKEN, Size
+from urae.resolution.sizes import PIXELS_PER_TOKEN, Size
 
 __all__ = ["buckets", "nearest_bucket"]
 

@@ -19,7 +19,7 @@ from torch import nn
 from urae.resolution.embedding import PolicyEmbedding, embedding_replaced, embedding_stock
 from urae.resolution.frequencies import Rope
 from urae.resolution.schedule import shift_replaced, shift_stock, stock_shift
-from urae.resolution.tokens import PIXELS_PER_TOKEN, Pipeline, native_size, size_scale, text_tokens
+from urae.resolution.sizes import PIXELS_PER_TOKEN, Pipeline, native_size, size_scale, text_tokens
 
 __all__ = ["ResolutionPolicy", "active_policy", "without_policy"]
 

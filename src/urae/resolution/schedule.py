@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from urae.resolution.tokens import Pipeline, check_size, num_image_tokens
+from urae.resolution.sizes import Pipeline, check_size, num_image_tokens
 
 __all__ = [
     "dynamic_shift",

@@ -2,8 +2,8 @@
 
 from urae.training.metrics import read_metrics
 from urae.training.recipe import Recipe
+from urae.training.running import train
 from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
-from urae.training.train import train
 
 __all__ = [
     "Recipe",

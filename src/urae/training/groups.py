@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from accelerate import Accelerator
 
-from urae.backbones import num_groups
+from urae.execution import num_groups
 from urae.training.recipe import Recipe
 
 __all__ = ["group_of"]

@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from urae.adapters import Attached
-from urae.backbones import Context
-from urae.data import CachedDataset, Progress, Sample
+from urae.data import CachedDataset, Sample
 from urae.errors import TrainingDiverged
+from urae.execution import Context
+from urae.io import Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.groups import group_of
 from urae.training.metrics import Metrics

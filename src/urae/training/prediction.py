@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from urae.backbones import Backbone
+from urae.families.family import Backbone
 from urae.training.objective import Batch
 
 __all__ = ["Predictor", "autocast", "predictor"]

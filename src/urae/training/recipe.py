@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from urae.adapters import Full, Spec
+from urae.execution.checkpointing import CHECKPOINTING, Checkpointing
 from urae.resolution import ResolutionPolicy, check_size
 from urae.training.sigma import shift_at
 
-__all__ = ["CHECKPOINTING", "LOGGERS", "POLICIES", "Checkpointing", "Recipe"]
-
-Checkpointing = bool | Literal["full", "attention"]
-"""What the backward pass computes again; True is "full"."""
-
-CHECKPOINTING: tuple[Checkpointing, ...] = (False, True, "full", "attention")
-"""Values of `Recipe.gradient_checkpointing`."""
+__all__ = ["LOGGERS", "POLICIES", "Recipe"]
 
 POLICIES = ("for_size", "reference", "native")
 """Names that `Recipe.policy` may hold instead of a policy."""

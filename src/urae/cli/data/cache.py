@@ -13,9 +13,9 @@ from rich.console import Console
 
 from urae.data import make_cache, write_shards
 from urae.data.encoders import open_encoders
-from urae.data.processes import on_main
 from urae.data.sources import cache_folder
-from urae.generation.open import DTYPES
+from urae.execution import on_main
+from urae.families import DTYPES
 
 __all__ = ["cache"]
 

@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from urae.cli.data.settings import parse_settings
-from urae.data.captioner import OPTIONS, Captioner, own_instruction
-from urae.data.captioning import Captioned, CaptionPlan, plan_captions
-from urae.data.captioning import caption as caption_images
-from urae.data.openai_server import OPENAI
+from urae.collecting import Captioned, Captioner, CaptionPlan, plan_captions
+from urae.collecting import caption as caption_images
+from urae.collecting.captioner import OPTIONS, own_instruction
+from urae.collecting.openai_server import OPENAI
 
 __all__ = ["caption"]
 

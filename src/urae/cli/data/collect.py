@@ -14,10 +14,9 @@ import typer
 from rich.console import Console
 
 from urae.cli.data.settings import parse_settings
-from urae.data.collecting import Collection, CollectionPlan, plan_collection
-from urae.data.collecting import collect as collect_images
-from urae.data.prompt_files import SHIPPED, read_prompts
-from urae.data.teachers import LocalPipeline, Teacher
+from urae.collecting import Collection, CollectionPlan, LocalPipeline, Teacher, plan_collection, read_prompts
+from urae.collecting import collect as collect_images
+from urae.collecting.prompt_files import SHIPPED
 
 __all__ = ["collect"]
 
@@ -91,8 +90,8 @@ def collect(
 
 
 TEACHERS: Mapping[str, str] = {
-    "flux-pro-1.1-ultra": "urae.data.teachers:FluxProUltra",
-    "openai": "urae.data.teachers:OpenAIImages",
+    "flux-pro-1.1-ultra": "urae.collecting.teachers:FluxProUltra",
+    "openai": "urae.collecting.teachers:OpenAIImages",
     "local": "urae.cli.data.local:Local",
 }
 """The classes whose fields are the settings; the last needs diffusers, which the others do not wait for."""

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from urae.data.formats import FORMS
-from urae.data.formats import convert as convert_data
+from urae.data import convert as convert_data
+from urae.data.formats.convert import FORMS
 
 __all__ = ["convert"]
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from urae.data.imports import REASONS, Filters, Import, import_images
+from urae.intake import REASONS, Filters, Import, import_images
 
 __all__ = ["import_"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from urae.data.inspect import inspect_data
+from urae.intake import inspect_data
 
 __all__ = ["inspect"]
 

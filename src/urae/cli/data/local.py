@@ -13,10 +13,11 @@ from PIL import Image
 
 from urae import generation
 from urae.adapters import Adapter
+from urae.collecting import LocalPipeline
+from urae.collecting.teachers.local import parse_size
 from urae.data.record import content_hash
-from urae.data.teachers import LocalPipeline
-from urae.data.teachers.local import parse_size
-from urae.generation import plan_memory
+from urae.execution import plan_memory
+from urae.families import open_pipeline
 from urae.generation.methods import method_named, options_of
 from urae.resolution import Size
 
@@ -67,7 +68,7 @@ class Local:
 
     @cached_property
     def _pipe(self) -> Any:
-        pipe = generation.open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        pipe = open_pipeline(self.model, base=self.base, dtype=self.dtype)
         pipe.set_progress_bar_config(disable=True)
         largest = max((parse_size(shape) for shape in self.shapes), key=math.prod)
         plan = plan_memory(pipe, largest)

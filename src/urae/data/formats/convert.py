@@ -17,10 +17,10 @@ from urae.data.formats.arrow import write_arrow
 from urae.data.formats.items import Item, list_items
 from urae.data.formats.tar import write_tars
 from urae.data.manifest import MANIFEST, listed, write_manifest
-from urae.data.progress import tracked
 from urae.data.record import UNREADABLE, Record
 from urae.data.sidecar import sidecar_of
 from urae.errors import BadFile
+from urae.io import tracked
 
 __all__ = ["FORMS", "SUFFIXES", "convert"]
 

@@ -1,0 +1,230 @@
+"""Detailed captions by a vision-language model, the second of the two that an image is trained with.
+
+Every answer is a line of a journal beside the manifest, on the disk before the next question, and is found again by
+the image's bytes, the model and the instruction: what was answered once is never asked or paid again, also by another
+manifest's run in the same place. The captions go into the manifest when the run ends, all at once, also where it ends
+by an error; after a kill the next run puts them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from urae.collecting.captioner import Captioner
+from urae.data import Record, read_records, write_manifest
+from urae.data.image import read_bytes
+from urae.data.journal import Journal, Line, read_journal
+from urae.data.manifest import MANIFEST
+from urae.errors import BadFile, StaleCache
+from urae.io import Progress
+
+__all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions"]
+
+ATTEMPTS = 2
+"""An answer that is no caption is asked for once more, then counted as invalid. A refusal is not."""
+OUTPUT_TOKENS = 200
+"""Of a caption, for the estimate."""
+
+Answers = Mapping[str, Sequence[Line]]
+"""Lines of the journal by key, oldest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionPlan:
+    """What `caption` would ask, before anything is spent. Tokens are estimates, from four characters each."""
+
+    num_images: int
+    num_captioned: int
+    """That have a detailed caption in the manifest."""
+    num_answered: int
+    """That an earlier run has an answer for."""
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def num_requests(self) -> int:
+        return self.num_images - self.num_captioned - self.num_answered
+
+    def price(self, *, per_million_in: float, per_million_out: float) -> float:
+        """In the currency of the two prices."""
+        return (self.input_tokens * per_million_in + self.output_tokens * per_million_out) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """What came of it."""
+
+    manifest: Path
+    num_written: int
+    """Captions that this run put into the manifest."""
+    missing: dict[str, str]
+    """Files without a detailed caption, with the reason."""
+    usage: dict[str, int]
+    """Tokens that the server counted in this run."""
+
+
+def plan_captions(
+    source: str | Path, captioner: Captioner, *, renew: bool = False, tokens_per_picture: int = 765
+) -> CaptionPlan:
+    """What `caption` with these arguments would ask, and its cost. Sends and writes nothing.
+
+    tokens_per_picture: 765 is OpenAI's count for a square picture in high detail.
+    """
+    records, _ = read_records(source, captioned=False)
+    wanting = _wanting(records, renew)
+    pending = _pending(wanting, captioner, _by_key(read_journal(_journal_of(source))))
+    return CaptionPlan(
+        num_images=len(records),
+        num_captioned=len(records) - len(wanting),
+        num_answered=len(wanting) - len(pending),
+        input_tokens=len(pending) * (tokens_per_picture + len(captioner.instruction) // 4),
+        output_tokens=len(pending) * OUTPUT_TOKENS,
+    )
+
+
+def caption(
+    source: str | Path, captioner: Captioner, *, renew: bool = False, concurrency: int = 4
+) -> Captioned:
+    """Describe the images of a folder or manifest, and write their `detailed` captions into the manifest, a folder's
+    into its `manifest.jsonl`. concurrency: requests at a time. renew: also for images that have a detailed caption.
+
+    Stopped or killed at any moment, the same call goes on where it was. `StaleCache` for an image that is not the one
+    that the manifest names, `Unserved` where the server fails for good; answers that came before are kept.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}: expected at least 1")
+    records, root = read_records(source, captioned=False)
+    with Journal(_journal_of(source)) as journal:
+        run = _Run(captioner, journal, root)
+        wanting = _wanting(records, renew)
+        try:
+            run.ask_all(_pending(wanting, captioner, run.answers), concurrency)
+        finally:
+            texts = _texts(wanting, captioner, run.answers)
+            if texts:
+                write_manifest([_captioned(record, texts) for record in records], _manifest_of(source))
+    return Captioned(
+        manifest=_manifest_of(source),
+        num_written=len(texts),
+        missing={record.file: run.reason(record) for record in wanting if record.id not in texts},
+        usage=dict(run.usage),
+    )
+
+
+class _Run:
+    """What the workers of one run share."""
+
+    def __init__(self, captioner: Captioner, journal: Journal, root: Path) -> None:
+        self.captioner, self.journal, self.root = captioner, journal, root
+        self.answers = _by_key(journal.lines)
+        self.usage: Counter[str] = Counter()
+        self.unreadable: dict[str, str] = {}
+        self.stopped = Event()
+
+    def ask_all(self, pending: Sequence[Record], concurrency: int) -> None:
+        if not pending:
+            return
+        title = f"captioning by {self.captioner.model}"
+        with (
+            self.captioner.connect() as client,
+            Progress(title, total=len(pending)) as progress,
+            ThreadPoolExecutor(concurrency) as pool,
+        ):
+            futures = [pool.submit(self._settle, record, client) for record in pending]
+            try:
+                for future in as_completed(futures):
+                    # Added up here alone: the workers would count into each other's sums.
+                    self.usage.update(future.result())
+                    tokens = ", ".join(
+                        f"{count} {name.partition('_')[0]}" for name, count in self.usage.items()
+                    )
+                    progress.advance(f"tokens: {tokens}" if tokens else "")
+            finally:
+                # Requests that are under way are paid for: their answers are awaited and kept.
+                self.stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def reason(self, record: Record) -> str:
+        """Why a record has no caption."""
+        answers = self.answers.get(self.captioner.key(record.id), ())
+        if record.file in self.unreadable or not answers:
+            return self.unreadable.get(record.file, "not asked")
+        return f"{answers[-1]['outcome']}: {answers[-1]['text'][:120]!r}"
+
+    def _settle(self, record: Record, client: Any) -> Counter[str]:
+        """The tokens that it took to describe the image."""
+        try:
+            return self._ask(record, client)
+        except BadFile as error:
+            self.unreadable[record.file] = str(error)
+            return Counter()
+        except BaseException:
+            self.stopped.set()  # At once: others would go on asking a server that fails.
+            raise
+
+    def _ask(self, record: Record, client: Any) -> Counter[str]:
+        path, key = self.root / record.file, self.captioner.key(record.id)
+        usage: Counter[str] = Counter()
+        if hashlib.sha256(read_bytes(path)).hexdigest() != record.id:
+            raise StaleCache(f"{path} is not the image that the manifest names: make the manifest again")
+        while not (_settled(self.answers.get(key, ())) or self.stopped.is_set()):
+            tried = len(self.answers.get(key, ()))
+            answer = self.captioner.describe(client, path, key=f"{key}-{tried}")
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            line = {"key": key, "image": record.id, **asdict(answer), "time": now}
+            self.journal.append(line)
+            self.answers[key].append(line)
+            usage.update(answer.usage)
+        return usage
+
+
+def _manifest_of(source: str | Path) -> Path:
+    return Path(source) / MANIFEST if Path(source).is_dir() else Path(source)
+
+
+def _journal_of(source: str | Path) -> Path:
+    return _manifest_of(source).with_suffix(".captions.jsonl")
+
+
+def _by_key(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    answers = defaultdict(list)
+    for line in lines:
+        answers[line["key"]].append(line)
+    return answers
+
+
+def _wanting(records: Sequence[Record], renew: bool) -> list[Record]:
+    return [record for record in records if renew or "detailed" not in record.captions]
+
+
+def _pending(records: Sequence[Record], captioner: Captioner, answers: Answers) -> list[Record]:
+    return [record for record in records if not _settled(answers.get(captioner.key(record.id), ()))]
+
+
+def _settled(answers: Sequence[Line]) -> bool:
+    decided = any(line["outcome"] in ("caption", "refused") for line in answers)
+    return decided or len(answers) >= ATTEMPTS
+
+
+def _texts(records: Sequence[Record], captioner: Captioner, answers: Answers) -> dict[str, str]:
+    """Captions by the record's id."""
+    texts = {}
+    for record in records:
+        for line in answers.get(captioner.key(record.id), ()):
+            if line["outcome"] == "caption":
+                texts[record.id] = line["text"]
+    return texts
+
+
+def _captioned(record: Record, texts: Mapping[str, str]) -> Record:
+    if record.id not in texts:
+        return record
+    return replace(record, captions=record.captions | {"detailed": texts[record.id]})

@@ -1,0 +1,197 @@
+"""FLUX1.1 [pro] Ultra behind Black Forest Labs' HTTP API: the teacher of the paper's 2K data (Sec. 4.1).
+
+An order is answered with a task's id and the address to ask after it; the finished image lies at a signed address
+that is valid for ten minutes, after which the task is asked again. The account allows 24 tasks at a time. Moderated
+requests and images are not charged, says the provider (docs.bfl.ai, "Errors", "Pricing"; read in November 2026).
+
+The key comes from the environment and is sent to the API's own hosts alone; answers that repeat it are blackened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from urae.collecting.teachers.http import Reply, download, exchange, seconds_to_wait, without_query
+from urae.collecting.teachers.teacher import Gone, Later, Order, Refused, Request, Unserved, check_mix
+
+__all__ = ["SHAPES", "FluxProUltra"]
+
+SHAPES = {"1:1": 2.0, "4:3": 1.0, "3:4": 1.0, "3:2": 1.0, "2:3": 1.0, "16:9": 1.0, "9:16": 1.0}
+"""The paper says "various aspect ratios"; a fifth to a quarter of them square, the others in pairs."""
+MOST_TASKS = 24
+WIDEST = 21 / 9
+PROVIDER = (".bfl.ai", ".bfl.ml")
+CREDIT = 0.01
+"""USD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluxProUltra:
+    """FLUX1.1 [pro] Ultra: images of about four megapixels. `BFL_API_KEY` holds the key."""
+
+    raw: bool = False
+    """Less processed, more natural pictures."""
+    safety_tolerance: int = 2
+    """Of the moderation, from 0 (strict) to 6."""
+    output_format: str = "png"
+    """png, which is lossless, or jpeg, a fifth of its bytes."""
+    shapes: Mapping[str, float] = field(default_factory=lambda: dict(SHAPES))
+    """Aspect ratios between 21:9 and 9:21, with weights."""
+    price: float = 0.06
+    """USD an image, where the answer to an order does not say."""
+    concurrency: int = 8
+    rate: float = 120.0
+    """Most orders a minute."""
+    base_url: str = "https://api.bfl.ai"
+    """Or a regional one, such as https://api.eu.bfl.ai."""
+    timeout: float = 60.0
+    """Seconds for one request, or one download."""
+    poll_every: float = 1.0
+    """Seconds."""
+    grace: float = 30.0
+    """Seconds in which a new task may not be known yet on every server of the API."""
+
+    name: ClassVar[str] = "flux-pro-1.1-ultra"
+    gives_tickets: ClassVar[bool] = True
+    key_variable: ClassVar[str] = "BFL_API_KEY"
+
+    def __post_init__(self) -> None:
+        check_mix(self.shapes)
+        for shape in self.shapes:
+            _check_ratio(shape)
+        if not 0 <= self.safety_tolerance <= 6:
+            raise ValueError(f"safety_tolerance is {self.safety_tolerance}: expected 0 (strict) to 6")
+        if self.output_format not in ("png", "jpeg"):
+            raise ValueError(f"output_format is {self.output_format!r}: expected png or jpeg")
+        if not 1 <= self.concurrency <= MOST_TASKS:
+            raise ValueError(
+                f"concurrency is {self.concurrency}: the API allows 1 to {MOST_TASKS} tasks at a time"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "raw": self.raw,
+            "safety_tolerance": self.safety_tolerance,
+            "output_format": self.output_format,
+            "prompt_upsampling": False,
+        }
+
+    def ready(self) -> None:
+        self._key()
+
+    def order(self, request: Request) -> Order:
+        body = {
+            "prompt": request.prompt,
+            "seed": request.seed,
+            "aspect_ratio": request.shape,
+            **self.settings(),
+        }
+        reply = self._ask(f"{self.base_url}/v1/{self.name}", body)
+        if reply.status != 200:
+            raise self._failure(reply)
+        return self._taken(reply)
+
+    def fetch(self, ticket: dict[str, Any]) -> bytes | None:
+        reply = self._ask(ticket["polling_url"])
+        answer = reply.json()
+        match answer.get("status", "Task not found" if reply.status == 404 else None):
+            case "Ready":
+                return download(self._sample(answer), timeout=self.timeout)
+            case "Request Moderated" | "Content Moderated" as status:
+                raise Refused(self._blackened(f"{status}{_details(answer)}"))
+            case "Error" | "Failed":
+                raise Gone(self._blackened(f"the task failed{_details(answer)}"))
+            case "Task not found":
+                self._check_grace(ticket)
+                return None
+            case None:
+                raise self._failure(reply)
+            case _:
+                return None  # Pending, and what the API may call the stages of it.
+
+    def _taken(self, reply: Reply) -> Order:
+        answer = reply.json()
+        if not isinstance(answer.get("id"), str):
+            raise Unserved(
+                self._blackened(f"{self._place} answered with no task: {reply.text!r}"), ordered=True
+            )
+        polling_url = answer.get("polling_url") or f"{self.base_url}/v1/get_result?id={answer['id']}"
+        credits = answer.get("cost")
+        return Order(
+            cost=credits * CREDIT if isinstance(credits, int | float) else self.price,
+            ticket={"id": answer["id"], "polling_url": polling_url, "time": time.time()},
+        )
+
+    def _sample(self, answer: Mapping[str, Any]) -> str:
+        sample = (answer.get("result") or {}).get("sample")
+        if not isinstance(sample, str):
+            raise Later(f"{self._place} has an image ready and names no address")
+        return sample
+
+    def _check_grace(self, ticket: dict[str, Any]) -> None:
+        if time.time() - ticket["time"] > self.grace:
+            raise Gone(f"{self._place} no longer knows the task {ticket['id']}")
+
+    def _ask(self, url: str, body: dict[str, Any] | None = None) -> Reply:
+        if not _same_site(url, self.base_url):
+            raise Unserved(
+                f"{self._place} names {without_query(url)} to ask for a task: the key is not sent to another site"
+            )
+        return exchange(url, headers={"x-key": self._key()}, body=body, timeout=self.timeout)
+
+    def _failure(self, reply: Reply) -> Later | Unserved:
+        said = self._blackened(f"{self._place} answered with status {reply.status}: {reply.text}")
+        match reply.status:
+            case 429 | 408 | 500 | 503 | 200:
+                return Later(said, seconds=seconds_to_wait(reply.headers))
+            case status if status > 500:
+                # From a gateway, which does not know what became of the order behind it.
+                return Later(said, seconds=seconds_to_wait(reply.headers), ordered=True)
+            case 402:
+                return Unserved(f"{said}: the account has no credits left, add some and run again")
+            case 401 | 403:
+                return Unserved(f"{said}: check {self.key_variable}")
+            case _:
+                return Unserved(said)
+
+    @property
+    def _place(self) -> str:
+        return f"{self.name} at {self.base_url}"
+
+    def _key(self) -> str:
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            raise ValueError(f"{self.key_variable} is not set: export it with the API key of {self.base_url}")
+        if not (key.isascii() and key.isprintable()):
+            # The HTTP client would show it in its complaint.
+            raise ValueError(f"{self.key_variable} holds characters that no key has: export it anew")
+        return key
+
+    def _blackened(self, text: str) -> str:
+        return text.replace(self._key(), "***")
+
+
+def _check_ratio(shape: str) -> None:
+    sides = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", shape)
+    if sides is None or not 1 / WIDEST <= int(sides[1]) / int(sides[2]) <= WIDEST:
+        raise ValueError(f"shape is {shape!r}: expected an aspect ratio between 21:9 and 9:21, such as 16:9")
+
+
+def _details(answer: Mapping[str, Any]) -> str:
+    details = answer.get("details")
+    return f" ({details})" if details else ""
+
+
+def _same_site(url: str, base_url: str) -> bool:
+    """Whether `url` is on the API's host, or both are the provider's: its regions have hosts of their own."""
+    asked, base = urlsplit(url), urlsplit(base_url)
+    beside = any(
+        (asked.hostname or "").endswith(site) and (base.hostname or "").endswith(site) for site in PROVIDER
+    )
+    return asked.scheme == base.scheme and (asked.netloc == base.netloc or beside)

@@ -1,0 +1,66 @@
+"""A pipeline on this machine as the teacher: any function from prompt, size and seed to an image.
+
+With `urae.generate` as the function it is a stock diffusers pipeline at any size, by any of the generation methods;
+`urae data collect --teacher local` puts the two together.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from urae.collecting.teachers.teacher import Gone, Order, Request, check_mix
+from urae.resolution import Size, check_size
+
+__all__ = ["LocalPipeline", "parse_size"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalPipeline:
+    """Images by `draw(prompt, size, seed)`, one at a time, kept as PNG."""
+
+    draw: Callable[[str, Size, int], Image.Image]
+    name: str
+    """The model, as records name it."""
+    shapes: Mapping[str, float]
+    """Sizes such as "512x384", multiples of 16 px, with weights."""
+    described: Mapping[str, Any]
+    """What else decides an image, such as method, steps and guidance, as JSON values."""
+
+    gives_tickets: ClassVar[bool] = False
+    poll_every: ClassVar[float] = 0.0
+    price: ClassVar[float] = 0.0
+    concurrency: ClassVar[int] = 1
+    rate: ClassVar[float] = float("inf")
+
+    def __post_init__(self) -> None:
+        check_mix(self.shapes)
+        for shape in self.shapes:
+            check_size(parse_size(shape))
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.described)
+
+    def ready(self) -> None:
+        """There is nothing to go wrong."""
+
+    def order(self, request: Request) -> Order:
+        stream = io.BytesIO()
+        self.draw(request.prompt, parse_size(request.shape), request.seed).save(stream, "PNG")
+        return Order(cost=0.0, image=stream.getvalue())
+
+    def fetch(self, ticket: dict[str, Any]) -> bytes:
+        raise Gone(f"{self.name} makes images at once and knows no ticket {ticket}")
+
+
+def parse_size(shape: str) -> Size:
+    """Width and height of "512x384", px."""
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", shape)
+    if sides is None:
+        raise ValueError(f"shape is {shape!r}: expected WIDTHxHEIGHT in pixels, such as 512x384")
+    return int(sides[1]), int(sides[2])

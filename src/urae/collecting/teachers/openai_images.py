@@ -1,0 +1,124 @@
+"""Any server with OpenAI's images endpoint (POST /images/generations) as the teacher.
+
+The answer holds the image itself, or an address to download it from. An order carries an `Idempotency-Key`, for
+servers that know one; the client's own repetitions are off, because a request that ran into its timeout may be paid.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from urae.collecting.openai_server import OPENAI, OpenAIServer, import_openai, is_refusal, is_unpaid
+from urae.collecting.teachers.http import download, seconds_to_wait
+from urae.collecting.teachers.local import parse_size
+from urae.collecting.teachers.teacher import Later, Order, Refused, Request, Unserved, check_mix
+
+__all__ = ["OpenAIImages"]
+
+SHAPES = {"1024x1024": 1.0, "1536x1024": 1.0, "1024x1536": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIImages:
+    """A model behind an OpenAI-compatible images endpoint."""
+
+    model: str
+    shapes: Mapping[str, float] = field(default_factory=lambda: dict(SHAPES))
+    """Sizes that the model knows, such as "1024x1024", with weights."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Sent with each order, such as {"quality": "high", "output_format": "png"}."""
+    send_seed: bool = False
+    """Send a seed; OpenAI's own models refuse one."""
+    price: float = 0.0
+    """What an image costs at the server."""
+    concurrency: int = 4
+    rate: float = 60.0
+    """Most orders a minute."""
+    base_url: str = OPENAI
+    key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 300.0
+    """Seconds for one order: the answer comes when the image is made."""
+
+    gives_tickets = False
+    poll_every = 1.0
+
+    def __post_init__(self) -> None:
+        check_mix(self.shapes)
+        for shape in self.shapes:
+            parse_size(shape)
+        self._server  # noqa: B018  refuses an address with a password in it
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    def settings(self) -> dict[str, Any]:
+        return {"base_url": self.base_url, "send_seed": self.send_seed, "options": dict(self.options)}
+
+    def ready(self) -> None:
+        self._client.api_key  # noqa: B018
+
+    def order(self, request: Request) -> Order:
+        body = {**self.options, **({"seed": request.seed} if self.send_seed else {})}
+        openai = import_openai()
+        try:
+            answer = self._client.images.with_raw_response.generate(
+                model=self.model,
+                prompt=request.prompt,
+                size=request.shape,
+                n=1,
+                extra_body=body,
+                extra_headers={"Idempotency-Key": self._idempotency_key(request)},
+            )
+            return self._taken(answer.text() if callable(answer.text) else answer.text)
+        except openai.APIError as error:
+            # Not chained: the original message may repeat the key.
+            raise self._failure(error) from None
+
+    def fetch(self, ticket: dict[str, Any]) -> bytes:
+        return download(ticket["url"], timeout=self.timeout)
+
+    def _idempotency_key(self, request: Request) -> str:
+        """The same for a repetition after a lost answer, another for an order that is meant to be another."""
+        asked = json.dumps([self.settings(), asdict(request)], sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+    def _taken(self, text: str) -> Order:
+        try:
+            image = json.loads(text)["data"][0]
+            if image.get("b64_json"):
+                return Order(cost=self.price, image=base64.b64decode(image["b64_json"], validate=True))
+            return Order(cost=self.price, ticket={"url": image["url"]})
+        except (ValueError, LookupError, TypeError, AttributeError, binascii.Error):
+            start = self._server.blackened(" ".join(text[:120].split()))
+            raise Unserved(f"{self._place} answered with no image: {start!r}", ordered=True) from None
+
+    def _failure(self, error: Any) -> Later | Refused | Unserved:
+        openai = import_openai()
+        said = self._server.blackened(f"{self._place} gave no image: {error}")
+        if is_refusal(error):
+            return Refused(said)
+        if isinstance(error, openai.APIConnectionError):
+            return Later(said, ordered=True)
+        if is_unpaid(error) or getattr(error, "status_code", 0) not in (408, 409, 429, *range(500, 600)):
+            return Unserved(said)
+        return Later(said, seconds=seconds_to_wait(error.response.headers), ordered=error.status_code > 503)
+
+    @property
+    def _place(self) -> str:
+        return f"{self.model} at {self.base_url}"
+
+    @property
+    def _server(self) -> OpenAIServer:
+        return OpenAIServer(base_url=self.base_url, key_variable=self.key_variable, timeout=self.timeout)
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._server.connect()

@@ -1,0 +1,148 @@
+"""From answers to the score, by the rule of DPG-Bench; as it is meant, or as the published script computes it.
+
+A question earns a point if it is answered yes and all that it depends on has earned theirs. A picture's score is its
+share of points, a prompt's the mean over its pictures, the benchmark's the mean over prompts. A category's score is
+the share of yes among all its questions, dependencies apart.
+
+The published script (`dpg_bench/compute_dpg_bench.py`) departs from this, and `compat="official"` with it: it never
+reads the first question of the file, and so fails on the prompt that it belongs to and leaves that out; a question
+that stands before one it depends on keeps its point; categories know the last picture of a grid alone; and only
+"yes", letter by letter, is yes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Literal
+
+from urae.dpg.questions import Item, Question
+
+__all__ = ["Compat", "Scores", "Share", "read_answer", "score"]
+
+Compat = Literal["fixed", "official"]
+Answers = Mapping[int, str]
+"""Of one picture: question -> what the model said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Of questions answered yes."""
+
+    yes: int
+    questions: int
+
+    @property
+    def value(self) -> float:
+        return self.yes / self.questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A candidate's result."""
+
+    prompts: Mapping[str, float]
+    """Item -> score in [0, 1]."""
+    categories: Mapping[str, Share]
+    """Such as "attribute - color", in the order in which they first come."""
+    broad: Mapping[str, Share]
+    """Such as "attribute"."""
+    left_out: tuple[str, ...]
+    """Items on which the published script fails; none by the fixed rule."""
+
+    @property
+    def mean(self) -> float:
+        """DPG-Bench's number, in [0, 1]."""
+        return fsum(self.prompts.values()) / len(self.prompts)
+
+
+def score(
+    items: Sequence[Item], answers: Mapping[str, Sequence[Answers]], *, compat: Compat = "fixed"
+) -> Scores:
+    """Scores of `answers`: item -> for each of its pictures, question -> what the model said.
+
+    `items` are all of the file, in its order: the published script forgets the first question of the first. An item
+    without answers is not counted.
+    """
+    if compat not in ("fixed", "official"):
+        raise ValueError(f"compat is {compat!r}: expected fixed or official")
+    official = compat == "official"
+    read = [_without_first(item) if official and item is items[0] else item for item in items]
+    able = [item for item in read if item.id in answers and _whole(item)]
+    points = {item.id: [_points(item, tile, official) for tile in answers[item.id]] for item in able}
+    earned = _earned_in_order if official else _earned
+    return Scores(
+        prompts={
+            item.id: _mean([_mean(earned(item.questions, tile)) for tile in points[item.id]]) for item in able
+        },
+        categories=_shares(able, points, "category", official),
+        broad=_shares(able, points, "broad", official),
+        left_out=tuple(item.id for item in items if item.id in answers and item.id not in points),
+    )
+
+
+def read_answer(text: str) -> bool | None:
+    """Whether an answer says yes; None where its first word is neither yes nor no."""
+    word = re.match(r"\W*(\w+)", text)
+    return {"yes": True, "no": False}.get(word[1].casefold()) if word else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rest:
+    """What the published script reads of the first prompt: a graph with a hole, which `Item` would refuse."""
+
+    id: str
+    questions: tuple[Question, ...]
+
+
+def _without_first(item: Item) -> _Rest:
+    return _Rest(id=item.id, questions=item.questions[1:])
+
+
+def _whole(item: Item | _Rest) -> bool:
+    known = {question.id for question in item.questions}
+    return bool(known) and all(known.issuperset(question.parents) for question in item.questions)
+
+
+def _points(item: Item | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
+    """Question -> whether it was answered yes, before dependencies. What cannot be read is no yes."""
+    said = {question.id: answers[question.id] for question in item.questions}
+    return {number: text == "yes" if official else read_answer(text) is True for number, text in said.items()}
+
+
+def _earned(questions: Sequence[Question], points: Mapping[int, bool]) -> list[bool]:
+    parents = {question.id: question.parents for question in questions}
+
+    def earns(number: int) -> bool:
+        return points[number] and all(earns(parent) for parent in parents[number])
+
+    return [earns(question.id) for question in questions]
+
+
+def _earned_in_order(questions: Sequence[Question], points: Mapping[int, bool]) -> list[bool]:
+    """One walk in the order of the file: a parent that comes later is seen before its own parents cost it its point."""
+    earned = dict(points)
+    for question in questions:
+        earned[question.id] &= all(earned[parent] for parent in question.parents)
+    return list(earned.values())
+
+
+def _shares(
+    items: Sequence[Item | _Rest],
+    points: Mapping[str, Sequence[Mapping[int, bool]]],
+    level: Literal["category", "broad"],
+    official: bool,
+) -> dict[str, Share]:
+    found: dict[str, list[bool]] = defaultdict(list)
+    for item in items:
+        for tile in points[item.id][-1:] if official else points[item.id]:
+            for question in item.questions:
+                found[getattr(question, level)].append(tile[question.id])
+    return {name: Share(yes=sum(values), questions=len(values)) for name, values in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fsum(values) / len(values)

@@ -1,0 +1,189 @@
+"""Context parallelism: several processes share the tokens of one image, on a stock transformer.
+
+Outside of attention a transformer treats every token by itself, so each process works on a share of the text tokens
+and a share of the image tokens. For attention tokens and heads change places: each process gets all tokens for a share
+of the heads, and afterwards all heads for its own tokens (Ulysses; Jacobs et al., 2023, arXiv:2309.14509). So every
+attention kernel serves as it is, and position ids, position tables and the policy that makes them see the whole
+image. Neither tokens nor heads need to divide evenly; a process has at least one head.
+
+A backbone names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
+be differentiated. With one loss on each process, the sum over processes of a parameter's gradients is the gradient of
+the sum of the losses.
+
+diffusers has context parallelism of its own (`enable_parallelism`). Its backward pass needs equal shares, which
+pictures of varied shapes do not have; it splits position ids, from a part of which nobody can tell the grid that
+exact ids restore; and it cannot be switched off again, nor on without an accelerator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_to_all_single_autograd
+
+from urae.execution.processes import this_process
+from urae.families import Exchange
+from urae.families.family import Backbone, Stream
+
+__all__ = ["Context", "context_group", "context_parallel", "num_groups"]
+
+
+class Context:
+    """The processes that share a call's tokens, and the tensors' ways between them.
+
+    Tensors are (B, tokens, features). "All" tokens are in their natural order, those of the text first.
+    """
+
+    def __init__(self, group: Any, *, num_heads: int) -> None:
+        self.group = group
+        self.num, self.rank = (dist.get_world_size(group), dist.get_rank(group)) if group else (1, 0)
+        self.heads = _shares(num_heads, self.num)
+        self.tokens: dict[Stream, int] = {}
+        self.is_on = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let this process call the transformer alone."""
+        before, self.is_on = self.is_on, False
+        try:
+            yield
+        finally:
+            self.is_on = before
+
+    # --- what an Exchange may name ---------------------------------------------------------------------------
+
+    def share(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """This process's tokens, out of all of one stream."""
+        (stream,) = streams
+        self.tokens[stream] = x.shape[1]
+        return x.split(_shares(x.shape[1], self.num), dim=1)[self.rank]
+
+    def gather(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """All tokens of one stream, out of each process's own."""
+        (sizes,) = self._sizes(streams)
+        rows = x.transpose(0, 1)
+        received = self._exchange([rows] * self.num, [(size, *rows.shape[1:]) for size in sizes])
+        return torch.cat(received).transpose(0, 1)
+
+    def own_heads(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """This process's heads, out of all, of whatever tokens."""
+        return x.unflatten(2, (sum(self.heads), -1)).split(self.heads, dim=2)[self.rank].flatten(2)
+
+    def to_heads(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """All tokens for this process's heads, out of its own tokens for all heads."""
+        parts = x.transpose(0, 1).unflatten(2, (sum(self.heads), -1)).split(self.heads, dim=2)
+        _, batch, num_heads, width = parts[self.rank].shape
+        of_each = [list(sizes) for sizes in zip(*self._sizes(streams), strict=True)]
+        received = self._exchange(parts, [(sum(sizes), batch, num_heads * width) for sizes in of_each])
+        pieces = [part.split(sizes) for part, sizes in zip(received, of_each, strict=True)]
+        return torch.cat([piece for stream in zip(*pieces, strict=True) for piece in stream]).transpose(0, 1)
+
+    def to_tokens(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
+        """All heads for this process's tokens, out of its own heads for all tokens: undoes `to_heads`."""
+        rows, sizes = x.transpose(0, 1), self._sizes(streams)
+        pieces = rows.split([size for stream in sizes for size in stream])
+        parts = [torch.cat(pieces[rank :: self.num]) for rank in range(self.num)]
+        width = rows.shape[2] // self.heads[self.rank]
+        received = self._exchange(
+            parts, [(*parts[self.rank].shape[:2], heads * width) for heads in self.heads]
+        )
+        return torch.cat(received, dim=2).transpose(0, 1)
+
+    # --- how they do it -------------------------------------------------------------------------------------
+
+    def _sizes(self, streams: Sequence[Stream]) -> list[list[int]]:
+        """Tokens of each process, stream by stream."""
+        return [_shares(self.tokens[stream], self.num) for stream in streams]
+
+    def _exchange(self, parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """Give one part to each process; returns what each had for this one, in these shapes."""
+        given = torch.cat([part.flatten() for part in parts])
+        sizes = [math.prod(shape) for shape in shapes]
+        received = all_to_all_single_autograd(given, sizes, [part.numel() for part in parts], self.group)
+        return [one.view(shape) for one, shape in zip(received.split(sizes), shapes, strict=True)]
+
+
+def num_groups(num_processes: int, context_parallel: int) -> int:
+    """Groups of `context_parallel` processes that all processes make; `ValueError` if some would be left over."""
+    if context_parallel < 1 or num_processes % context_parallel:
+        raise ValueError(
+            f"context_parallel is {context_parallel} and {num_processes} processes were started: expected a divisor, "
+            f"as under torchrun --nproc-per-node {max(context_parallel, 1)}"
+        )
+    return num_processes // context_parallel
+
+
+def context_group(context_parallel: int) -> Any:
+    """The group of that many neighbouring processes which this one belongs to; None for 1, which is no group.
+
+    All processes have to call it, since they make the groups together. Raises ValueError for a number that does not
+    divide that of all processes.
+    """
+    if context_parallel == 1:
+        return None
+    num_groups(this_process().num_processes, context_parallel)
+    return dist.new_subgroups(context_parallel)[0]
+
+
+@contextmanager
+def context_parallel(backbone: Backbone, transformer: Any, group: Any) -> Iterator[Context]:
+    """Let the processes of a `context_group` share the tokens of every call of the transformer.
+
+    All processes of the group make the same calls, with the same inputs, and get the same output. Adapters have to be
+    attached before, and blocks compiled inside. None for a group changes nothing. Raises ValueError for more processes
+    than attention heads, and for a transformer that is compiled already.
+    """
+    context = Context(group, num_heads=transformer.config.num_attention_heads)
+    if group:
+        _check(transformer, context)
+    handles = [_hooked(exchange, context) for exchange in backbone.exchanges(transformer) if group]
+    try:
+        yield context
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooked(exchange: Exchange, context: Context) -> Any:
+    streams = exchange.streams
+
+    def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not context.is_on:
+            return None
+        change = getattr(context, exchange.before)
+        if exchange.argument:
+            return inputs, named | {exchange.argument: change(named[exchange.argument], streams)}
+        return (change(inputs[0], streams), *inputs[1:]), named
+
+    def after(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        return getattr(context, exchange.after)(output, streams) if context.is_on else None
+
+    if exchange.before:
+        return exchange.module.register_forward_pre_hook(before, with_kwargs=True)
+    return exchange.module.register_forward_hook(after)
+
+
+def _shares(num: int, parts: int) -> list[int]:
+    """`num` things dealt out as evenly as they can be."""
+    return [num // parts + (part < num % parts) for part in range(parts)]
+
+
+def _check(transformer: Any, context: Context) -> None:
+    if context.num > sum(context.heads):
+        raise ValueError(
+            f"context_parallel is {context.num}: expected at most {sum(context.heads)}, the transformer's attention "
+            "heads"
+        )
+    whole = extract_model_from_parallel(transformer, keep_torch_compile=False)
+    if transformer is not whole or any(module._compiled_call_impl for module in transformer.modules()):
+        raise ValueError(
+            f"context_parallel is {context.num}, but the transformer is compiled already, and compiled code takes no "
+            "notice of hooks: compile its blocks afterwards"
+        )

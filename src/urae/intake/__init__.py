@@ -1,0 +1,34 @@
+"""Importing real images: measure, judge by thresholds, take, and show what was rejected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.intake.filters import REASONS, Filters, Reject
+    from urae.intake.importing import Import, import_images
+    from urae.intake.inspecting import inspect_data
+    from urae.intake.measures import Measures, measure
+
+__all__ = [
+    "REASONS",
+    "Filters",
+    "Import",
+    "Measures",
+    "Reject",
+    "import_images",
+    "inspect_data",
+    "measure",
+]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "filters": ["REASONS", "Filters", "Reject"],
+        "importing": ["Import", "import_images"],
+        "inspecting": ["inspect_data"],
+        "measures": ["Measures", "measure"],
+    },
+)

@@ -1,0 +1,175 @@
+"""A data set on one page: sizes, shapes, captions, licences, what was rejected and why, what it cost, and pictures.
+
+The page is one file without links to others, so it can be sent and kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
+
+from urae.collecting.orders import accounts_of
+from urae.data import CAPTION_KINDS, Record, read_records
+from urae.data.image import read_image
+from urae.data.journal import read_journal
+from urae.intake.filters import REASONS
+from urae.intake.histogram import histogram
+from urae.intake.importing import WORK
+from urae.io import tracked
+
+__all__ = ["inspect_data"]
+
+THUMBNAIL = (480, 240)
+"""Widest and highest, px: twice what is shown."""
+
+
+def inspect_data(source: str | Path, out: str | Path, *, num_pictures: int = 24, seed: int = 0) -> Path:
+    """Write an HTML page about a folder or manifest to the file `out`, and return its path.
+
+    num_pictures: how many are shown, drawn by `seed`. What an import or a collection left in the same folder, its
+    rejects and its cost, is shown too. Raises what `read_records` raises, and `Unreadable` for a picture.
+    """
+    records, root = read_records(source, captioned=False)
+    environment = Environment(
+        loader=PackageLoader("urae.intake"), autoescape=select_autoescape(["j2"]), undefined=StrictUndefined
+    )
+    page = environment.get_template("inspect.html.j2").render(
+        source=str(source),
+        facts=_facts(records, root),
+        charts=_charts(records),
+        captions=_captions(records),
+        tables=_tables(records),
+        rejects=_rejects(root / WORK),
+        cost=_cost(root),
+        pictures=_pictures(records, root, num_pictures, seed),
+        num_records=len(records),
+    )
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _facts(records: Sequence[Record], root: Path) -> list[tuple[str, str]]:
+    megapixels = np.array([width * height for width, height in (r.size for r in records)]) / 1e6
+    num_bytes = sum((root / record.file).stat().st_size for record in records)
+    return [
+        (f"{len(records):,}", "images"),
+        (f"{megapixels.sum():,.0f}", "megapixels in all"),
+        (f"{np.median(megapixels):.1f}", "megapixels, median"),
+        (_bytes(num_bytes), "on disk"),
+    ]
+
+
+def _bytes(num: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num < 1000:
+            return f"{num:.3g} {unit}"
+        num /= 1000
+    return f"{num:,.3g} TB"
+
+
+def _charts(records: Sequence[Record]) -> list[dict[str, str]]:
+    sizes = np.array([record.size for record in records], dtype=float)
+    charts = [
+        ("Size", histogram(np.sqrt(sizes.prod(1)), label="side of a square of the same area, px")),
+        ("Long side", histogram(sizes.max(1), label="px")),
+        ("Shape", histogram(sizes[:, 0] / sizes[:, 1], label="width over height", logarithmic=True)),
+    ]
+    for kind in CAPTION_KINDS:
+        lengths = [len(record.captions[kind]) for record in records if kind in record.captions]
+        if lengths:
+            charts.append((f"{kind.capitalize()} captions", histogram(lengths, label="characters")))
+    return [{"title": title, "svg": svg} for title, svg in charts]
+
+
+def _captions(records: Sequence[Record]) -> list[tuple[str, int]]:
+    kinds = Counter(
+        " and ".join(kind for kind in CAPTION_KINDS if kind in r.captions) or "none" for r in records
+    )
+    return kinds.most_common()
+
+
+def _tables(records: Sequence[Record]) -> list[dict[str, Any]]:
+    def table(title: str, values: list[str]) -> dict[str, Any]:
+        rows = [
+            (name, count, f"{count / len(records):.1%}") for name, count in Counter(values).most_common(20)
+        ]
+        return {"title": title, "rows": rows}
+
+    return [
+        table("Licences", [record.licence or "not known" for record in records]),
+        table("Teachers", [_teacher(record) for record in records]),
+    ]
+
+
+def _teacher(record: Record) -> str:
+    return (
+        str(record.teacher.get("name", "a teacher without a name")) if record.teacher else "none: real images"
+    )
+
+
+def _rejects(work: Path) -> dict[str, Any]:
+    """What an import rejected; without one, nothing."""
+    if not (work / "summary.json").is_file():
+        return {}
+    summary = json.loads((work / "summary.json").read_text(encoding="utf-8"))
+    rows = []
+    for reason, count in summary["rejects"].items():
+        sheet = work / "sheets" / f"{reason.replace(' ', '-').replace('/', '-')}.jpg"
+        shown = base64.b64encode(sheet.read_bytes()).decode()
+        said = REASONS[reason.partition(" ")[0]]
+        rows.append({"reason": reason, "count": count, "said": said, "sheet": shown})
+    return {
+        "rows": rows,
+        "num_images": summary["num_images"],
+        "num_taken": summary["num_taken"],
+        "filters": {name: value for name, value in summary["filters"].items() if value not in ([], {})},
+        "other_files": summary["other_files"],
+        "not_downloaded": summary["not_downloaded"],
+    }
+
+
+def _cost(root: Path) -> dict[str, Any]:
+    """What a collection cost; without one, nothing."""
+    accounts = accounts_of(read_journal(root / "orders.jsonl")).values()
+    if not accounts:
+        return {}
+    states = Counter(account.state for account in accounts)
+    spent = sum(account.spent for account in accounts)
+    return {
+        "spent": f"{spent:,.2f}",
+        "states": states.most_common(),
+        "each": f"{spent / max(states['arrived'], 1):.3f}",
+    }
+
+
+def _pictures(records: Sequence[Record], root: Path, num: int, seed: int) -> list[dict[str, Any]]:
+    drawn = np.random.default_rng(seed).permutation(len(records))[:num]
+    return [_picture(records[index], root) for index in tracked(drawn.tolist(), "reading pictures")]
+
+
+def _picture(record: Record, root: Path) -> dict[str, Any]:
+    image = read_image(root / record.file)
+    image.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return {
+        "data": base64.b64encode(buffer.getvalue()).decode(),
+        "size": f"{record.size[0]} x {record.size[1]}",
+        "width": image.width // 2,
+        "captions": [(kind, record.captions[kind]) for kind in CAPTION_KINDS if kind in record.captions],
+        "source": record.source,
+    }

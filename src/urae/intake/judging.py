@@ -1,0 +1,114 @@
+"""What a worker process does with one item: read, decode, measure, and keep a small picture of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from urae.data.formats.items import Item
+from urae.data.image import Unreadable, decode_image, training_buckets
+from urae.intake.measures import TILE, Measures, Tiles, measure
+from urae.resolution import nearest_bucket
+
+__all__ = ["CELL", "Detector", "Judge", "cell_file", "measures_of"]
+
+Detector = Callable[[Image.Image], float]
+"""A model of your own, for watermarks, text or taste: from an RGB image to a score. With several workers it travels
+to each of them, so it is a function of a module or an object that can be pickled."""
+
+MEASURING = 2
+"""Raised when the same image would be measured differently."""
+
+CELL, MARGIN = 160, 4
+"""Height of the small picture kept of each image, px: the whole, and beside it a square of its finest detail."""
+
+SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
+"""By a file's first two bytes. What else can be read is AVIF."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Measures items for training at one size."""
+
+    size: int
+    detectors: Mapping[str, Detector]
+    cells: Path
+    """Folder for the small pictures."""
+
+    @property
+    def settings(self) -> str:
+        """What the measures depend on beside the image. Of a detector this is its name."""
+        return "/".join([f"{MEASURING}", f"{self.size}", *sorted(self.detectors)])
+
+    def __call__(self, item: Item) -> dict[str, Any]:
+        """The line of the journal for an item."""
+        line = {"item": item.name, "stamp": item.stamp, "settings": self.settings}
+        try:
+            content = _bytes(item)
+            return line | self._judged(decode_image(content, name=item.name), content)
+        except Unreadable as error:
+            return line | {"unreadable": error.reason, "detail": error.detail}
+
+    def _judged(self, image: Image.Image, content: bytes) -> dict[str, Any]:
+        bucket = nearest_bucket(image.size, training_buckets(self.size))
+        digest, grey = hashlib.sha256(content).hexdigest(), image.convert("L")
+        tiles = Tiles.of(grey, bucket)
+        _keep(_cell(image, tiles.most_textured()), cell_file(self.cells, digest))
+        return {
+            "id": digest,
+            "suffix": SUFFIXES.get(content[:2], ".avif"),
+            "measures": asdict(measure(grey, tiles)),
+            "scores": {name: float(detector(image)) for name, detector in self.detectors.items()},
+        }
+
+
+def measures_of(line: Mapping[str, Any]) -> Measures:
+    """The measures in a line of the journal."""
+    width, height = line["measures"]["size"]
+    return Measures(**{**line["measures"], "size": (width, height)})
+
+
+def cell_file(cells: Path, digest: str) -> Path:
+    """Where the small picture of an image lies."""
+    return cells / digest[:2] / f"{digest}.jpg"
+
+
+def _bytes(item: Item) -> bytes:
+    try:
+        return item.place.read()
+    except OSError as error:
+        raise Unreadable(item.name, "missing", error.strerror or "") from error
+
+
+def _cell(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """The whole image, and beside it a square of the tile in `box`, at the size of training."""
+    tile = image.crop((*box[:2], min(box[2], image.width), min(box[3], image.height)))
+    scale = min(TILE / max(box[2] - box[0], 1), 1.0)
+    cell = Image.new("RGB", (CELL * 5 // 2, CELL), "white")
+    whole = _scaled(image, min((CELL * 3 / 2 - 2 * MARGIN) / image.width, CELL / image.height))
+    cell.paste(whole, ((CELL * 3 // 2 - whole.width) // 2, (CELL - whole.height) // 2))
+    cell.paste(_middle(_scaled(tile, scale)), (CELL * 3 // 2, 0))
+    return cell
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    left, top = max(image.width - CELL, 0) // 2, max(image.height - CELL, 0) // 2
+    return image.crop((left, top, min(left + CELL, image.width), min(top + CELL, image.height)))
+
+
+def _scaled(image: Image.Image, scale: float) -> Image.Image:
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _keep(cell: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    cell.save(part, "JPEG", quality=80)
+    os.replace(part, path)

@@ -1,0 +1,94 @@
+"""Asking what a plan holds, several questions at once, each answer on the disk as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from urae.judge.journal import Journal
+from urae.judge.plan import ATTEMPTS, Plan, Question
+from urae.judge.verdicts import Verdicts, count_verdicts
+
+__all__ = ["judge"]
+
+
+def judge(
+    plan: Plan,
+    *,
+    journal: Path | str,
+    concurrency: int = 4,
+    seed: int = 0,
+    on_question: Callable[[], object] = lambda: None,
+) -> Verdicts:
+    """Ask the questions of `plan` that `journal` has no answer to, and add everything up.
+
+    Stopped or killed at any moment, the same call goes on where it was. `on_question` is called, from this thread,
+    after each question. `Unanswered` where the server fails for good; answers that came before are kept.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}: expected at least 1")
+    with Journal(Path(journal)) as opened:
+        pending = plan.pending(opened.answers)
+        if pending:
+            _ask_all(plan, pending, opened, concurrency, on_question)
+        return count_verdicts(plan, opened.answers, seed=seed)
+
+
+def _ask_all(
+    plan: Plan, pending: list[Question], journal: Journal, concurrency: int, on_question: Callable[[], object]
+) -> None:
+    with plan.endpoint.connect() as client, ThreadPoolExecutor(concurrency) as pool:
+        stopped = Event()
+        futures: list[Future[None]] = [
+            pool.submit(_settle, plan, question, journal, client, stopped) for question in pending
+        ]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                on_question()
+        finally:
+            # Requests that are under way are paid for: their answers are awaited and kept.
+            stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _settle(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
+    """Ask until the answer can be read or the attempts are used up, unless the run was `stopped`."""
+    try:
+        _attempt(plan, question, journal, client, stopped)
+    except BaseException:
+        # At once: until the main thread hears of it, others would go on asking a server that fails.
+        stopped.set()
+        raise
+
+
+def _attempt(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
+    for attempt in range(len(journal.answers.get(question.key, ())), ATTEMPTS):
+        if stopped.is_set():
+            return
+        reply = plan.endpoint.ask(
+            client,
+            plan.content(question, attempt),
+            schema=plan.schema(question),
+            key=f"{question.key}-{attempt}",
+        )
+        record = {
+            "key": question.key,
+            "kind": question.kind,
+            "aspect": question.aspect,
+            "id": question.item.id,
+            "shown": list(question.shown),
+            "attempt": attempt,
+            "text": reply.text,
+            "model": reply.model,
+            "fingerprint": reply.fingerprint,
+            "usage": dict(reply.usage),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        journal.append(record)
+        if plan.read(question, journal.answers) is not None:
+            return

@@ -1,0 +1,127 @@
+"""The columns of an evaluation: metrics with their references and weights, checked before a pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from urae.metrics.declarations import METRICS, metric_named
+from urae.metrics.metric import Metric, Options, Reader
+from urae.metrics.pictures import Picture, Prompts, Sample
+from urae.metrics.weights import Weights
+
+__all__ = ["Chosen", "check", "choose"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A metric with its reference and its weights: one column of the table."""
+
+    metric: Metric
+    reference: str
+    weights: Weights | None
+    reader: Reader
+
+    @property
+    def column(self) -> str:
+        return f"{self.metric.name}@{self.reference}" if self.reference else self.metric.name
+
+
+def choose(
+    metrics: Sequence[str],
+    candidates: Mapping[str, Sequence[Sample]],
+    references: Mapping[str, Mapping[str, Picture]],
+    weights: Mapping[str, Path | str],
+    options: Options,
+) -> list[Chosen]:
+    """The columns in order, each biased distance of few pictures with the unbiased one after it."""
+    opened, chosen = _opened_weights(weights), []
+    named = [(metric_named(text.partition("@")[0]), text.partition("@")[2]) for text in metrics]
+    wanted = [(metric, _reference(metric, given, references)) for metric, given in named]
+    asked = [(metric.name, reference) for metric, reference in wanted]
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"metrics are {', '.join(metrics)}: expected each once")
+    for metric, reference in wanted:
+        chosen.append(_open(metric, reference, opened, options))
+        sizes = [*map(len, candidates.values()), len(references.get(reference, ()))]
+        rows = min(sizes) * (options.num_crops if metric.crop else 1)
+        if rows < metric.enough and (metric.beside, reference) not in asked:
+            chosen.append(_open(METRICS[metric.beside], reference, opened, options))
+    useful = {c.metric.weights for c in chosen}
+    if useless := [name for name in weights if METRICS[name].weights not in useful]:
+        raise ValueError(f"weights of {useless[0]} have no effect: none of the metrics reads them")
+    return chosen
+
+
+def _open(metric: Metric, reference: str, weights: Mapping[str, Weights], options: Options) -> Chosen:
+    own = _weights_of(metric, weights) if metric.weights else None
+    return Chosen(metric=metric, reference=reference, weights=own, reader=metric.open(own, options))
+
+
+def _weights_of(metric: Metric, weights: Mapping[str, Weights]) -> Weights:
+    given = [name for name in weights if METRICS[name].weights == metric.weights]
+    if not given:
+        raise ValueError(f"{metric.name} needs weights: give the path of a {metric.weights}")
+    return weights[metric.name if metric.name in given else given[0]]
+
+
+def _opened_weights(weights: Mapping[str, Path | str]) -> dict[str, Weights]:
+    for name in weights:
+        if not metric_named(name).weights:
+            raise ValueError(f"{name} takes no weights: leave them out")
+    return {name: Weights(Path(path)) for name, path in weights.items()}
+
+
+def _reference(metric: Metric, given: str, references: Mapping[str, object]) -> str:
+    if metric.needs not in ("pair", "set"):
+        if given:
+            raise ValueError(f"{metric.name} compares with no reference: leave out @{given}")
+        return ""
+    if not given and len(references) == 1:
+        return next(iter(references))
+    if given not in references:
+        known = ", ".join(f"{metric.name}@{name}" for name in references) or "a reference, given by `against`"
+        raise ValueError(f"{metric.name} compares with a reference: expected {known}")
+    return given
+
+
+def check(
+    c: Chosen,
+    candidates: Mapping[str, Sequence[Sample]],
+    references: Mapping[str, Mapping[str, Picture]],
+    prompts: Prompts,
+) -> None:
+    if c.metric.needs == "prompt" and prompts == "names":
+        raise ValueError(f"{c.metric.name} reads prompts, and 'names' are none: give prompts")
+    for name, samples in candidates.items():
+        if c.metric.needs == "pair":
+            _check_partners(c, name, samples, references[c.reference])
+        if c.metric.crop:
+            _check_sizes(c, name, [s.picture for s in samples], list(references[c.reference].values()))
+
+
+def _check_partners(c: Chosen, name: str, samples: Sequence[Sample], partners: Mapping[str, Picture]) -> None:
+    if missing := [sample.name for sample in samples if sample.name not in partners]:
+        raise ValueError(
+            f"{c.column} compares pictures of the same name, and {c.reference} has none for {len(missing)} of "
+            f"{len(samples)} of {name}, such as {missing[0]!r}"
+        )
+
+
+def _check_sizes(c: Chosen, name: str, own: Sequence[Picture], others: Sequence[Picture]) -> None:
+    sizes, wanted = {picture.size for picture in own}, {picture.size for picture in others}
+    if small := [size for size in sizes | wanted if min(size) < c.metric.crop]:
+        raise ValueError(
+            f"{c.column} looks at native crops of {c.metric.crop} px, and there are pictures of "
+            f"{small[0][0]}x{small[0][1]} px: leave it out"
+        )
+    if sizes != wanted:
+        raise ValueError(
+            f"{c.column} compares native detail, and {name} has pictures of {_shown(sizes)} px, {c.reference} of "
+            f"{_shown(wanted)} px: give a reference of the same sizes"
+        )
+
+
+def _shown(sizes: set[tuple[int, int]]) -> str:
+    return ", ".join(f"{width}x{height}" for width, height in sorted(sizes))

@@ -1,0 +1,371 @@
+"""What each metric says of itself: the source of the docs table, and all that a caller needs to know to use one."""
+
+from __future__ import annotations
+
+from urae.metrics import clip, hps, inception, iqa, lpips, mini
+from urae.metrics.detail import detail
+from urae.metrics.distances import cmmd, frechet, kid
+from urae.metrics.fidelity import consistency, psnr
+from urae.metrics.metric import Metric, plain
+from urae.metrics.repetition import repetition
+from urae.metrics.seams import grid, stripes
+from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
+from urae.statistics.table import escape_markdown
+
+__all__ = ["METRICS", "metric_named", "metrics_table"]
+
+ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
+"""With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""
+INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
+CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
+CLIP_LICENCE = "MIT (the repository; the model's page states none)"
+NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
+MINIATURE = "that of urae, which ships them"
+
+_ALL = [
+    Metric(
+        name="fid",
+        says="distance of two sets of pictures; below 2,048 pictures it is biased and kid stands beside it",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="the whole picture at 299 px",
+        paper="Heusel et al. 2017; resize of Parmar et al. 2022",
+        weights=INCEPTION,
+        licence="Apache-2.0",
+        digits=2,
+        open=inception.open_whole,
+        distance=frechet,
+        enough=ENOUGH_PICTURES,
+        beside="kid",
+    ),
+    Metric(
+        name="kid",
+        says="the same distance without bias",
+        direction="lower",
+        range="about 0 and up",
+        needs="set",
+        sees="the whole picture at 299 px",
+        paper="Binkowski et al. 2018",
+        weights=INCEPTION,
+        licence="Apache-2.0",
+        digits=5,
+        open=inception.open_whole,
+        distance=kid,
+    ),
+    Metric(
+        name="patch_fid",
+        says="distance of the native detail of two sets; below 10,000 crops patch_kid stands beside it",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="native crops of 299 px, no resize; 8 of them are 17% of 2K and 4% of 4K",
+        paper="Heusel et al. 2017 on native crops",
+        weights=INCEPTION,
+        licence="Apache-2.0",
+        digits=2,
+        open=inception.open_crops,
+        distance=frechet,
+        crop=inception.SIDE,
+        enough=ENOUGH_CROPS,
+        beside="patch_kid",
+    ),
+    Metric(
+        name="patch_kid",
+        says="the same distance without bias",
+        direction="lower",
+        range="about 0 and up",
+        needs="set",
+        sees="native crops of 299 px, no resize",
+        paper="Binkowski et al. 2018 on native crops",
+        weights=INCEPTION,
+        licence="Apache-2.0",
+        digits=5,
+        open=inception.open_crops,
+        distance=kid,
+        crop=inception.SIDE,
+    ),
+    Metric(
+        name="cmmd",
+        says="distance of two sets in CLIP's eyes, usable from some hundred pictures",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="the whole picture at 336 px",
+        paper="Jayasumana et al. 2024",
+        weights="folder of openai/clip-vit-large-patch14-336",
+        licence=CLIP_LICENCE,
+        open=clip.open_cmmd,
+        distance=cmmd,
+    ),
+    Metric(
+        name="lpips",
+        says="how unlike its reference each picture looks; between other compositions it is about 0.6 or 0.7",
+        direction="lower",
+        range="from 0",
+        needs="pair",
+        sees="the whole picture at full size",
+        paper="Zhang et al. 2018",
+        weights="safetensors file of trunk and heads",
+        licence="heads BSD-2-Clause, trunk torchvision's BSD-3-Clause",
+        open=lpips.open_lpips,
+    ),
+    Metric(
+        name="psnr",
+        says="pixels against those of the reference, dB",
+        direction="higher",
+        range="up to 58.9",
+        needs="pair",
+        sees="every pixel",
+        paper="-",
+        digits=2,
+        open=plain("psnr", lambda sample: psnr(sample.image, sample.reference)),
+    ),
+    Metric(
+        name="consistency",
+        says="whether the picture, reduced, is still its native picture, dB",
+        direction="higher",
+        range="up to 58.9",
+        needs="pair",
+        sees="the picture reduced to the native size",
+        paper="-",
+        digits=2,
+        open=plain("consistency", lambda sample: consistency(sample.image, sample.reference)),
+    ),
+    Metric(
+        name="clip",
+        says="agreement with the prompt: CLIPScore, 100 times the cosine where its paper has 2.5 times",
+        direction="higher",
+        range="0 to 100",
+        needs="prompt",
+        sees="the middle square at 224 px; 77 tokens of the prompt",
+        paper="Hessel et al. 2021",
+        weights=CLIP_LARGE,
+        licence=CLIP_LICENCE,
+        digits=2,
+        open=clip.open_clip_score,
+    ),
+    Metric(
+        name="pickscore",
+        says="what people would pick for the prompt",
+        direction="higher",
+        range="about 18 to 24",
+        needs="prompt",
+        sees="the middle square at 224 px; 77 tokens of the prompt",
+        paper="Kirstain et al. 2023",
+        weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
+        licence="none stated; the CLIP-H that it began from is MIT",
+        digits=2,
+        open=clip.open_pickscore,
+    ),
+    Metric(
+        name="hps",
+        says="what people would prefer for the prompt (HPSv2.1)",
+        direction="higher",
+        range="about 20 to 35",
+        needs="prompt",
+        sees="the whole picture within 224 px; 77 tokens of the prompt",
+        paper="Wu et al. 2023",
+        weights="open_clip folder with HPS_v2.1",
+        licence="Apache-2.0",
+        digits=2,
+        open=hps.open_hps,
+    ),
+    Metric(
+        name="maniqa",
+        says="quality without a reference",
+        direction="higher",
+        range="0 to 1",
+        needs="picture",
+        sees="20 native crops of 224 px: 24% of 2K, 6% of 4K, never the lowest row",
+        paper="Yang et al. 2022",
+        weights="torch hub folder with pyiqa's files",
+        licence=NON_COMMERCIAL,
+        digits=4,
+        open=iqa.open_iqa("maniqa"),
+    ),
+    Metric(
+        name="qualiclip",
+        says="quality without a reference",
+        direction="higher",
+        range="0 to 1",
+        needs="picture",
+        sees="the whole picture at full size",
+        paper="Agnolucci et al. 2024",
+        weights="torch hub folder with pyiqa's files",
+        licence=f"{NON_COMMERCIAL}; QualiCLIP CC BY-NC 4.0",
+        digits=4,
+        open=iqa.open_iqa("qualiclip"),
+    ),
+    Metric(
+        name="detail",
+        says="the finest structure that the size can hold, relative to white",
+        direction="neither",
+        range="0 to 1",
+        needs="picture",
+        sees="every pixel",
+        paper="-",
+        digits=4,
+        open=plain("detail", lambda sample: detail(sample.image)),
+    ),
+    Metric(
+        name="glcm_score",
+        says="busyness of gray levels, bits; noise raises it",
+        direction="neither",
+        range="from 0",
+        needs="picture",
+        sees="every 64 px tile at full size",
+        paper="Zhang et al. 2025 (Diffusion-4K), as its code",
+        open=plain("glcm_score", lambda sample: glcm_score(sample.image)),
+    ),
+    Metric(
+        name="glcm_entropy",
+        says="the same as Haralick's entropy, nats; noise raises it",
+        direction="neither",
+        range="0 to 8.3",
+        needs="picture",
+        sees="every 64 px tile at full size",
+        paper="Haralick et al. 1973",
+        open=plain("glcm_entropy", lambda sample: glcm_entropy(sample.image)),
+    ),
+    Metric(
+        name="compression",
+        says="size over its size as JPEG of quality 95; noise lowers it",
+        direction="neither",
+        range="from about 1",
+        needs="picture",
+        sees="every pixel",
+        paper="Zhang et al. 2025 (Diffusion-4K)",
+        digits=2,
+        open=plain("compression", lambda sample: compression_ratio(sample.image)),
+    ),
+    Metric(
+        name="flatness",
+        says="share of flat 240 px tiles",
+        direction="neither",
+        range="0 to 1",
+        needs="picture",
+        sees="every 240 px tile at full size",
+        paper="UltraFlux 2025",
+        open=plain("flatness", lambda sample: flatness(sample.image)),
+    ),
+    Metric(
+        name="spectrum_slope",
+        says="fall of the power spectrum: about -2 for photographs, less where blurred, 0 for noise",
+        direction="neither",
+        range="below 0",
+        needs="picture",
+        sees="the middle square at full size",
+        paper="Field 1987",
+        digits=2,
+        open=plain("spectrum_slope", lambda sample: spectrum_slope(sample.image)),
+    ),
+    Metric(
+        name="repetition",
+        says="copies of the picture's parts",
+        direction="lower",
+        range="0 to 1",
+        needs="picture",
+        sees="the whole picture at 64 px",
+        paper="-",
+        open=plain("repetition", lambda sample: repetition(sample.image)),
+    ),
+    Metric(
+        name="grid",
+        says="a grid of 16 px or a part of it, as tokens leave it; more than the truth has is an artefact",
+        direction="neither",
+        range="from 0",
+        needs="picture",
+        sees="every pixel",
+        paper="-",
+        open=plain("grid", lambda sample: grid(sample.image)),
+    ),
+    Metric(
+        name="stripes",
+        says="the strongest straight line across the whole picture, gray levels; more than the truth has is a seam",
+        direction="neither",
+        range="0 to 510",
+        needs="picture",
+        sees="every pixel",
+        paper="-",
+        digits=2,
+        open=plain("stripes", lambda sample: stripes(sample.image)),
+    ),
+    Metric(
+        name="mini_recognition",
+        says="miniature only: certainty that some object is there",
+        direction="higher",
+        range="0 to 1",
+        needs="picture",
+        sees="the whole picture at 64 px",
+        paper="-",
+        licence=MINIATURE,
+        open=mini.open_recognition,
+    ),
+    Metric(
+        name="mini_alignment",
+        says="miniature only: share of what the prompt says that is there",
+        direction="higher",
+        range="0 to 1",
+        needs="prompt",
+        sees="the whole picture at 64 px",
+        paper="-",
+        licence=MINIATURE,
+        open=mini.open_alignment,
+    ),
+    Metric(
+        name="mini_patch_fid",
+        says="miniature only: distance of native detail; below 10,000 crops mini_patch_kid stands beside it",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="native crops of 64 px",
+        paper="as patch_fid",
+        licence=MINIATURE,
+        digits=4,
+        open=mini.open_patches,
+        distance=frechet,
+        crop=mini.SIDE,
+        enough=ENOUGH_CROPS,
+        beside="mini_patch_kid",
+    ),
+    Metric(
+        name="mini_patch_kid",
+        says="miniature only: the same without bias",
+        direction="lower",
+        range="about 0 and up",
+        needs="set",
+        sees="native crops of 64 px",
+        paper="as patch_kid",
+        licence=MINIATURE,
+        digits=5,
+        open=mini.open_patches,
+        distance=kid,
+        crop=mini.SIDE,
+    ),
+]
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+"""By name, in the order of the docs."""
+
+
+def metric_named(name: str) -> Metric:
+    """One of `METRICS`; `ValueError` for an unknown name."""
+    if name not in METRICS:
+        raise ValueError(f"there is no metric {name!r}: expected {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def metrics_table() -> str:
+    """The declarations of all metrics as a Markdown table; the page docs/guides/evaluate.md holds it."""
+    better = {"higher": "↑", "lower": "↓", "neither": ""}
+    needs = {"picture": "", "prompt": "prompt", "pair": "its reference", "set": "reference set"}
+    lines = [
+        "| metric | | says | range | sees of a 2K or 4K picture | needs | licence | paper |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for metric in METRICS.values():
+        wanted = "; ".join(filter(None, [needs[metric.needs], metric.weights]))
+        cells = [metric.says, metric.range, metric.sees, wanted, metric.licence, metric.paper]
+        texts = " | ".join(escape_markdown(cell) for cell in cells)
+        lines.append(f"| `{metric.name}` | {better[metric.direction]} | {texts} |")
+    return "\n".join(lines) + "\n"

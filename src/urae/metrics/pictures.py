@@ -1,0 +1,192 @@
+"""The pictures to be measured, wherever they come from, each with its name, its prompt and its hash.
+
+A candidate is a folder, a list of files, or images in memory. A prompt comes from the text that `urae generate`
+writes into each PNG, from a file of prompts by picture name, or from the caller. Nothing is left out: a picture
+without a prompt is an error, and so is a prompt without a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import ExifTags, Image, ImageOps
+
+from urae.errors import BadFile
+from urae.metrics.matching import SUFFIXES, read_prompts
+
+__all__ = ["Picture", "Pictures", "Prompts", "Sample", "Source", "as_candidates", "collect"]
+
+Source = Path | str | Image.Image
+Pictures = Path | str | Sequence[Source]
+"""A folder, or files and images in order."""
+Prompts = Literal["png", "names"] | Path | str | Mapping[str, str] | Sequence[str]
+"""Where prompts come from: `png`, each PNG's own text; `names`, none, so that each picture name counts as one prompt;
+a file of lines {"id": picture name, "prompt": text}; a mapping of the same; or one prompt a picture, in order."""
+
+
+class Picture:
+    """One picture, read when it is first looked at and held until `release`."""
+
+    def __init__(self, source: Path | Image.Image) -> None:
+        self.source = source
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """Upright, RGB."""
+        if isinstance(self.source, Image.Image):
+            return self.source.convert("RGB")
+        with _opened(self.source) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+
+    def release(self) -> None:
+        """Forget the pixels of a file: a set of 4K pictures does not fit into memory."""
+        self.__dict__.pop("image", None)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, upright, from the file's header alone."""
+        if isinstance(self.source, Image.Image):
+            return self.source.size
+        with _opened(self.source) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (opened.height, opened.width) if turned else (opened.width, opened.height)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, or of the pixels of an image in memory."""
+        if isinstance(self.source, Image.Image):
+            head = f"{self.source.mode} {self.source.size}".encode()
+            return hashlib.sha256(head + self.source.tobytes()).hexdigest()
+        with self.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @cached_property
+    def info(self) -> Mapping[Any, Any]:
+        """Texts that came with it, such as those that `urae.generation.save_png` writes."""
+        if isinstance(self.source, Image.Image):
+            return self.source.info
+        with _opened(self.source) as opened:
+            return opened.info
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture, and what some metrics compare it with."""
+
+    picture: Picture
+    name: str
+    """The file's name without suffix, or the place in the list: what references are matched by."""
+    prompt: str
+    """Empty where none is known."""
+    partner: Picture | None = None
+    """The reference of this very picture."""
+
+    @property
+    def unit(self) -> str:
+        """What statistics count: the prompt, or the name where there is none."""
+        return self.prompt or self.name
+
+    @property
+    def image(self) -> Image.Image:
+        """Upright, RGB."""
+        return self.picture.image
+
+    @property
+    def reference(self) -> Image.Image:
+        """The partner's image; only for metrics of pairs."""
+        assert self.partner
+        return self.partner.image
+
+
+def as_candidates(images: Pictures | Mapping[str, Pictures]) -> dict[str, Pictures]:
+    """Pictures by candidate; a single candidate is named after its folder, or "images"."""
+    if isinstance(images, Mapping):
+        return dict(images)
+    name = Path(images).resolve().name if isinstance(images, Path | str) else "images"
+    return {name: images}
+
+
+def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[Sample]:
+    """Every picture of a candidate, folders in the order of names. `ValueError` where prompts and pictures differ."""
+    if isinstance(pictures, Path | str):
+        found = _by_stem(name, _files(name, Path(pictures)))
+    else:
+        sources = [Path(source) if isinstance(source, str) else source for source in pictures]
+        paths = [source for source in sources if isinstance(source, Path)]
+        in_order = {f"{place:06d}": source for place, source in enumerate(sources)}
+        found = _by_stem(name, paths) if len(paths) == len(sources) else in_order
+    if not found:
+        raise ValueError(f"{name} holds no pictures: expected at least one")
+    read = {stem: Picture(source) for stem, source in found.items()}
+    texts = _texts(name, read, prompts)
+    return [Sample(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
+
+
+def _files(name: str, folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{name} is {folder}: expected a folder of pictures")
+    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+
+
+def _by_stem(name: str, files: Sequence[Path]) -> dict[str, Path | Image.Image]:
+    found: dict[str, Path | Image.Image] = {}
+    for path in files:
+        if path.stem in found:
+            raise ValueError(f"{name} has two pictures named {path.stem}: expected each name once")
+        found[path.stem] = path
+    return found
+
+
+def _texts(name: str, found: Mapping[str, Picture], prompts: Prompts) -> Mapping[str, str]:
+    if prompts == "names":
+        return dict.fromkeys(found, "")
+    if prompts == "png":
+        return {stem: _own_prompt(name, stem, picture) for stem, picture in found.items()}
+    if isinstance(prompts, Path | str):
+        prompts = read_prompts(prompts)
+    if isinstance(prompts, Mapping):
+        return _same_names(name, found, prompts)
+    if len(prompts) != len(found):
+        raise ValueError(
+            f"{name} has {len(found)} pictures and there are {len(prompts)} prompts: expected one each"
+        )
+    return dict(zip(found, prompts, strict=True))
+
+
+def _own_prompt(name: str, stem: str, picture: Picture) -> str:
+    prompt = picture.info.get("prompt")
+    if not (isinstance(prompt, str) and prompt):
+        raise ValueError(
+            f"the picture {stem} of {name} does not hold its prompt: give a file of prompts by picture name, or "
+            "'names' if no metric reads prompts"
+        )
+    return prompt
+
+
+def _same_names(name: str, found: Mapping[str, object], prompts: Mapping[str, str]) -> Mapping[str, str]:
+    if missing := sorted(prompts.keys() - found.keys()):
+        raise ValueError(
+            f"{name} has no picture for {len(missing)} of {len(prompts)} prompts, such as {missing[0]!r}: expected a "
+            "file of this name"
+        )
+    if extra := sorted(found.keys() - prompts.keys()):
+        raise ValueError(
+            f"{name} has {len(extra)} pictures that no prompt names, such as {extra[0]!r}: add their prompts, or take "
+            "them out of the folder"
+        )
+    return prompts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as opened:
+            yield opened
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read as a picture: {error}") from error

@@ -1,0 +1,299 @@
+"""`plan`: does a run fit on a GPU, with which settings, for how long and at what price; before it is begun.
+
+Memory is reckoned phase by phase (`urae.planning.memory`), time from the operations of a step
+(`urae.planning.compute`) and the share of the GPU's peak rate that a run reaches
+(`urae.planning.efficiency`). No weights are loaded: the answer takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from urae.adapters import Full
+from urae.execution import num_groups
+from urae.execution.checkpointing import Checkpointing
+from urae.execution.rounding import BY_ERROR
+from urae.planning.adapter import adapter_size
+from urae.planning.architecture import Architecture, architecture_of
+from urae.planning.compute import Tokens, Trained, step_work, trained_by
+from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
+from urae.planning.efficiency import Efficiency, efficiency_of
+from urae.planning.gpus import GPUS, Gpu, gpu_named
+from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_bytes
+from urae.planning.memory import offloaded_bytes, phases, usable
+from urae.resolution import num_image_tokens
+from urae.training import Recipe
+from urae.training.validation import SIGMAS
+
+__all__ = ["Option", "Plan", "plan"]
+
+CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
+"""Ways to keep activations, from the fastest to the smallest."""
+
+ROUNDING = ("as_loaded", *BY_ERROR)
+"""Ways to store the base, from the most exact to the least."""
+
+SMALLER: dict[str, tuple[Literal["int8", "nf4"], ...]] = {
+    "as_loaded": ("int8", "nf4"),
+    "fp8": ("nf4",),
+    "fp8_dynamic": ("nf4",),
+    "int8": ("nf4",),
+}
+"""Those that need less, by the recipe's own. fp8 is not among them: int8 needs as much and rounds less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A recipe's run with activations and weights kept and stored in one way and its batch in so many parts."""
+
+    recipe: Recipe
+    phases: dict[str, int]
+    """Most bytes on one GPU in each phase of the run."""
+    fits: bool
+    seconds: float
+    """Per optimizer step."""
+    moved: int
+    """Bytes that come and go between a GPU and the host in an optimizer step."""
+    host: int
+    """Bytes that the host keeps for a GPU at most. torch takes page-locked memory in powers of two, which makes it
+    about half as much again."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The most of all phases."""
+        return max(self.phases.values())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What distinguishes options, as keys and values of the command line."""
+        recipe = self.recipe
+        return {
+            "gradient_checkpointing": _word(recipe.gradient_checkpointing),
+            "gradient_accumulation": str(recipe.gradient_accumulation),
+            "sample_every": str(recipe.sample_every),
+            "offload_activations": str(recipe.offload_activations).lower(),
+            "swap_blocks": str(recipe.swap_blocks),
+            "compile": str(recipe.compile).lower(),
+            "base_weights": recipe.base_weights,
+        }
+
+    @property
+    def uses_host(self) -> bool:
+        """Whether the host's memory stands in for the GPU's."""
+        return self.recipe.offload_activations or self.recipe.swap_blocks > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will need."""
+
+    asked: Option
+    """The recipe as it is."""
+    options: tuple[Option, ...]
+    """The same run in other ways, the fastest first; after them those that use the host's memory, and then, where
+    the GPU alone has no room, those on a base that is rounded more."""
+    gpu: Gpu
+    num_gpus: int
+    price: float
+    """Of one GPU for one hour; 0 if it does not matter."""
+    efficiency: Efficiency
+    hours: dict[str, float]
+    """Of training, validation and samples, on all GPUs together at work."""
+    disk: dict[str, int]
+    """Bytes of the cache (one image with two captions), a checkpoint, the adapter."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe runs on this GPU as it is."""
+        return self.asked.fits
+
+    @property
+    def best(self) -> Option | None:
+        """The fastest way that fits, with the host's memory only if none does without, on a base that is rounded more
+        only if none does with it; None if none does."""
+        return next((option for option in self.options if option.fits), None)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """Settings of the best option that differ from the recipe's; empty if there are none or none fits."""
+        if self.best is None:
+            return {}
+        own = self.asked.settings
+        return {key: value for key, value in self.best.settings.items() if value != own[key]}
+
+    @property
+    def seconds_per_step(self) -> float:
+        return self.asked.seconds
+
+    @property
+    def total_hours(self) -> float:
+        return sum(self.hours.values())
+
+    @property
+    def cost(self) -> float:
+        return self.total_hours * self.num_gpus * self.price
+
+    def roomy(self) -> list[str]:
+        """Known GPUs on which some option fits."""
+        least = min(option.num_bytes for option in self.options)
+        return [gpu.name for gpu in GPUS.values() if least <= usable(gpu)]
+
+
+def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> Plan:
+    """What training by `recipe` needs on `num_gpus` GPUs of this kind.
+
+    gpu: a name of `urae.planning.GPUS`, or a `Gpu` of your own. price: of one GPU for one hour, in any currency.
+    Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
+    """
+    gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
+    _check_shares(recipe, num_gpus)
+    architecture = architecture_of(recipe.model, dtype=_loaded_as(recipe))
+    efficiency = efficiency_of(gpu, recipe.size)
+    rate = efficiency.share * gpu.tflops * 1e12
+    trained = trained_by(architecture.transformer, recipe.adapter)
+
+    def option(variant: Recipe) -> Option:
+        return _option(architecture, trained, variant, gpu, num_gpus, rate)
+
+    asked, others = option(recipe), list[Option]()
+    for stored in (recipe, *_smaller(recipe)):
+        if any(way.fits and not way.uses_host for way in others):
+            break
+        plain = [option(variant) for variant in _variants(stored, num_gpus)]
+        if not any(way.fits for way in others):
+            plain += _with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))
+        others += plain
+    size = adapter_size(architecture.transformer, recipe.adapter)
+    return Plan(
+        asked=asked,
+        options=tuple(sorted(others, key=_preference)),
+        gpu=gpu,
+        num_gpus=num_gpus,
+        price=price,
+        efficiency=efficiency,
+        hours=_hours(architecture, trained, recipe, num_gpus, asked.seconds, rate),
+        disk={
+            "cache": cache_bytes(architecture, recipe.size),
+            "checkpoint": checkpoint_bytes(size, recipe),
+            "adapter": adapter_bytes(size),
+        },
+    )
+
+
+def _word(mode: Checkpointing) -> str:
+    return "full" if mode is True else str(mode).lower()
+
+
+def _check_shares(recipe: Recipe, num_gpus: int) -> None:
+    groups = num_groups(num_gpus, recipe.context_parallel) if num_gpus > 0 else 0
+    if groups < 1 or recipe.batch_size % (groups * recipe.gradient_accumulation):
+        what = "GPUs" if recipe.context_parallel == 1 else f"groups of {recipe.context_parallel} GPUs"
+        raise ValueError(
+            f"batch_size is {recipe.batch_size}: expected a multiple of {what} x gradient_accumulation = "
+            f"{groups} x {recipe.gradient_accumulation}"
+        )
+
+
+def _loaded_as(recipe: Recipe) -> torch.dtype:
+    whole = recipe.base_dtype == "fp32" or recipe.model == "mini"
+    return torch.float32 if whole else torch.bfloat16
+
+
+def _option(
+    architecture: Architecture, trained: Trained, recipe: Recipe, gpu: Gpu, num_gpus: int, rate: float
+) -> Option:
+    needed = phases(architecture, trained, recipe, num_gpus=num_gpus)
+    work = step_work(trained, _tokens(architecture, recipe), recipe.gradient_checkpointing)
+    # GPUs that share an image's tokens each do their part of the work on it.
+    shared, parts = recipe.context_parallel, recipe.gradient_accumulation
+    images, rate = recipe.batch_size / num_gpus * shared, rate * shared
+    weights = swapped_bytes(block_bytes(architecture.transformer, recipe), recipe.swap_blocks)
+    kept = offloaded_bytes(architecture, trained, recipe)
+    return Option(
+        recipe=recipe,
+        phases=needed,
+        fits=max(needed.values()) <= usable(gpu),
+        seconds=seconds_of(work, gpu, rate, images=images, parts=parts, weights=weights, kept=kept),
+        moved=int(2 * (parts * weights + images * kept)),
+        host=int(weights + images / parts * kept),
+    )
+
+
+def _preference(option: Option) -> tuple[int, bool, bool, float, int]:
+    """Rounded least, with samples, on the GPU alone, fast, and of equally fast ones that which leaves least to the
+    connection."""
+    rounding = ROUNDING.index(option.recipe.base_weights)
+    return rounding, not option.recipe.sample_every, option.uses_host, option.seconds, option.moved
+
+
+def _smaller(recipe: Recipe) -> list[Recipe]:
+    """The recipe with its base stored in fewer bits; none for a full adapter."""
+    kinds = () if isinstance(recipe.adapter, Full) else SMALLER.get(recipe.base_weights, ())
+    return [replace(recipe, base_weights=kind) for kind in kinds]
+
+
+def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
+    """The recipe with every way to keep activations, in every number of parts, and without samples if
+    nothing else helps."""
+    share = recipe.batch_size // num_groups(num_gpus, recipe.context_parallel)
+    for every in dict.fromkeys((recipe.sample_every, 0)):
+        for mode in CHOICES:
+            for parts in (number for number in range(1, share + 1) if share % number == 0):
+                yield replace(
+                    recipe,
+                    gradient_checkpointing=mode,
+                    gradient_accumulation=parts,
+                    sample_every=every,
+                    offload_activations=False,
+                    swap_blocks=0,
+                )
+
+
+def _with_host(
+    plain: list[Option], option: Callable[[Recipe], Option], gpu: Gpu, sizes: tuple[int, ...]
+) -> Iterator[Option]:
+    """What fits with the host's memory of the options that do not: with activations there or not, and with the
+    weights of as few blocks as will do."""
+    for recipe in (way.recipe for way in plain if way.recipe.gradient_checkpointing and not way.fits):
+        for offload in (False, True):
+            swap = _least_swap(option(_using_host(recipe, offload=offload, swap=0)), gpu, sizes)
+            found = option(_using_host(recipe, offload=offload, swap=swap))
+            if found.fits:
+                yield found
+
+
+def _using_host(recipe: Recipe, *, offload: bool, swap: int) -> Recipe:
+    eager = swap > 0 or (offload and recipe.gradient_checkpointing == "attention")
+    return replace(
+        recipe, offload_activations=offload, swap_blocks=swap, compile=recipe.compile and not eager
+    )
+
+
+def _least_swap(without: Option, gpu: Gpu, sizes: tuple[int, ...]) -> int:
+    """Blocks that must be swapped so that an option fits; all if that does not suffice."""
+    excess = without.num_bytes - usable(gpu)
+    enough = (num for num in range(len(sizes)) if saved_bytes(sizes, num) >= excess)
+    return next(enough, len(sizes))
+
+
+def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
+    return Tokens(image=num_image_tokens(recipe.size), text=architecture.num_text_tokens)
+
+
+def _hours(
+    architecture: Architecture, trained: Trained, recipe: Recipe, num_gpus: int, step: float, rate: float
+) -> dict[str, float]:
+    call = step_work(trained, _tokens(architecture, recipe), False).forward / rate
+    validations = recipe.steps // recipe.validate_every + 1 if recipe.validate_every else 0
+    draws = recipe.steps // recipe.sample_every + 1 if recipe.sample_every else 0
+    seconds = {
+        "training": step * recipe.steps,
+        "validation": validations * recipe.num_validation * len(SIGMAS) * call / num_gpus,
+        # One process draws, and the others wait.
+        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * call,
+    }
+    return {name: value / 3600 for name, value in seconds.items()}

@@ -1,0 +1,192 @@
+"""From candidates' folders to a study: prompts matched, pictures encoded anew under random names.
+
+With prompts by id a picture is found by its file name, `<id>.png`. Without, by what `urae generate` writes into
+its PNGs: pictures of the same prompt and seed belong together, whatever their names. The folder appears at once
+and whole; a build that was stopped leaves nothing behind that looks like a study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from urae.errors import BadFile
+from urae.metrics.matching import Item, match_pictures
+from urae.statistics.intervals import MIN_PROMPTS
+from urae.study.ballots import BallotBox, invite
+from urae.study.encode import encode, read_picture
+from urae.study.manifest import ASPECTS, Encoding, Study, StudyItem
+
+__all__ = ["build_study", "match_provenance"]
+
+MAX_CANDIDATES = 9
+"""One key each."""
+
+
+def build_study(
+    candidates: Mapping[str, Path | str],
+    out: Path | str,
+    *,
+    prompts: Mapping[str, str] | None = None,
+    title: str = "Which picture is best?",
+    num_raters: int = 0,
+    encoding: Encoding = "png",
+    preview: int = 1024,
+    on_picture: Callable[[int], object] = lambda total: None,
+) -> Study:
+    """Make the folder `out` from `candidates` (name -> folder of pictures), two to nine of them.
+
+    `prompts`: id -> text; None reads them from the PNGs. `preview`: longest side of the pictures that fit the
+    screen, pixels. `on_picture` is called with the number of pictures in all, after each. `ValueError` where a
+    picture is missing, prompts are fewer than six, or candidates differ in size; `BadFile` for an unreadable one.
+    """
+    out, folders = Path(out), {name: Path(folder) for name, folder in candidates.items()}
+    _check(folders, out, num_raters, preview)
+    items = match_provenance(folders) if prompts is None else match_pictures(folders, prompts)[0]
+    _check_prompts(items)
+    with ExitStack() as undo:
+        draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        undo.callback(shutil.rmtree, draft, ignore_errors=True)
+        study = Study(
+            folder=draft,
+            title=title,
+            candidates=tuple(folders),
+            aspects=ASPECTS,
+            items=tuple(_blinded(item) for item in items),
+            encoding=encoding,
+            preview=preview,
+        )
+        _encode_all(study, items, on_picture)
+        study.save()
+        with BallotBox(study) as box:
+            invite(box, num_raters)
+        os.replace(draft, out)
+    return replace(study, folder=out)
+
+
+def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
+    """Items of the pictures that `urae generate` made, matched by prompt and seed.
+
+    `ValueError` where candidates do not hold the same ones, `BadFile` for a picture without this metadata.
+    """
+    found = {name: _by_provenance(name, folder) for name, folder in folders.items()}
+    first, keys = next(iter(found)), list(next(iter(found.values())))
+    for name, files in found.items():
+        if different := sorted(files.keys() ^ set(keys)):
+            prompt, seed = different[0]
+            has, lacks = (name, first) if different[0] in files else (first, name)
+            raise ValueError(
+                f"{has} has a picture of {prompt!r} with seed {seed} and {lacks} has none: "
+                "expected the same prompts and seeds of every candidate"
+            )
+    numbers = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys), 1)}
+    return [
+        Item(
+            id=f"prompt-{numbers[prompt]:03d}-seed{seed}",
+            prompt=prompt,
+            pictures={name: files[prompt, seed] for name, files in found.items()},
+        )
+        for prompt, seed in keys
+    ]
+
+
+def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
+    if not folder.is_dir():
+        raise ValueError(f"candidate {name} is {folder}: expected a folder of pictures")
+    files: dict[tuple[str, str], Path] = {}
+    for path in sorted(folder.glob("*.png")):
+        key = _provenance(path)
+        if key in files:
+            raise ValueError(
+                f"{name} has two pictures of {key[0]!r} with seed {key[1]}: {files[key].name} and {path.name}"
+            )
+        files[key] = path
+    if not files:
+        raise ValueError(f"candidate {name} has no .png in {folder}: give the prompts of other files by id")
+    return files
+
+
+def _provenance(path: Path) -> tuple[str, str]:
+    # Read here, as the room that writes it needs torch, and the study does not.
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            # Text chunks may follow the pixels.
+            opened.load()
+            return str(opened.info["prompt"]), str(opened.info["seed"])
+    except (OSError, SyntaxError) as error:
+        raise BadFile(f"{path} cannot be read as a picture: {error}") from error
+    except KeyError as error:
+        raise BadFile(f"{path} holds no {error.args[0]} of urae's: give the prompts by id") from error
+
+
+def _blinded(item: Item) -> StudyItem:
+    names = [(secrets.token_hex(16), candidate) for candidate in item.pictures]
+    # In an order that says nothing either.
+    random.SystemRandom().shuffle(names)
+    return StudyItem(
+        id=item.id,
+        prompt=item.prompt,
+        size=_common_size(item),
+        pictures=dict(names),
+        sources={candidate: _hash_file(path) for candidate, path in item.pictures.items()},
+    )
+
+
+def _common_size(item: Item) -> tuple[int, int]:
+    sizes = {candidate: read_picture(path).size for candidate, path in item.pictures.items()}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{candidate} {width}x{height}" for candidate, (width, height) in sizes.items())
+        raise ValueError(
+            f"the pictures of {item.id!r} differ in size ({shown}), which would tell them apart: "
+            "bring them to one size first"
+        )
+    return next(iter(sizes.values()))
+
+
+def _encode_all(study: Study, items: list[Item], on_picture: Callable[[int], object]) -> None:
+    for part in ("pictures", "previews"):
+        (study.folder / part).mkdir(parents=True)
+    for blinded, item in zip(study.items, items, strict=True):
+        for name, candidate in blinded.pictures.items():
+            picture = read_picture(item.pictures[candidate])
+            encode(
+                picture,
+                study.pictures[name],
+                study.previews[name],
+                encoding=study.encoding,
+                side=study.preview,
+            )
+            on_picture(len(items) * len(study.candidates))
+
+
+def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int) -> None:
+    if not 2 <= len(folders) <= MAX_CANDIDATES:
+        raise ValueError(f"there are {len(folders)} candidates: expected two to {MAX_CANDIDATES}")
+    if out.exists():
+        raise ValueError(f"{out} is there already, and may hold votes: give another folder, or remove it")
+    if num_raters < 0 or preview < 1:
+        raise ValueError(
+            f"raters are {num_raters} and previews {preview} px: expected 0 or more, and 1 or more"
+        )
+
+
+def _check_prompts(items: list[Item]) -> None:
+    if (num := len({item.prompt for item in items})) < MIN_PROMPTS:
+        raise ValueError(
+            f"there are {num} different prompts: expected at least {MIN_PROMPTS}, because fewer cannot show a "
+            "difference at the 5% level"
+        )
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""Prompts from files, and our own."""
+
+import json
+import re
+from itertools import combinations
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from urae.collecting import read_prompts, shipped_prompts
+from urae.errors import BadFile
+
+PROMPTS = ["a cat", "une chaise à l'ombre", "一隻貓"]
+
+
+def write(path, prompts, column="prompt"):
+    if path.suffix == ".txt":
+        path.write_text("\n\n".join(prompts) + "\n", encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"id": 1, column: p}) + "\n" for p in prompts))
+    else:
+        parquet.write_table(pyarrow.table({"id": list(range(len(prompts))), column: prompts}), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_every_kind_of_file_gives_the_same_prompts(tmp_path, suffix):
+    assert read_prompts(write(tmp_path / f"p{suffix}", PROMPTS)) == PROMPTS
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_another_column_can_be_named(tmp_path, suffix):
+    assert read_prompts(write(tmp_path / f"p{suffix}", PROMPTS, "caption"), column="caption") == PROMPTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("p.csv", "", ValueError, r"p.csv: expected a .txt, .jsonl, .parquet file, or shipped"),
+        ("p.txt", "\n \n", BadFile, "holds no prompts"),
+        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', BadFile, "p.jsonl, line 2 holds no prompt"),
+        ("p.jsonl", '{"prompt": 3}\n', BadFile, "p.jsonl, line 1 holds no prompt: expected a text, got 3"),
+        ("p.parquet", "PAR1 no table", BadFile, "cannot be read as a parquet table"),
+    ],
+)
+def test_what_is_no_prompt_is_named(tmp_path, name, content, error, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=message):
+        read_prompts(tmp_path / name)
+
+
+def test_a_table_says_which_columns_it_has(tmp_path):
+    with pytest.raises(ValueError, match="no column 'text': it has id, prompt"):
+        read_prompts(write(tmp_path / "p.parquet", PROMPTS), column="text")
+    with pytest.raises(BadFile, match=r"p.parquet, row 2 holds no prompt: expected a text, got None"):
+        read_prompts(write(tmp_path / "p.parquet", ["a", None]))
+
+
+def test_our_own_prompts_are_many_and_all_different():
+    """No two share most of their words, and each says enough to be drawn in one way."""
+    prompts = read_prompts("shipped")
+    assert prompts == shipped_prompts()
+    assert len(prompts) == 331
+    words = [frozenset(re.findall(r"[a-z]{4,}", prompt.lower())) for prompt in prompts]
+    assert min(map(len, words)) >= 5
+    assert max(len(a & b) / len(a | b) for a, b in combinations(words, 2)) < 0.4

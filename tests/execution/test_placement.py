@@ -1,0 +1,115 @@
+import pytest
+import torch
+from diffusers import FluxPipeline
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from urae.adapters import Lora, Minor, attach
+from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
+
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def inputs(tokens: int = 8, text: int = 7) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "hidden_states": torch.randn(2, tokens**2, 64, generator=generator),
+        "encoder_hidden_states": torch.randn(2, text, 32, generator=generator),
+        "pooled_projections": torch.randn(2, 24, generator=generator),
+        "timestep": torch.tensor([0.3, 0.8]),
+        "guidance": torch.ones(2),
+        "img_ids": FluxPipeline._prepare_latent_image_ids(1, tokens, tokens, "cpu", torch.float32),
+        "txt_ids": torch.zeros(text, 3),
+    }
+
+
+def gradients(transformer, spec, mode, *, compile: bool = False) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    attached = attach(transformer, spec)
+    try:
+        with (
+            compiled_blocks(transformer, compile),
+            gradient_checkpointing(transformer, mode, compiled=compile),
+        ):
+            transformer(**inputs()).sample.square().mean().backward()
+        return {name: parameter.grad for name, parameter in attached.named_parameters().items()}
+    finally:
+        attached.detach()
+
+
+@pytest.mark.parametrize("mode", [True, "full", "attention"])
+@pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4)])
+def test_what_is_computed_again_gives_the_same_gradients(transformer, spec, mode):
+    kept, recomputed = (gradients(transformer, spec, how) for how in (False, mode))
+    assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+    assert any(gradient.abs().max() > 0 for gradient in kept.values())
+
+
+@pytest.mark.parametrize(("mode", "times"), [(False, 1), ("attention", 1), ("full", 2), (True, 2)])
+def test_attention_is_computed_again_only_where_asked(transformer, mode, times):
+    calls = []
+
+    def counted(query, key, *rest, **named):
+        calls.append(query)
+        return sdpa_flop_count(query, key, rest[0])
+
+    attach(transformer, Lora(rank=4))
+    with (
+        gradient_checkpointing(transformer, mode),
+        FlopCounterMode(display=False, custom_mapping={ATTENTION: counted}),
+    ):
+        transformer(**inputs()).sample.square().mean().backward()
+    blocks = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks)
+    assert len(calls) == times * blocks
+
+
+def test_nothing_below_the_first_adapter_has_a_gradient(transformer):
+    reached = {}
+
+    def note(name):
+        return lambda module, arguments, output: reached.update({name: output.requires_grad})
+
+    transformer.x_embedder.register_forward_hook(note("image"))
+    transformer.context_embedder.register_forward_hook(note("text"))
+    transformer.transformer_blocks[0].attn.to_q.register_forward_hook(note("block 0"))
+    attach(transformer, Lora(rank=4, targets=("re:transformer_blocks\\.1\\.attn\\.to_q",)))
+    transformer.transformer_blocks[1].attn.to_q.register_forward_hook(note("block 1"))
+    transformer(**inputs())
+    assert reached == {"image": False, "text": False, "block 0": False, "block 1": True}
+
+
+@pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4)])
+def test_frozen_weights_have_no_gradient(transformer, spec):
+    attached = attach(transformer, spec)
+    transformer(**inputs()).sample.square().mean().backward()
+    trained = {id(parameter) for parameter in attached.parameters()}
+    having = {id(parameter) for parameter in transformer.parameters() if parameter.grad is not None}
+    assert having == trained
+    weight = transformer.transformer_blocks[0].attn.to_q.base_layer.weight
+    assert not weight.requires_grad
+
+
+def test_the_transformer_is_as_before(transformer):
+    def run(block, *arguments):
+        return block(*arguments)
+
+    transformer.enable_gradient_checkpointing(run)
+    with gradient_checkpointing(transformer, "attention"):
+        assert transformer._gradient_checkpointing_func is not run
+    assert transformer._gradient_checkpointing_func is run
+    with gradient_checkpointing(transformer, False):
+        assert not transformer.is_gradient_checkpointing
+    assert transformer.is_gradient_checkpointing
+    with compiled_blocks(transformer, True):
+        assert transformer.transformer_blocks[0]._compiled_call_impl is not None
+    assert all(module._compiled_call_impl is None for module in transformer.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", [False, "full", "attention"])
+def test_compiled_blocks_give_the_same_gradients(transformer, mode):
+    eager = gradients(transformer, Lora(rank=4), mode)
+    fast = gradients(transformer, Lora(rank=4), mode, compile=True)
+    for name, gradient in eager.items():
+        torch.testing.assert_close(fast[name], gradient, atol=1e-5, rtol=1e-4)

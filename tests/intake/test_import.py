@@ -1,0 +1,356 @@
+import hashlib
+import json
+import shutil
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from urae.cli import app
+from urae.data import convert, read_manifest, write_manifest
+from urae.errors import MissingExtra, StaleCache, UraeError
+from urae.intake import Filters, import_images
+from urae.intake.urls import download
+
+SIZE = 64
+FILTERS = Filters(size=SIZE)
+
+
+def texture(seed, size=(96, 80)):
+    """Sharp, and unlike that of another seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(40, 216, (6, 8, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    return Image.fromarray(
+        (np.asarray(coarse) + rng.integers(-30, 30, (size[1], size[0], 1))).astype(np.uint8)
+    )
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four that are good, one of them without a caption, and one for each of some reasons."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for index in range(4):
+        texture(index).save(folder / "deep" / f"{index}.png")
+        if index:
+            sidecar = {"prompt": f"caption {index}", "licence": "CC0-1.0"}
+            (folder / "deep" / f"{index}.json").write_text(json.dumps(sidecar))
+    texture(20).resize((32, 27)).resize((96, 80)).save(folder / "blurred.png")
+    texture(9, (40, 40)).save(folder / "small.png")
+    texture(8, (400, 80)).save(folder / "wide.png")
+    texture(1).save(folder / "other.webp", quality=80)
+    Image.new("RGB", (96, 80), "red").save(folder / "red.png")
+    shutil.copy(folder / "deep" / "2.png", folder / "same.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "LICENSE").write_text("CC0")
+    return folder
+
+
+EXPECTED = {
+    "blurred.png": "sharpness",
+    "broken.jpg": "format",
+    "red.png": "entropy",
+    "other.webp": "duplicate",
+    "same.png": "duplicate",
+    "small.png": "size",
+    "wide.png": "aspect",
+}
+
+
+def reasons(done):
+    return {reject.name.partition("photos/")[2]: reject.reason for reject in done.rejects}
+
+
+def run(photos, out, filters=FILTERS, **options):
+    return import_images([photos], out, filters, **options)
+
+
+def test_what_is_good_is_taken_and_the_rest_named(photos, tmp_path):
+    done = run(photos, tmp_path / "out")
+    assert reasons(done) == EXPECTED
+    assert done.other_files == {"(none)": 1}
+    assert done.counts["duplicate"] == 2
+    assert [len(record.captions) for record in done.records].count(0) == 1
+    assert read_manifest(done.manifest) == list(done.records)
+
+
+def test_images_are_taken_as_they_are_with_what_is_known_of_them(photos, tmp_path):
+    done = run(photos, tmp_path / "out", licence="CC-BY-4.0")
+    by_source = {record.source.rpartition("/")[2]: record for record in done.records}
+    first = by_source["1.png"]
+    content = (done.manifest.parent / first.file).read_bytes()
+    assert content == (photos / "deep" / "1.png").read_bytes()
+    assert first.id == hashlib.sha256(content).hexdigest()
+    assert (first.size, first.captions, first.licence) == ((96, 80), {"original": "caption 1"}, "CC0-1.0")
+    assert by_source["0.png"].licence == "CC-BY-4.0"
+    assert first.time.endswith("+00:00")
+
+
+def test_of_duplicates_the_largest_stays(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    large = texture(0, (288, 240))
+    large.resize((96, 80), Image.Resampling.LANCZOS).save(folder / "a.png")
+    large.save(folder / "b.png")
+    large.resize((144, 120), Image.Resampling.LANCZOS).save(folder / "c.png")
+    done = run(folder, tmp_path / "out")
+    assert [record.size for record in done.records] == [(288, 240)]
+    assert all(
+        "of 64 bits, at most 6, from" in reject.detail and "b.png" in reject.detail for reject in done.rejects
+    )
+    kept = run(folder, tmp_path / "out", Filters(size=SIZE, duplicates=-1))
+    assert len(kept.records) == 3
+
+
+def test_several_workers_take_the_same(photos, tmp_path):
+    one, two = run(photos, tmp_path / "one"), run(photos, tmp_path / "two", workers=2)
+    assert [(r.id, r.file, r.source) for r in one.records] == [(r.id, r.file, r.source) for r in two.records]
+    assert one.rejects == two.rejects
+
+
+class Counting:
+    """A detector that finds nothing, counts, and may be interrupted."""
+
+    def __init__(self, stop=-1):
+        self.calls, self.stop = 0, stop
+
+    def __call__(self, image):
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return 0.0
+
+
+def test_a_run_that_is_stopped_goes_on_and_reads_nothing_twice(photos, tmp_path):
+    filters = Filters(size=SIZE, detectors={"x": 1.0})
+    whole = run(photos, tmp_path / "whole", filters, detectors={"x": Counting()})
+    first, second, third = Counting(stop=4), Counting(), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "out", filters, detectors={"x": first})
+    with (tmp_path / "out" / "import" / "journal.jsonl").open("ab") as journal:
+        journal.write(b'{"item": "torn')
+    done = run(photos, tmp_path / "out", filters, detectors={"x": second})
+    assert first.calls + second.calls == 10  # all but the one that cannot be read
+    again = run(photos, tmp_path / "out", filters, detectors={"x": third})
+    assert (third.calls, again.num_measured) == (0, 0)
+    assert again.records == done.records
+    assert [record.id for record in done.records] == [record.id for record in whole.records]
+    assert done.rejects == whole.rejects
+
+
+def test_a_copy_that_was_stopped_half_way_is_made_anew(photos, tmp_path):
+    done = run(photos, tmp_path / "out")
+    image = done.manifest.parent / done.records[0].file
+    whole = image.read_bytes()
+    image.with_suffix(".part").write_bytes(whole[:100])
+    image.unlink()
+    run(photos, tmp_path / "out")
+    assert image.read_bytes() == whole
+    assert not image.with_suffix(".part").exists()
+
+
+def test_other_thresholds_read_no_image_again(photos, tmp_path):
+    before = run(photos, tmp_path / "out")
+    looser = run(photos, tmp_path / "out", Filters(size=SIZE, sharpness=0, max_ratio=9))
+    assert looser.num_measured == 0
+    assert reasons(looser) == {k: v for k, v in EXPECTED.items() if v not in ("sharpness", "aspect")}
+    run(photos, tmp_path / "out")
+    images = {
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out/images").rglob("*.*")
+    }
+    assert images == {record.file for record in before.records}
+
+
+def test_an_image_that_changes_is_measured_again(photos, tmp_path):
+    run(photos, tmp_path / "out")
+    texture(77).save(photos / "small.png")
+    done = run(photos, tmp_path / "out")
+    assert done.num_measured == 1
+    assert "small.png" not in reasons(done)
+
+
+def test_captions_that_were_added_to_the_manifest_stay(photos, tmp_path):
+    done = run(photos, tmp_path / "out")
+    told = [replace(r, captions=r.captions | {"detailed": "told"}) for r in done.records]
+    write_manifest(told, done.manifest)
+    assert list(run(photos, tmp_path / "out").records) == told
+
+
+def test_shards_and_manifests_are_sources_too(photos, tmp_path):
+    good = run(photos, tmp_path / "good")
+    ids = [record.id for record in good.records]
+    shards = convert(good.manifest, tmp_path / "shards", form="shards")
+    for source in (good.manifest, shards):
+        done = import_images([source], tmp_path / f"from-{source.name}", FILTERS)
+        assert [record.id for record in done.records] == ids
+        assert [record.source for record in done.records] == [record.source for record in good.records]
+
+
+def test_every_reason_has_a_contact_sheet(photos, tmp_path):
+    done = run(photos, tmp_path / "out")
+    sheets = {path.stem for path in (tmp_path / "out" / "import" / "sheets").iterdir()}
+    assert sheets == set(EXPECTED.values()) == set(done.counts)
+    with Image.open(tmp_path / "out" / "import" / "sheets" / "entropy.jpg") as sheet:
+        red, green, _ = sheet.convert("RGB").getpixel((100, 80))
+    assert red > 240 > 20 > green
+    run(photos, tmp_path / "out", Filters.off(SIZE))
+    assert not (tmp_path / "out" / "import" / "sheets" / "entropy.jpg").exists()
+    lines = (tmp_path / "out" / "import" / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["format", "duplicate", "size"]
+
+
+def brightness(image):
+    return float(np.asarray(image).mean())
+
+
+def test_a_detector_of_ones_own(photos, tmp_path):
+    plain = run(photos, tmp_path / "plain")
+    scores = {
+        record.source: brightness(Image.open(plain.manifest.parent / record.file)) for record in plain.records
+    }
+    limit = float(np.median(list(scores.values())))
+    filters = Filters(size=SIZE, detectors={"too bright": limit})
+    done = run(photos, tmp_path / "out", filters, workers=2, detectors={"too bright": brightness})
+    kept = {record.source for record in done.records}
+    assert kept & set(scores) == {source for source, score in scores.items() if score <= limit}
+    assert "detector too bright" in reasons(done).values()
+
+
+def test_an_image_that_changes_meanwhile_is_not_taken(photos, tmp_path):
+    class Spoiler(Counting):
+        def __call__(self, image):
+            score = super().__call__(image)
+            texture(55 + self.calls).save(photos / "deep" / "1.png")  # another one after each image
+            return score
+
+    with pytest.raises(StaleCache, match="deep/1.png changed while it was imported: run the import again"):
+        run(photos, tmp_path / "out", Filters(size=SIZE, detectors={"x": 1}), detectors={"x": Spoiler()})
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+def test_two_runs_at_once_are_kept_apart(photos, tmp_path):
+    class Second(Counting):
+        def __call__(self, image):
+            with pytest.raises(UraeError, match="another run is writing"):
+                run(photos, tmp_path / "out")
+            return super().__call__(image)
+
+    run(photos, tmp_path / "out", Filters(size=SIZE, detectors={"x": 1}), detectors={"x": Second()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is 0: expected 1"),
+        ({"detectors": {"x": brightness}}, r"filters name the detectors \[\], given are \['x'\]"),
+        ({"urls": {"timeout": "5"}}, "options of img2dataset .* have no effect"),
+    ],
+)
+def test_requests_that_make_no_sense(photos, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(photos, tmp_path / "out", **options)
+
+
+def test_another_data_set_is_neither_overwritten_nor_cleared(photos, tmp_path):
+    """A collection also lies in images/ and manifest.jsonl, and was paid for."""
+    out = tmp_path / "out"
+    (out / "images").mkdir(parents=True)
+    (out / "images" / "0123456789abcdef.png").write_bytes(b"paid")
+    (out / "manifest.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="holds a data set that no import made"):
+        run(photos, out)
+    (out / "manifest.jsonl").unlink()
+    run(photos, out)
+    assert (out / "images" / "0123456789abcdef.png").read_bytes() == b"paid"
+
+
+def test_the_data_set_lies_apart_from_its_sources(photos):
+    with pytest.raises(ValueError, match="lie in each other"):
+        run(photos, photos / "out")
+
+
+def test_from_the_shell(photos, tmp_path):
+    arguments = ["data", "import", str(photos), "--out", str(tmp_path / "out"), "--size", "64"]
+    result = CliRunner().invoke(app, [*arguments, "--allow", "cc0-1.0", "--licence", "CC0-1.0"])
+    assert result.exit_code == 0, result.output
+    assert "took 4 of 11 images into" in result.output
+    assert "passed over: 1 (none) files" in result.output
+
+
+# --- tables of URLs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(photos):
+    """The address of a server of the photos."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(photos)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def table(tmp_path, address):
+    rows = ["url,caption,licence", *(f"{address}/deep/{i}.png,caption {i},CC0-1.0" for i in (0, 1, 7))]
+    path = tmp_path / "urls.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("img2dataset"), reason="img2dataset is not on the PATH")
+def test_a_table_of_urls_is_downloaded_and_judged(served, photos, tmp_path):
+    urls = {"processes_count": "1", "thread_count": "2"}
+    done = import_images([table(tmp_path, served)], tmp_path / "out", FILTERS, urls=urls)
+    records = {record.source: record for record in done.records}
+    assert records.keys() == {f"{served}/deep/{i}.png" for i in (0, 1)}
+    first = records[f"{served}/deep/0.png"]
+    assert first.id == hashlib.sha256((photos / "deep" / "0.png").read_bytes()).hexdigest()
+    assert (first.captions, first.licence) == ({"original": "caption 0"}, "CC0-1.0")
+    assert list(done.not_downloaded.values()) == [1]
+    assert "404" in next(iter(done.not_downloaded))
+
+
+def test_tables_of_one_name_and_tables_with_more_rows_are_downloaded_apart(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "img2dataset"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("true") or "/bin/true", program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    path = table(tmp_path, "http://127.0.0.1:1")
+    first = download(path, tmp_path / "downloads", options={})
+    assert download(path, tmp_path / "downloads", options={}) == first
+    path.write_text(path.read_text() + "\nhttp://127.0.0.1:1/8.png,caption 8,CC0-1.0")
+    assert download(path, tmp_path / "downloads", options={}) != first
+
+
+def test_without_img2dataset_the_way_to_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(MissingExtra, match="pipx install img2dataset"):
+        import_images([table(tmp_path, "http://127.0.0.1")], tmp_path / "out", FILTERS)
+
+
+def test_a_table_needs_urls(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "img2dataset"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("false") or "/bin/false", program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    (tmp_path / "x.csv").write_text("link,text\n")
+    with pytest.raises(ValueError, match=r"has the columns link, text: expected one named url"):
+        import_images([tmp_path / "x.csv"], tmp_path / "out", FILTERS)
+    with pytest.raises(UraeError, match="img2dataset ended with 1"):
+        import_images([table(tmp_path, "http://127.0.0.1")], tmp_path / "out", FILTERS)
+    with pytest.raises(ValueError, match=r"there is no table .*nowhere.csv"):
+        import_images([tmp_path / "nowhere.csv"], tmp_path / "out", FILTERS)
