@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from urae.data.cache_format import Cache, Entry, Sample, open_cache
     from urae.data.caching import CacheReport, cache, make_cache
     from urae.data.dataset import CachedDataset, Source, hold_out
-    from urae.data.formats import convert, list_items
+    from urae.data.formats import convert, list_images
     from urae.data.manifest import read_manifest, read_records, scan_folder, write_manifest
     from urae.data.record import CAPTION_KINDS, Record
     from urae.data.shards import write_shards
@@ -30,7 +30,7 @@ __all__ = [
     "cached_dataset",
     "convert",
     "hold_out",
-    "list_items",
+    "list_images",
     "make_cache",
     "open_cache",
     "read_manifest",
@@ -46,7 +46,7 @@ __getattr__, __dir__ = lazily(
         "cache_format": ["Cache", "Entry", "Sample", "open_cache"],
         "caching": ["CacheReport", "cache", "make_cache"],
         "dataset": ["CachedDataset", "Source", "hold_out"],
-        "formats": ["convert", "list_items"],
+        "formats": ["convert", "list_images"],
         "manifest": ["read_manifest", "read_records", "scan_folder", "write_manifest"],
         "record": ["CAPTION_KINDS", "Record"],
         "shards": ["write_shards"],

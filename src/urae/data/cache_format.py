@@ -2,8 +2,8 @@
 
 A cache is a folder: `cache.json` says what it was made with; `entries/` holds of each record its posterior
 (mean and std of the normalised latents, so that training can sample afresh at each step) and the embeddings of
-each of its captions, a file each; and `records.jsonl`, written last, lists the records: a folder without it is
-unfinished. The same files can lie in shards, see `urae.data.shards`.
+each of its captions, a file each; and `records.jsonl`, written last, lists the records: a folder without it, or with
+another than `cache.json` names by its hash, is unfinished. The same files can lie in shards, see `urae.data.shards`.
 
 Each file carries a key, the hash of all it depends on: for latents the image's bytes, the crop, the bucket, the
 VAE's weights and type, and how it encoded; for a caption its words and the text encoders' weights and type. A
@@ -23,14 +23,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from urae.data.compact import restored
-from urae.data.image import assign_buckets
+from urae.data.cache_files import Store, open_store, parsed, part_name
+from urae.data.pixels import assign_buckets
 from urae.data.record import Record
-from urae.data.shards import open_store
-from urae.data.store import Store, parsed, part_name
+from urae.data.small_form import restored
 from urae.errors import BadFile, StaleCache
 from urae.execution.encoding import Encoding
 from urae.families import Posterior, backbone_of
+from urae.io import field_of, lines_of, parse_json_object
 from urae.resolution import Size
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "header_of",
     "identity_of",
     "open_cache",
+    "text_digest",
 ]
 
 FORMAT = 2
@@ -52,7 +53,7 @@ CROP = "upright, sRGB, resized by Lanczos to cover, cropped to the middle"
 """What `load_pixels` does: part of the key of latents."""
 
 Form = Literal["full", "small"]
-"""How tensors are stored: in the types of the VAE and the text encoders, or see `urae.data.compact`."""
+"""How tensors are stored: in the types of the VAE and the text encoders, or see `urae.data.small_form`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +142,12 @@ def open_cache(path: str | Path) -> Cache:
     """The cache in this folder, or in the shards at this URL. Raises `StaleCache` if it is unfinished, `BadFile`
     if it is none."""
     store = open_store(path)
-    header = header_of(store)
-    try:
-        lines = store.text("records.jsonl").splitlines()
-    except FileNotFoundError as error:
-        raise StaleCache(f"{path} is unfinished: cache the data again, what is done is kept") from error
-    return cache_of([Record.from_dict(json.loads(line)) for line in lines], store, header)
+    header, text = header_of(store), store.text("records.jsonl")
+    digest = header.pop("records", None)  # which caches of older versions lack
+    if text is None or digest not in (None, text_digest(text)):
+        raise StaleCache(f"{path} is unfinished: cache the data again, what is done is kept")
+    records = [Record.parse(line, name=f"{path}, record {n}") for n, line in enumerate(lines_of(text), start=1)]
+    return cache_of(records, store, header)
 
 
 def cache_of(records: Sequence[Record], store: Store, header: dict[str, Any]) -> Cache:
@@ -177,12 +178,25 @@ def _hash(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
+def text_digest(text: str) -> str:
+    """Hash of `records.jsonl`, by which `cache.json` knows it."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def header_of(store: Store) -> dict[str, Any]:
-    """What `cache.json` says, in the names of the fields of `Cache`."""
-    try:
-        header = json.loads(store.text("cache.json"))
-    except (OSError, ValueError) as error:
-        raise BadFile(f"{store.path} is not a cache ({error})") from error
-    if header.pop("format", None) != FORMAT:
+    """What `cache.json` says, in the names of the fields of `Cache`, and "records", the hash of the list of records,
+    where it is there."""
+    text, name = store.text("cache.json"), f"cache.json of {store.path}"
+    if text is None:
+        raise BadFile(f"{store.path} is not a cache: it holds no cache.json")
+    values = parse_json_object(text, name=name)
+    if values.get("format") != FORMAT:
         raise StaleCache(f"{store.path} was written by another version of urae: cache the data again")
-    return header
+    header = {key: field_of(values, key, kind, name=name) for key, kind in HEADER.items()}
+    for part in ("latents", "text"):
+        field_of(header["identity"], part, str, name=name)
+    return header | {key: values[key] for key in ("records",) if key in values}
+
+
+HEADER = {"size": int, "identity": dict, "encoding": str, "form": str, "source": str}
+"""What `cache.json` says beside its format."""

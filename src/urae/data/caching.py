@@ -6,7 +6,6 @@ launch` each process takes its share. Of the text encoders and the VAE only thos
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -23,18 +22,27 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from urae.data.cache_format import FORMAT, Cache, Entry, Form, cache_of, header_of, identity_of
-from urae.data.compact import small
-from urae.data.image import assign_buckets, cropped, decode_image, read_bytes
+from urae.data.cache_files import Folder, part_name
+from urae.data.cache_format import (
+    FORMAT,
+    Cache,
+    Entry,
+    Form,
+    cache_of,
+    header_of,
+    identity_of,
+    text_digest,
+)
 from urae.data.manifest import read_records
+from urae.data.pixels import assign_buckets, cropped
 from urae.data.record import Record
-from urae.data.store import Folder, part_name, serialized
+from urae.data.small_form import small
 from urae.errors import BadFile, StaleCache, UraeError
 from urae.execution import gathered, on_main, share
 from urae.execution.encoding import EncodingPlan, choose_encoding, free_memory, plan_encoding
 from urae.execution.placement import placed
 from urae.families import backbone_of
-from urae.io import Progress
+from urae.io import Progress, check_can_write, decode, locked, read_bytes, remove_leftovers
 from urae.resolution import Size, check_size
 
 __all__ = ["CacheReport", "cache", "make_cache"]
@@ -112,7 +120,13 @@ def make_cache(
     # One process looks at data and weights: reading terabytes once is enough.
     records, root, header = on_main(
         lambda: _asked(
-            pipe, source, size=size, encoding=encoding, form=form, free=min(memory, free_memory(device))
+            pipe,
+            source,
+            Path(out),
+            size=size,
+            encoding=encoding,
+            form=form,
+            free=min(memory, free_memory(device)),
         )
     )
     with _alone(Path(out)):
@@ -136,7 +150,7 @@ def make_cache(
 
 
 def _asked(
-    pipe: Any, source: str | Path, *, size: int, encoding: str, form: str, free: float
+    pipe: Any, source: str | Path, out: Path, *, size: int, encoding: str, form: str, free: float
 ) -> tuple[list[Record], Path, dict[str, Any]]:
     """What is to be cached, the folder that its images are relative to, and the cache's header."""
     if form not in get_args(Form):
@@ -144,6 +158,7 @@ def _asked(
     check_size(size)
     records, root = read_records(source)
     buckets = [bucket for _, bucket in assign_buckets(records, size)]
+    check_can_write(out, folder=True)
     chosen = choose_encoding(pipe.vae, buckets, asked=encoding, free=free)
     header = {"size": size, "identity": identity_of(pipe), "encoding": chosen}
     return records, root, {**header, "form": form, "source": str(source)}
@@ -156,13 +171,8 @@ def _alone(out: Path) -> Iterator[None]:
     if not PartialState().is_main_process:
         yield  # and waits for the main process at the next step that they do together
         return
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            Progress("", total=0).say(f"another run is making {out}: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    said = f"another run is making {out}: waiting for it"
+    with locked(out / "lock", waiting=lambda: Progress("", total=0).say(said)):
         yield
 
 
@@ -174,11 +184,14 @@ def _planned(records: list[Record], header: dict[str, Any], out: Path, *, free_t
     _check_same(out, header, there)
     plan = cache_of(records, Folder(out), header)
     (out / "entries").mkdir(exist_ok=True)
-    listed = out / "records.jsonl"
+    for folder in (out, out / "entries"):
+        remove_leftovers(folder)
+    listed, lines = Folder(out).text("records.jsonl"), _lines(plan)
     # While the list stays as it is, so does the cache for those who read it: damaged entries alone are made anew.
-    if listed.is_file() and listed.read_text(encoding="utf-8") != _lines(plan):
-        listed.unlink()
-    Folder(out).write_text("cache.json", json.dumps({"format": FORMAT, **header}, indent=2))
+    if listed is not None and listed != lines:
+        (out / "records.jsonl").unlink()
+    values = {"format": FORMAT, **header, "records": text_digest(lines)}
+    Folder(out).write_text("cache.json", json.dumps(values, indent=2))
     return plan
 
 
@@ -294,7 +307,7 @@ class _Work:
         content = read_bytes(file)
         if hashlib.sha256(content).hexdigest() != record.id:
             raise StaleCache(f"{file} is not the image that the manifest names: make the manifest again")
-        image = decode_image(content, name=file)
+        image = decode(content, name=file)
         if image.size != record.size:
             raise StaleCache(
                 f"{file} has {image.width}x{image.height} px, not the {record.size[0]}x{record.size[1]} that the "
@@ -318,8 +331,7 @@ class _Work:
 
     def _write(self, item: _Part, tensors: dict[str, Tensor]) -> None:
         stored = small(tensors) if self.plan.form == "small" else tensors
-        data = serialized(stored, key=item.entry.keys[item.part])
-        self.folder.write_entry(item.name, data)
+        self.folder.write_entry(item.name, stored, key=item.entry.keys[item.part])
 
     def _progress(self, doing: str, items: list[_Part]) -> Progress:
         show = bool(items) and PartialState().is_main_process

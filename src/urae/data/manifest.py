@@ -3,13 +3,11 @@
 A folder holds images, at any depth, each with a sidecar (see `urae.data.sidecar`), or a manifest of its own named
 `manifest.jsonl`. A manifest holds one record a line; its files are relative to the folder it lies in. Nothing is
 left out silently: an image without a caption, an unreadable one and two with the same bytes are errors that list
-the files.
+the files. Only what is hidden, whose name begins with a dot, is no data: the system's, and other tools', own notes.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -18,15 +16,21 @@ from pathlib import Path
 from urae.data.record import Record
 from urae.data.sidecar import read_sidecar
 from urae.errors import BadFile
+from urae.io import FOREIGN_SUFFIXES, PICTURE_SUFFIXES, is_picture_name, json_line, plain, read_lines, write_text
 
-__all__ = ["listed", "read_manifest", "read_records", "scan_folder", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "check_name",
+    "is_hidden",
+    "listed",
+    "read_manifest",
+    "read_records",
+    "scan_folder",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.jsonl"
 """Of a folder that has one."""
-
-IMAGE_SUFFIXES = (".avif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FOREIGN_SUFFIXES = (".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg")
-"""Of images that are not read."""
 
 
 def read_records(source: str | Path, *, captioned: bool = True) -> tuple[list[Record], Path]:
@@ -50,34 +54,28 @@ def read_records(source: str | Path, *, captioned: bool = True) -> tuple[list[Re
 
 def read_manifest(path: Path) -> list[Record]:
     """The records of a JSON-lines file. A line that is no record is a `BadFile` with its number."""
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            records.append(Record.from_dict(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            raise BadFile(f"{path}, line {number} is not a record: {error}") from error
+    records = [Record.parse(line, name=place) for place, line in read_lines(path) if line.strip()]
     return _checked(records, path)
 
 
 def write_manifest(records: Iterable[Record], path: Path) -> None:
     """Write one record a line, complete or not at all."""
-    lines = (json.dumps(asdict(record), ensure_ascii=False) for record in records)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "".join(json_line(asdict(record)) for record in records))
 
 
 def scan_folder(folder: Path, *, captioned: bool = True) -> list[Record]:
     """The records of a folder of images with sidecars, in order of their paths. Images without a caption are a
     `ValueError` unless `captioned` is False."""
-    files = sorted(folder.rglob("*"))
+    files = [path for path in sorted(folder.rglob("*")) if not is_hidden(path, folder)]
     foreign = [path for path in files if path.suffix.lower() in FOREIGN_SUFFIXES and path.is_file()]
     if foreign:
         raise ValueError(
-            f"{len(foreign)} images in {folder} are none of {', '.join(IMAGE_SUFFIXES)}: convert or remove "
+            f"{len(foreign)} images in {folder} are none of {', '.join(PICTURE_SUFFIXES)}: convert or remove "
             f"{listed(foreign, folder)}"
         )
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in files if is_picture_name(path)]
+    for path in images:
+        check_name(path)
     sidecars = {path: read_sidecar(path) for path in images}
     if captioned:
         bare = [path for path in images if not sidecars[path].captions]
@@ -87,6 +85,19 @@ def scan_folder(folder: Path, *, captioned: bool = True) -> list[Record]:
         for path, sidecar in sidecars.items()
     ]
     return _checked(records, folder)
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder, or a folder that it lies in, has a name that begins with a dot."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def check_name(path: Path) -> None:
+    """`BadFile` for a name that no manifest can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise BadFile(f"the name of {plain(path)} is no UTF-8 text: rename it") from error
 
 
 def listed(files: Sequence[Path | str], root: Path | None = None) -> str:
@@ -105,7 +116,7 @@ def _require_captions(bare: Sequence[str], source: Path) -> None:
 
 def _checked(records: list[Record], source: Path) -> list[Record]:
     if not records:
-        raise ValueError(f"{source} holds no images: expected {', '.join(IMAGE_SUFFIXES)} files")
+        raise ValueError(f"{source} holds no images: expected {', '.join(PICTURE_SUFFIXES)} files")
     files = defaultdict(list)
     for record in records:
         files[record.id].append(record.file)

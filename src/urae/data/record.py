@@ -6,39 +6,22 @@ was cached for the old one is not used for it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
-import os
 import re
-import struct
-import zlib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
-
-from PIL import ExifTags, Image
+from typing import Any
 
 from urae.errors import BadFile
+from urae.io import field_of, parse_json_object, read_bytes, size_of, typed
 
-__all__ = ["CAPTION_KINDS", "UNREADABLE", "Record", "content_hash", "read_file", "read_span", "seen_size"]
+__all__ = ["CAPTION_KINDS", "Record", "suffix_of"]
 
 CAPTION_KINDS = ("original", "detailed")
 """The caption that the image came with, and a detailed one by a captioning model (paper, Sec. 4.1)."""
 
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on bytes that are no image."""
-
-MOST_BYTES = 2**31
-"""Of an image file: the largest picture that is decoded has less in 16 bits and four channels."""
+SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
+"""By the first two bytes of a picture. What else can be read is AVIF."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +56,10 @@ class Record:
     def of(
         cls, path: Path, *, root: Path, captions: dict[str, str], source: str, **provenance: Any
     ) -> Record:
-        """The record of an image file below `root`; `provenance`: licence, teacher, time. An unreadable image is a
-        `BadFile`."""
+        """The record of an image file below `root`; `provenance`: licence, teacher, time. Raises `Unreadable`."""
         file = path.relative_to(root).as_posix()
         return cls.of_bytes(
-            path.read_bytes(), file=file, name=path, captions=captions, source=source, **provenance
+            read_bytes(path), file=file, name=path, captions=captions, source=source, **provenance
         )
 
     @classmethod
@@ -91,19 +73,22 @@ class Record:
         source: str,
         **provenance: Any,
     ) -> Record:
-        """The record of an image that stands, or will stand, at `file`. `name` stands for it in a `BadFile`."""
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                size = seen_size(image)
-        except UNREADABLE as error:
-            raise BadFile(f"{name} cannot be read as an image ({error}): replace or remove it") from error
-        digest = hashlib.sha256(content).hexdigest()
+        """The record of an image that stands, or will stand, at `file`. `name` stands for it in an `Unreadable`."""
+        size, digest = size_of(content, name=name), hashlib.sha256(content).hexdigest()
         return cls(id=digest, file=file, size=size, captions=captions, source=source, **provenance)
 
     @classmethod
+    def parse(cls, line: str, *, name: str) -> Record:
+        """The record of one line of a manifest, whose place is `name`. Raises `BadFile`."""
+        try:
+            return cls.from_dict(parse_json_object(line, name="the line"))
+        except (BadFile, ValueError) as error:
+            raise BadFile(f"{name} is not a record: {error}") from error
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Record:
-        """The record of one manifest line, whose licence, teacher and time may be left out. Another missing key,
-        or an unknown one, is a `ValueError`."""
+        """The record of these values, whose licence, teacher and time may be left out. Another missing key, an unknown
+        one, or one that leads out of the manifest's folder, is a `ValueError`, a value of another type a `BadFile`."""
         known = {field.name for field in fields(cls)}
         required = {field.name for field in fields(cls) if field.default is MISSING}
         if not required <= set(values) <= known:
@@ -111,10 +96,29 @@ class Record:
                 f"a record has the keys {', '.join(sorted(required))} and may have "
                 f"{', '.join(sorted(known - required))}, got {', '.join(sorted(values))}"
             )
+        _check_types(values)
         width, height = values["size"]
         record = cls(**{**values, "size": (width, height)})
         _check_names(record)
         return record
+
+
+def suffix_of(content: bytes) -> str:
+    """The ending for the name of a picture that can be read."""
+    return SUFFIXES.get(content[:2], ".avif")
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    for key in ("id", "file", "source"):
+        field_of(values, key, str, name="the record")
+    for key, kind in (("licence", str), ("time", str), ("teacher", dict)):
+        if values.get(key) is not None:
+            field_of(values, key, kind, name="the record")
+    for text in field_of(values, "captions", dict, name="the record").values():
+        typed(text, str, name="a caption")
+    sides = values["size"]
+    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+        raise ValueError(f"the size is {sides!r}: expected width and height, px")
 
 
 def _check_names(record: Record) -> None:
@@ -124,30 +128,3 @@ def _check_names(record: Record) -> None:
     path = PurePosixPath(record.file)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"the file is {record.file!r}: expected a path in the manifest's folder or below it")
-
-
-def seen_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height, px, of an opened image when it is upright."""
-    width, height = image.size
-    # Pillow turns a TIFF itself, and says its size accordingly.
-    orientation = 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of an image file. `OSError` for one that cannot be read, or has more than any image."""
-    with path.open("rb") as file:
-        return read_span(file, os.fstat(file.fileno()).st_size)
-
-
-def read_span(file: BinaryIO, length: int) -> bytes:
-    """The next bytes of a file, if an image may have so many."""
-    if length > MOST_BYTES:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return file.read(length)
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of the file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

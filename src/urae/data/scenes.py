@@ -9,9 +9,9 @@ watermarked or wrongly captioned.
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
+from urae.io import remove_leftovers, writing_folder
 from urae.mini import Damage, familiar_scene, write_dataset
 
 __all__ = ["is_scenes", "render_scenes"]
@@ -35,8 +35,7 @@ def render_scenes(source: str, folder: Path, *, size: int) -> Path:
     kind, num = match[1], int(match[2])
     rendered = folder / f"{kind}-{num}-{size}px"
     if not rendered.is_dir():
-        unfinished = folder / f".unfinished-{rendered.name}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        write_dataset(unfinished, num, size, damage=DAMAGES[kind], draw=familiar_scene)
-        unfinished.replace(rendered)
+        remove_leftovers(folder)
+        with writing_folder(rendered) as unfinished:
+            write_dataset(unfinished, num, size, damage=DAMAGES[kind], draw=familiar_scene)
     return rendered

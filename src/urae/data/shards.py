@@ -1,9 +1,9 @@
-"""Caches in shards, wherever fsspec reaches: for runs that outgrow one machine.
+"""Writing a cache as shards, wherever fsspec reaches: for runs that outgrow one machine.
 
 `write_shards` packs the entries of a cache into tar files of about a gigabyte, and an index of where each entry
-lies in them. An entry is then read by a request for its bytes alone, so shards are trained on in the same order
-as the folder they came from, to the same bits, with nothing fetched that is not used. The files of a record
-follow each other under one stem, as WebDataset has it, so other tools can stream the shards too.
+lies in them. Shards are trained on in the same order as the folder they came from, to the same bits, with nothing
+fetched that is not used. The files of a record follow each other under one stem, as WebDataset has it, so other tools
+can stream the shards too.
 """
 
 from __future__ import annotations
@@ -13,63 +13,17 @@ import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fsspec.core import url_to_fs
-
-from urae.data.store import Folder, Store, part_name
-from urae.errors import BadFile, MissingExtra, StaleCache
+from urae.data.cache_files import INDEX, Folder, file_system, part_name
+from urae.data.cache_format import Cache
+from urae.errors import StaleCache
 from urae.execution import gathered, on_main, share
-from urae.io import tracked
+from urae.io import parse_json_object, tracked
 
-if TYPE_CHECKING:
-    from urae.data.cache_format import Cache
-
-__all__ = ["Shards", "is_url", "open_store", "write_shards"]
+__all__ = ["write_shards"]
 
 SHARD_BYTES = 1 << 30
-
-
-def is_url(path: str | Path) -> bool:
-    """Whether a path names shards behind fsspec, such as s3://bucket/cache, rather than a folder here."""
-    return "://" in str(path)
-
-
-def open_store(path: str | Path) -> Store:
-    """The files of a cache in a folder, or in shards at a URL."""
-    return Shards(str(path)) if is_url(path) else Folder(Path(path))
-
-
-@dataclass(frozen=True)
-class Shards:
-    """A cache in shards."""
-
-    path: str
-    """URL of their folder."""
-
-    def entry(self, name: str) -> bytes:
-        shard, start, length = self._places.get(name, ("", 0, 0))
-        if not shard:
-            raise BadFile(f"{name} is not in the shards of {self.path}: write them again")
-        system, folder = _system(self.path)
-        data = system.cat_file(f"{folder}/{shard}", start=start, end=start + length)
-        if len(data) != length:
-            raise BadFile(f"{shard} in {self.path} ends within {name}: write the shards again")
-        return data
-
-    def text(self, name: str) -> str:
-        system, folder = _system(self.path)
-        return system.cat_file(f"{folder}/{name}").decode("utf-8")
-
-    @cached_property
-    def _places(self) -> dict[str, tuple[str, int, int]]:
-        try:
-            index = json.loads(self.text("index.json"))["entries"]
-        except FileNotFoundError as error:
-            raise BadFile(f"{self.path} has no index: write the shards again") from error
-        return {name: (shard, start, length) for name, (shard, start, length) in index.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +55,7 @@ def write_shards(made: Cache, url: str, *, shard_bytes: int = SHARD_BYTES) -> in
     Under `torchrun` each process writes its share. Stopped and called again, it writes what is not there.
     Raises `StaleCache` if another cache's shards are at `url`.
     """
-    system, folder = _system(url)
+    system, folder = file_system(url)
     on_main(lambda: _claim(system, folder, url, made.digest))
     shards = list(_layout(made, shard_bytes))
     missing = [
@@ -153,15 +107,17 @@ def _write_index(system: Any, folder: str, made: Cache, shards: list[_Shard]) ->
         for name, start in shard.places().items()
     }
     for name in ("cache.json", "records.jsonl"):
-        _write(system, f"{folder}/{name}", made.store.text(name).encode("utf-8"))
+        _write(system, f"{folder}/{name}", (made.store.text(name) or "").encode("utf-8"))
     index = {"digest": made.digest, "entries": entries}
-    _write(system, f"{folder}/index.json", json.dumps(index).encode("utf-8"))
+    _write(system, f"{folder}/{INDEX}", json.dumps(index).encode("utf-8"))
 
 
 def _claim(system: Any, folder: str, url: str, digest: str) -> None:
-    if not system.exists(f"{folder}/index.json"):
+    if not system.exists(f"{folder}/{INDEX}"):
         system.makedirs(folder, exist_ok=True)
-    elif json.loads(system.cat_file(f"{folder}/index.json"))["digest"] != digest:
+        return
+    index = parse_json_object(system.cat_file(f"{folder}/{INDEX}"), name=f"the index of {url}")
+    if index.get("digest") != digest:
         raise StaleCache(f"{url} holds the shards of another cache: choose another URL or delete them")
 
 
@@ -173,15 +129,6 @@ def _write(system: Any, path: str, data: bytes | memoryview) -> None:
     # A transaction's file appears complete, by renaming or by what the object store does.
     with system.transaction, system.open(path, "wb") as file:
         file.write(data)
-
-
-def _system(url: str) -> tuple[Any, str]:
-    """The file system and the path in it. Asked for at each use, because fsspec keeps one for each process and a
-    loader's workers are processes of their own."""
-    try:
-        return url_to_fs(url)
-    except ImportError as error:
-        raise MissingExtra(f"{url} needs a package: {error}") from error
 
 
 def _blocks(length: int) -> int:

@@ -8,16 +8,19 @@ it completes it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from urae.data.record import Record
 from urae.errors import BadFile
+from urae.io import parse_json_object
 
-__all__ = ["Sidecar", "parse_sidecar", "parse_values", "read_sidecar", "sidecar_of"]
+__all__ = ["LONGEST", "SIDECAR_SUFFIXES", "Sidecar", "parse_sidecar", "parse_values", "read_sidecar", "sidecar_of"]
 
+SIDECAR_SUFFIXES = (".json", ".txt")
+LONGEST = 2**20
+"""Bytes; no caption is longer."""
 CAPTION_KEYS = {"original": ("prompt", "caption", "text"), "detailed": ("generated_prompt",)}
 FACT_KEYS = {"source": ("source", "url"), "licence": ("licence", "license"), "time": ("time",)}
 
@@ -32,14 +35,14 @@ class Sidecar:
 
 def read_sidecar(image: Path) -> Sidecar:
     """What stands beside an image file, which may be nothing. Raises `BadFile` for what cannot be understood."""
-    files = {suffix: image.with_suffix(suffix) for suffix in (".json", ".txt")}
-    texts = {suffix: path.read_bytes() for suffix, path in files.items() if path.is_file()}
+    files = {suffix: image.with_suffix(suffix) for suffix in SIDECAR_SUFFIXES}
+    texts = {suffix: _content(path) for suffix, path in files.items() if path.is_file()}
     return parse_sidecar(texts, name=files[".json"] if ".json" in texts else files[".txt"])
 
 
 def parse_sidecar(texts: dict[str, bytes], *, name: object) -> Sidecar:
     """The sidecar in the contents of a `.json` and a `.txt` file, either of which may be missing."""
-    values = _json(texts[".json"], name) if ".json" in texts else {}
+    values = parse_json_object(texts[".json"], name=name) if ".json" in texts else {}
     beside = _decoded(texts.get(".txt", b""), name).strip()
     return parse_values(values, name=name, caption=beside)
 
@@ -61,14 +64,15 @@ def sidecar_of(record: Record) -> dict[str, Any]:
     return captions | _known(facts)
 
 
-def _json(content: bytes, name: object) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
     try:
-        values = json.loads(_decoded(content, name))
-    except (ValueError, RecursionError) as error:
-        raise BadFile(f"{name} is not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise BadFile(f'{name} is no JSON object: expected one with "prompt" or "generated_prompt"')
-    return values
+        with path.open("rb") as file:
+            content = file.read(LONGEST + 1)
+    except OSError as error:
+        raise BadFile(f"{path} cannot be opened ({error.strerror})") from error
+    if len(content) > LONGEST:
+        raise BadFile(f"{path} has more than {LONGEST} bytes: expected a caption")
+    return content
 
 
 def _decoded(content: bytes, name: object) -> str:
@@ -90,7 +94,7 @@ def _text(values: dict[str, Any], keys: tuple[str, ...], name: object) -> str:
 
 def _teacher(value: Any, name: object) -> dict[str, Any] | None:
     """An object, or one as JSON text where a table has no objects."""
-    settings = _json(value.encode(), name) if isinstance(value, str) and value else value
+    settings = parse_json_object(value, name=f"the teacher of {name}") if isinstance(value, str) and value else value
     if settings and not isinstance(settings, dict):
         raise BadFile(f"{name} has teacher {value!r}: expected the name of the model and its settings")
     return settings or None

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from urae.data.cache_files import is_url
 from urae.data.cache_format import Cache, open_cache
 from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
+from urae.data.manifest import MANIFEST
 from urae.data.scenes import is_scenes, render_scenes
-from urae.data.shards import is_url
 from urae.execution import on_main
 from urae.families import backbone_of
 
@@ -46,11 +47,23 @@ def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.dev
     return cache(pipe, source, folder, size=size, device=device, verify=False)
 
 
-def cache_folder(pipe: Any, source: str | Path, *, size: int) -> Path:
-    """Where the cache of this data lies: beside it, under a name that tells sizes and models apart."""
-    path, backbone = Path(source), backbone_of(pipe)
+def cache_folder(pipe: Any, source: str | Path, *, size: int, form: str = "full") -> Path:
+    """Where the cache of this data lies: beside it, under a name that tells sizes, models and forms apart. A folder and
+    the manifest in it are one data set and have one cache; one that is there is found under either name."""
+    backbone = backbone_of(pipe)
     name = f"{size}px-{backbone.latent_identity(pipe)[:8]}-{backbone.text_identity(pipe)[:8]}"
-    return (path / "cache" if path.is_dir() else path.with_suffix(".cache")) / name
+    name += "" if form == "full" else f"-{form}"
+    places = [place / name for place in _places(Path(source))]
+    return next((place for place in places if (place / "cache.json").is_file()), places[0])
+
+
+def _places(path: Path) -> list[Path]:
+    """Where caches of this data may lie, the usual place first."""
+    manifest = path / MANIFEST if path.is_dir() else path
+    inside, beside = manifest.parent / "cache", manifest.with_suffix(".cache")
+    if manifest.name != MANIFEST:
+        return [beside]
+    return [inside, beside] if manifest.is_file() else [inside]
 
 
 def split_mix(data: str) -> list[tuple[str, float]]:

@@ -1,6 +1,7 @@
-"""Formats of data sets: each read as a list of items, and each written from one."""
+"""Formats of data sets: each read as a list of images, and each written from one."""
 
 from urae.data.formats.convert import FORMS, convert
-from urae.data.formats.items import Item, list_items, other_files
+from urae.data.formats.images import ListedImage
+from urae.data.formats.listing import list_images, passed_over
 
-__all__ = ["FORMS", "Item", "convert", "list_items", "other_files"]
+__all__ = ["FORMS", "ListedImage", "convert", "list_images", "passed_over"]

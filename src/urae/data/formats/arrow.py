@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from urae.data.formats.place import Place
+from urae.data.formats.images import ListedImage
 from urae.data.record import Record
 from urae.data.sidecar import Sidecar, parse_values, sidecar_of
 from urae.errors import BadFile, MissingExtra
+from urae.io import read_bytes
 
-__all__ = ["Row", "is_arrow", "list_rows", "write_arrow"]
+__all__ = ["is_arrow", "list_rows", "write_arrow"]
 
 COLUMNS = ("prompt", "generated_prompt", "source", "licence", "teacher", "time")
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArrowCell:
     """An image in a row."""
 
     folder: Path
@@ -32,18 +33,7 @@ class Cell:
         value = _images(self.folder, self.column)[self.index][self.column] or {}
         if value.get("bytes") is not None:
             return value["bytes"]
-        return Path(value.get("path") or "").read_bytes()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row."""
-
-    name: str
-    place: Place
-    stamp: str
-    sidecar: Sidecar = field(default_factory=Sidecar)
-    problem: str = ""
+        return read_bytes(value.get("path") or "")
 
 
 def is_arrow(folder: Path) -> bool:
@@ -56,7 +46,7 @@ def is_arrow(folder: Path) -> bool:
     return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
-def list_rows(folder: Path) -> Iterator[Row]:
+def list_rows(folder: Path) -> Iterator[ListedImage]:
     """The rows of a saved data set. Its one column of images may have any name; captions and facts are in columns
     with the names that a JSON sidecar has."""
     package = _package()
@@ -68,12 +58,13 @@ def list_rows(folder: Path) -> Iterator[Row]:
         )
     stamp = data._fingerprint
     for index, values in enumerate(data.remove_columns(columns)):
-        name, place = f"row {index}", Cell(folder, columns[0], index)
+        name, sidecar, problem = f"row {index}", Sidecar(), ""
         try:
             sidecar = parse_values(values, name=f"{folder}, {name}")
-            yield Row(name=name, place=place, stamp=stamp, sidecar=sidecar)
         except BadFile as error:
-            yield Row(name=name, place=place, stamp=stamp, problem=str(error))
+            problem = str(error)
+        place = ArrowCell(folder, columns[0], index)
+        yield ListedImage(name=name, place=place, stamp=stamp, sidecar=sidecar, problem=problem)
 
 
 def write_arrow(samples: Iterable[tuple[Record, bytes]], out: Path) -> None:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from urae.data.formats.arrow import write_arrow
-from urae.data.formats.items import Item, list_items
+from urae.data.formats.images import ListedImage
+from urae.data.formats.listing import list_images, passed_over
 from urae.data.formats.tar import write_tars
 from urae.data.manifest import MANIFEST, listed, write_manifest
-from urae.data.record import UNREADABLE, Record
+from urae.data.record import Record, suffix_of
 from urae.data.sidecar import sidecar_of
 from urae.errors import BadFile
-from urae.io import tracked
+from urae.io import Progress, remove_leftovers, tracked, writing_folder
 
-__all__ = ["FORMS", "SUFFIXES", "convert"]
-
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "AVIF": ".avif"}
-"""By Pillow's name of the format."""
+__all__ = ["FORMS", "convert"]
 
 Samples = Iterable[tuple[Record, bytes]]
 
@@ -33,49 +26,44 @@ Samples = Iterable[tuple[Record, bytes]]
 def convert(source: str | Path, out: str | Path, *, form: str, shard_bytes: int = 10**9) -> Path:
     """Write a data set into the new folder `out`, in one of `FORMS`, and return that folder.
 
-    source: whatever `list_items` reads. shard_bytes: of images in a shard. The folder is complete or absent.
+    source: whatever `list_images` reads. shard_bytes: of images in a shard. The folder is complete or absent. What is
+    left out, files that belong to no image or captions that the form cannot hold, is said on standard error.
     Raises `BadFile` if any image or sidecar cannot be read, `ValueError` where the form cannot hold a record.
     """
     out = Path(out)
     if form not in FORMS:
         raise ValueError(f"there is no form {form!r}: expected one of {', '.join(FORMS)}")
-    if out.exists():
-        raise ValueError(f"{out} exists: name a folder that does not, or delete it")
-    items = _usable(list(list_items(source)), source)
-    unfinished = out.with_name(f".unfinished-{out.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     write = partial(write_tars, shard_bytes=shard_bytes) if form == "shards" else FORMS[form]
-    write(_samples(items), unfinished)
-    os.replace(unfinished, out)
+    with writing_folder(out) as unfinished:
+        remove_leftovers(out.parent)
+        images = _usable(list(list_images(source)), source)
+        write(_samples(images), unfinished)
+    for what, count in sorted(passed_over(source).items()):
+        _say(f"passed over: {count} {what}")
     return out
 
 
-def _usable(items: list[Item], source: str | Path) -> list[Item]:
-    problems = [item.problem for item in items if item.problem]
+def _usable(images: list[ListedImage], source: str | Path) -> list[ListedImage]:
+    problems = [image.problem for image in images if image.problem]
     if problems:
         raise BadFile(
-            f"{len(problems)} of {len(items)} images in {source} cannot be used: {listed(problems)}"
+            f"{len(problems)} of {len(images)} images in {source} cannot be used: {listed(problems)}"
         )
-    if not items:
+    if not images:
         raise ValueError(f"{source} holds no images")
-    return items
+    return images
 
 
-def _samples(items: list[Item]) -> Iterator[tuple[Record, bytes]]:
-    for index, item in enumerate(tracked(items, f"writing {len(items)} images")):
-        content = item.place.read()
-        file = f"{index:08d}{_suffix(content, item.name)}"
-        captions, facts = item.sidecar.captions, {"source": item.name} | item.sidecar.facts
-        yield Record.of_bytes(content, file=file, name=item.name, captions=captions, **facts), content
+def _samples(images: list[ListedImage]) -> Iterator[tuple[Record, bytes]]:
+    for index, image in enumerate(tracked(images, f"writing {len(images)} images")):
+        content = image.place.read()
+        file = f"{index:08d}{suffix_of(content)}"
+        captions, facts = image.sidecar.captions, {"source": image.name} | image.sidecar.facts
+        yield Record.of_bytes(content, file=file, name=image.name, captions=captions, **facts), content
 
 
-def _suffix(content: bytes, name: str) -> str:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return SUFFIXES[image.format or ""]
-    except (*UNREADABLE, KeyError) as error:
-        raise BadFile(f"{name} is none of {', '.join(SUFFIXES)} ({error}): replace or remove it") from error
+def _say(text: str) -> None:
+    Progress("", total=0).say(text)
 
 
 # --- writers -----------------------------------------------------------------------------------------------
@@ -98,13 +86,17 @@ def _write_sidecars(samples: Samples, out: Path) -> None:
 
 
 def _write_captions(samples: Samples, out: Path) -> None:
+    num_lost = 0
     for record, content in samples:
         if "original" not in record.captions:
             raise ValueError(
                 f"{record.source} has no original caption, which is all that a .txt holds: use the form sidecars"
             )
+        num_lost += "detailed" in record.captions
         (out / record.file).write_bytes(content)
         (out / record.file).with_suffix(".txt").write_text(record.captions["original"], encoding="utf-8")
+    if num_lost:
+        _say(f"left out: {num_lost} detailed captions, which a .txt does not hold beside the original")
 
 
 FORMS: dict[str, Callable[[Samples, Path], None]] = {

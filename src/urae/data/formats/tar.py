@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tar files in which the files of a sample follow each other under one stem.
+"""WebDataset shards: plain tar files in which an image and its captions have one name, with endings of their own.
 
 The standard library's `tarfile` reads and writes them; of the `webdataset` package only its streaming loader
 would be left, and images here are read by their offset instead, by any process in any order.
@@ -9,55 +9,65 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from urae.data.formats.place import Place, Span
-from urae.data.manifest import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from urae.data.formats.images import FileSpan, ListedImage
 from urae.data.record import Record
-from urae.data.sidecar import Sidecar, parse_sidecar, sidecar_of
+from urae.data.sidecar import LONGEST, SIDECAR_SUFFIXES, Sidecar, parse_sidecar, sidecar_of
 from urae.errors import BadFile
+from urae.io import FOREIGN_SUFFIXES, PICTURE_SUFFIXES, plain
 
-__all__ = ["Member", "list_members", "write_tars"]
+__all__ = ["list_members", "passed_over_in_shard", "write_tars"]
 
-SIDECAR_BYTES = 2**20
-"""No caption is longer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """An image of a shard."""
-
-    name: str
-    place: Place
-    sidecar: Sidecar = field(default_factory=Sidecar)
-    problem: str = ""
+DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError)
 
 
 @dataclass
-class _Sample:
-    """The members of one stem."""
+class _Shard:
+    """What a shard holds, as far as it can be read."""
 
-    stem: str
+    path: Path
     images: list[tarfile.TarInfo] = field(default_factory=list)
-    texts: dict[str, bytes] = field(default_factory=dict)
+    texts: dict[str, dict[str, bytes | str]] = field(default_factory=dict)
+    """By name less its ending, and ending: contents, or what is wrong with them."""
+    passed_over: Counter[str] = field(default_factory=Counter)
     problem: str = ""
 
+    def belonging(self, image: str) -> dict[str, str]:
+        """The texts of an image, as name by ending. Those that have its name to the last dot are its own; else, by
+        WebDataset's rule, those that have it to the first."""
+        return {suffix: key for key in _keys(image)[::-1] for suffix in self.texts.get(key, ())}
 
-def list_members(shard: Path) -> Iterator[Member]:
-    """The images of a shard with their sidecars. A shard that is damaged ends with a member that says so."""
-    with shard.open("rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for sample in _samples(tar):
-                    yield from _members(sample, shard)
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            place = Span(shard, 0, 0)
-            yield Member(
-                name="(the rest)", place=place, problem=f"{shard} is damaged as a tar file ({error})"
-            )
+
+def list_members(shard: Path, *, name: str, stamp: str) -> Iterator[ListedImage]:
+    """The images of a shard with their sidecars, their names beginning with `name`. A shard that is damaged ends with
+    one that says so."""
+    read = _read(shard)
+    for info in read.images:
+        place = FileSpan(shard, info.offset_data, info.size)
+        sidecar, problem = _sidecar(read, info.name)
+        yield ListedImage(
+            name=name + plain(info.name), place=place, stamp=stamp, sidecar=sidecar, problem=problem
+        )
+    if read.problem:
+        place = FileSpan(shard, 0, 0)
+        yield ListedImage(name=f"{name}(the rest)", place=place, stamp=stamp, problem=read.problem)
+
+
+def passed_over_in_shard(shard: Path) -> Counter[str]:
+    """How many files of a shard are neither images nor captions of one, by what they are."""
+    read = _read(shard)
+    used = {(key, suffix) for info in read.images for suffix, key in read.belonging(info.name).items()}
+    found = Counter(read.passed_over)
+    for key, texts in read.texts.items():
+        found.update(
+            f"{suffix} files, which belong to no image" for suffix in texts if (key, suffix) not in used
+        )
+    return found
 
 
 def write_tars(samples: Iterable[tuple[Record, bytes]], out: Path, *, shard_bytes: int) -> None:
@@ -75,42 +85,56 @@ def write_tars(samples: Iterable[tuple[Record, bytes]], out: Path, *, shard_byte
             room -= len(content)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[_Sample]:
-    sample = _Sample("")
-    for info in tar:
-        if not info.isfile():
-            continue
-        path = PurePosixPath(info.name)
-        # WebDataset's rule: the stem ends at the first dot of the file's name.
-        stem, _, ending = path.name.partition(".")
-        stem, suffix = (path.parent / stem).as_posix(), f".{ending}".lower()
-        if stem != sample.stem:
-            yield sample
-            sample = _Sample(stem)
-        _collect(sample, suffix, info, tar)
-    yield sample
+def _read(path: Path) -> _Shard:
+    shard = _Shard(path)
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for info in tar:
+                if info.isfile():
+                    _sort(info, tar, shard)
+    except DAMAGED as error:
+        shard.problem = f"{path} is damaged as a tar file ({error})"
+    return shard
 
 
-def _collect(sample: _Sample, suffix: str, info: tarfile.TarInfo, tar: tarfile.TarFile) -> None:
-    if suffix.endswith(IMAGE_SUFFIXES + FOREIGN_SUFFIXES):
-        sample.images.append(info)
-    elif suffix in (".json", ".txt"):
-        if info.size > SIDECAR_BYTES:
-            sample.problem = f"{info.name} has {info.size} bytes: expected a caption"
-            return
-        opened = tar.extractfile(info)
-        assert opened is not None
-        sample.texts[suffix] = opened.read()
+def _sort(info: tarfile.TarInfo, tar: tarfile.TarFile, shard: _Shard) -> None:
+    suffix = PurePosixPath(info.name).suffix.lower()
+    if any(part.startswith(".") and part not in (".", "..") for part in info.name.split("/")):
+        shard.passed_over["hidden files"] += 1  # which WebDataset passes over too
+    elif suffix in PICTURE_SUFFIXES + FOREIGN_SUFFIXES:
+        shard.images.append(info)
+    elif suffix in SIDECAR_SUFFIXES:
+        shard.texts.setdefault(_keys(info.name)[0], {})[suffix] = _text(info, tar)
+    else:
+        shard.passed_over[f"{suffix or '(none)'} files, which are neither images nor captions"] += 1
 
 
-def _members(sample: _Sample, shard: Path) -> Iterator[Member]:
-    for info in sample.images:
-        place = Span(shard, info.offset_data, info.size)
-        try:
-            sidecar = parse_sidecar(sample.texts, name=f"{shard}/{sample.stem}")
-            yield Member(name=info.name, place=place, sidecar=sidecar, problem=sample.problem)
-        except BadFile as error:
-            yield Member(name=info.name, place=place, problem=str(error))
+def _keys(name: str) -> tuple[str, str]:
+    """A member's name to the last and to the first dot of its last part."""
+    path = PurePosixPath(name)
+    return path.with_suffix("").as_posix(), path.with_name(path.name.partition(".")[0]).as_posix()
+
+
+def _text(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes | str:
+    if info.size > LONGEST:
+        return f"{info.name} has {info.size} bytes: expected a caption"
+    opened = tar.extractfile(info)
+    assert opened is not None
+    return opened.read()
+
+
+def _sidecar(shard: _Shard, image: str) -> tuple[Sidecar, str]:
+    """The sidecar of an image, or what is wrong with it."""
+    found = {suffix: shard.texts[key][suffix] for suffix, key in shard.belonging(image).items()}
+    problem = next((text for text in found.values() if isinstance(text, str)), "")
+    texts = {suffix: text for suffix, text in found.items() if isinstance(text, bytes)}
+    try:
+        image.encode()
+        return parse_sidecar(texts, name=f"{shard.path}/{_keys(image)[0]}"), problem
+    except UnicodeEncodeError:
+        return Sidecar(), f"the name of {plain(image)} in {shard.path} is no UTF-8 text: rename it"
+    except BadFile as error:
+        return Sidecar(), str(error)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
