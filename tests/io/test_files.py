@@ -40,12 +40,29 @@ def test_a_file_appears_whole_and_alone(tmp_path, sync):
     assert names(path.parent) == ["file.txt"]
 
 
+def half_written(path, error):
+    with writing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def half_filled(path, sync):
+    with writing_folder(path, sync=sync) as folder:
+        (folder / "half").touch()
+        raise ZeroDivisionError
+
+
+def overtaken(path):
+    with writing(path, replace=False) as temporary:
+        temporary.write_text("mine")
+        path.write_text("theirs")
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     write_text(tmp_path / "file", "old")
-    with pytest.raises(error), writing(tmp_path / "file") as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error):
+        half_written(tmp_path / "file", error)
     assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "old")
 
 
@@ -86,9 +103,8 @@ def test_an_existing_file_stays_without_replace(tmp_path):
 
 
 def test_a_file_that_came_meanwhile_stays_without_replace(tmp_path):
-    with pytest.raises(ValueError, match="is there already"), writing(tmp_path / "x", replace=False) as temporary:
-        temporary.write_text("mine")
-        (tmp_path / "x").write_text("theirs")
+    with pytest.raises(ValueError, match="is there already"):
+        overtaken(tmp_path / "x")
     assert (names(tmp_path), (tmp_path / "x").read_text()) == (["x"], "theirs")
 
 
@@ -119,9 +135,12 @@ def test_each_refusal_is_one_sentence(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_disk_is_one_sentence(tmp_path):
-    with pytest.raises(CannotWrite, match="x cannot be written: the disk is full: make room"):
-        with writing(tmp_path / "x"), open("/dev/full", "wb") as file:
-            file.write(b"1" * 100_000)
+    with (
+        pytest.raises(CannotWrite, match="x cannot be written: the disk is full: make room"),
+        writing(tmp_path / "x"),
+        open("/dev/full", "wb") as file,
+    ):
+        file.write(b"1" * 100_000)
     assert names(tmp_path) == []
 
 
@@ -200,9 +219,8 @@ def test_checking_leaves_nothing_and_takes_what_can_be_written(tmp_path):
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     for sync in (False, True):
         path = tmp_path / f"step-{sync}"
-        with pytest.raises(ZeroDivisionError), writing_folder(path, sync=sync) as folder:
-            (folder / "half").touch()
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            half_filled(path, sync)
         assert not path.exists()
         with writing_folder(path, sync=sync) as folder:
             (folder / "inner").mkdir()
@@ -274,7 +292,10 @@ with locked(sys.argv[1]):
 def test_a_second_run_is_refused_and_a_killed_one_keeps_no_lock(tmp_path):
     path = tmp_path / "lock"
     holder = start(HOLDER, path)
-    with pytest.raises(UraeError, match="another run is writing the folder: wait"), locked(path, what="the folder"):
+    with (
+        pytest.raises(UraeError, match="another run is writing the folder: wait"),
+        locked(path, what="the folder"),
+    ):
         pytest.fail("it is held")
     holder.kill()
     holder.wait()

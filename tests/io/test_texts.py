@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -142,7 +143,9 @@ def test_an_object_is_asked_for(tmp_path):
         read_json_object(tmp_path / "x.json")
 
 
-LAUGHS = "a0: &a0 [x, x]\n" + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
+LAUGHS = "a0: &a0 [x, x]\n" + "\n".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)
+)
 MERGES = "a0: &a0 {x: 1}\n" + "\n".join(f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))
 CHAIN = "a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [[[[[[[[[[*a{i - 1}]]]]]]]]]]" for i in range(1, 40))
 
@@ -179,7 +182,9 @@ def test_odd_yaml_is_refused_by_name(text, reason):
 
 
 def test_yaml_settings_are_read(tmp_path):
-    text = "defaults: &d {rank: 8, alpha: 1.5}\nmine:\n  <<: *d\n  rank: 16\ndate: 2024-01-31\nsign: =\nnone:\n"
+    text = (
+        "defaults: &d {rank: 8, alpha: 1.5}\nmine:\n  <<: *d\n  rank: 16\ndate: 2024-01-31\nsign: =\nnone:\n"
+    )
     (tmp_path / "x.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     found = read_yaml(tmp_path / "x.yaml")
     assert found["mine"] == {"rank": 16, "alpha": 1.5}
@@ -189,17 +194,19 @@ def test_yaml_settings_are_read(tmp_path):
 
 def test_damaged_yaml_and_json_are_only_ever_bad_files():
     rng = random.Random(0)
-    bases = [LAUGHS[:200], 'a: {b: [1, "x"], c: !!int 3}\nd: |\n  text\n', '{"a": [1, 2.5e3, "\\u00e9", null]}']
+    bases = [
+        LAUGHS[:200],
+        'a: {b: [1, "x"], c: !!int 3}\nd: |\n  text\n',
+        '{"a": [1, 2.5e3, "\\u00e9", null]}',
+    ]
     letters = "[]{}:,-&*!|>'\"%@`#\n\t \\u\0\x85\ud800é9.e<=~"
     for number in range(600):
         text = list(bases[number % len(bases)])
         for _ in range(rng.randint(1, 6)):
             text[rng.randrange(len(text))] = rng.choice(letters)
         for parse in (parse_yaml, parse_json):
-            try:
+            with suppress(BadFile):
                 parse("".join(text), name="x")
-            except BadFile:
-                pass
 
 
 RIGHT = [("a", str), (1, int), (True, bool), ([1], list), ({}, dict), (1.5, float)]

@@ -68,7 +68,9 @@ LYING = {
     "no JSON": raw(b"{"),
     "no object": raw(b"[]"),
     "a name twice": raw(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2), bytes(4)),
-    "the same name in other letters": raw(b'{"a": %b, "\\u0061": %b}' % ((json.dumps(entry()).encode(),) * 2), bytes(4)),
+    "the same name in other letters": raw(
+        b'{"a": %b, "\\u0061": %b}' % ((json.dumps(entry()).encode(),) * 2), bytes(4)
+    ),
     "a list for a tensor": raw({"a": [1]}),
     "no shape": raw({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, bytes(4)),
     "a text as shape": raw({"a": {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}}, bytes(4)),
@@ -116,11 +118,15 @@ def test_a_file_cut_at_any_byte_is_no_whole_file(tmp_path):
         with pytest.raises(BadFile):
             parse_weights(whole[:end], name="x")
     path.write_bytes(whole[:-1])
-    with pytest.raises(BadFile, match=r"x\.safetensors is no whole safetensors file .*: download, copy or save"):
+    with pytest.raises(
+        BadFile, match=r"x\.safetensors is no whole safetensors file .*: download, copy or save"
+    ):
         read_weights(path)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_refused_where_asked(tmp_path, dtype, value):
     path = tmp_path / "x.safetensors"
@@ -137,7 +143,9 @@ def test_large_finite_doubles_are_finite(tmp_path):
 
 def test_other_formats_are_refused_unread(tmp_path):
     torch.save({"a": ONE}, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=r"weights\.pt is not a \.safetensors file: other formats can run code"):
+    with pytest.raises(
+        ValueError, match=r"weights\.pt is not a \.safetensors file: other formats can run code"
+    ):
         read_weights(tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"absent\.safetensors does not exist"):
         read_header(tmp_path / "absent.safetensors")

@@ -119,7 +119,8 @@ def exchange(
         ) from error
     except (OSError, HTTPException, ValueError) as error:
         # ValueError: a redirection to what is no address. URLError is an OSError.
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = getattr(error, "reason", error)
+        reason = reason if isinstance(reason, Exception) else error  # of a redirection, which is text
         said = "the answer takes too long" if watch.over else f"{type(reason).__name__}: {reason}"
         never_sent = isinstance(reason, NEVER_SENT)
         raise NoAnswer(f"no whole answer from {without_query(url)} ({said})", sent=not never_sent) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from urae.errors import UraeError
+from urae.io.files import CAUSES, OF_THE_DISK
 
 __all__ = ["escaped", "plain", "sentence_of"]
 
@@ -56,6 +57,8 @@ def sentence_of(error: BaseException) -> str | None:
 
     A ValueError is a sentence where a line of ours raised it, and a bug where it came out of a call.
     """
+    if (cause := _cause(error)) is not None:
+        return plain(f"{_file_of(error)} cannot be written: {cause}")
     if isinstance(error, UraeError) or (type(error) is ValueError and _is_raised_by_us(error)):
         return plain(error)
     if (kind := _foreign(error)) is not None:
@@ -68,6 +71,15 @@ def sentence_of(error: BaseException) -> str | None:
 def _as_byte(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def _cause(error: BaseException) -> str | None:
+    """Of a full disk and its like, in a library's words too."""
+    found = (
+        re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    )
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    return CAUSES[number] if number in OF_THE_DISK else None
 
 
 def _foreign(error: BaseException) -> str | None:

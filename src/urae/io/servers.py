@@ -178,9 +178,9 @@ def _bounded(openai: ModuleType, timeout: float) -> Any:
             for piece in self.stream:
                 length += len(piece)
                 if length > MOST_BYTES:
-                    raise OSError(f"the answer is longer than {MOST_BYTES} bytes")
+                    raise httpx.ReadError(f"the answer is longer than {MOST_BYTES} bytes")
                 if time.monotonic() > self.deadline:
-                    raise OSError("the answer takes too long")
+                    raise httpx.ReadTimeout("the answer takes too long")
                 yield piece
 
         def close(self) -> None:
