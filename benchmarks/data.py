@@ -43,8 +43,8 @@ from urae.data import (
     read_records,
     write_manifest,
 )
-from urae.data.compact import restored, small
-from urae.data.store import Folder, part_name, serialized
+from urae.data.cache_files import Folder, part_name
+from urae.data.small_form import restored, small
 from urae.families import Posterior, backbone_of
 from urae.training import Recipe, read_metrics, train
 
@@ -200,7 +200,7 @@ def large_cache(folder: Path) -> Cache:
         for part in entry.keys:
             shapes = LARGE if part == "latents" else TEXT
             tensors = {name: torch.rand(shape).bfloat16() for name, shape in shapes.items()}
-            store.write_entry(part_name(record.id, part), serialized(tensors, key="key"))
+            store.write_entry(part_name(record.id, part), tensors, key="key")
         entries.append(entry)
     about = {"identity": {}, "encoding": "exact", "form": "full", "source": ""}
     return Cache(store=store, size=4096, entries=tuple(entries), **about)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from tiny import with_text_encoders, write_images
 from urae.data import cache, make_cache, open_cache, scan_folder, write_manifest
-from urae.data.image import Unreadable, load_pixels, training_buckets
+from urae.data.pixels import load_pixels, training_buckets
 from urae.errors import BadFile, StaleCache
 from urae.families import backbone_of
+from urae.io import Unreadable
 
 
 @pytest.fixture

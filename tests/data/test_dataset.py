@@ -9,9 +9,9 @@ import torch
 
 from tiny import with_text_encoders, write_images
 from urae.data import Cache, CachedDataset, Entry, Record, Source, cached_dataset, hold_out
+from urae.data.cache_files import Folder, part_name
 from urae.data.dataset import drawn_caption, turns
 from urae.data.sources import split_mix
-from urae.data.store import Folder, part_name, serialized
 
 
 def entries(num: int, buckets=((64, 64), (80, 48), (48, 80)), first: int = 0) -> tuple[Entry, ...]:
@@ -58,7 +58,7 @@ def written(source: Source, folder: Path) -> Source:
         latents = {"mean": torch.randn(16, 8, 8), "std": torch.rand(16, 8, 8)}
         texts = {kind: {"prompt_embeds": torch.randn(7, 32)} for kind in record.captions}
         for part, tensors in {"latents": latents, **texts}.items():
-            store.write_entry(part_name(record.id, part), serialized(tensors, key="key"))
+            store.write_entry(part_name(record.id, part), tensors, key="key")
     return replace(source, cache=replace(source.cache, store=store, entries=tuple(made)), entries=tuple(made))
 
 

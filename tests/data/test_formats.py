@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tiny import write_images
-from urae.data import convert, list_items, read_manifest, read_records, scan_folder, write_manifest
+from urae.data import convert, list_images, read_manifest, read_records, scan_folder, write_manifest
 from urae.data.formats.convert import FORMS
 from urae.errors import BadFile
 
@@ -37,7 +37,7 @@ def manifest(tmp_path):
 
 
 def contents(source):
-    return [(item.place.read(), item.sidecar) for item in list_items(source)]
+    return [(item.place.read(), item.sidecar) for item in list_images(source)]
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
@@ -101,7 +101,7 @@ def test_shards_of_other_tools_are_read(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    first, second = list_items(tmp_path / "x.tar")
+    first, second = list_images(tmp_path / "x.tar")
     assert (first.name, first.place.read()) == ("0/1.jpg", jpeg())
     assert (first.sidecar.captions, first.sidecar.facts) == (
         {"original": "a cat"},
@@ -118,9 +118,9 @@ def jpeg() -> bytes:
 
 def test_a_shard_that_ends_early_says_so_after_what_it_holds(manifest, tmp_path):
     (shard,) = convert(manifest, tmp_path / "a", form="shards").iterdir()
-    whole = list(list_items(shard))
+    whole = list(list_images(shard))
     shard.write_bytes(shard.read_bytes()[: whole[2].place.start + 100])
-    first, second, rest = list_items(shard)
+    first, second, rest = list_images(shard)
     assert [first.name, second.name] == [item.name for item in whole[:2]]
     assert "is damaged as a tar file" in rest.problem
 
@@ -130,7 +130,7 @@ def test_a_saved_data_set_of_another_maker_is_read(tmp_path):
     rows = {"picture": [{"bytes": jpeg(), "path": None}], "text": ["a cat"], "width": [16]}
     made = datasets.Dataset.from_dict(rows).cast_column("picture", datasets.Image())
     made.save_to_disk(str(tmp_path / "x"))
-    (item,) = list_items(tmp_path / "x")
+    (item,) = list_images(tmp_path / "x")
     assert (item.place.read(), item.sidecar.captions) == (jpeg(), {"original": "a cat"})
 
 
@@ -139,15 +139,15 @@ def test_a_saved_data_set_with_splits_asks_for_one(tmp_path):
     made = datasets.Dataset.from_dict({"text": ["a"]})
     datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "x"))
     with pytest.raises(ValueError, match=r"has several splits: name one of .*x/test, .*x/train"):
-        list_items(tmp_path / "x")
+        list_images(tmp_path / "x")
     with pytest.raises(ValueError, match="0 columns of images"):
-        list(list_items(tmp_path / "x" / "train"))
+        list(list_images(tmp_path / "x" / "train"))
 
 
 def test_a_folder_with_a_manifest_is_what_the_manifest_says(manifest):
     assert read_records(manifest.parent, captioned=False) == read_records(manifest, captioned=False)
     (manifest.parent / "new.png").write_bytes(b"")
-    assert len(list(list_items(manifest.parent))) == 3
+    assert len(list(list_images(manifest.parent))) == 3
 
 
 def test_images_without_captions_are_asked_for(manifest):
@@ -158,11 +158,11 @@ def test_images_without_captions_are_asked_for(manifest):
 @pytest.mark.parametrize(
     ("sidecar", "message"),
     [
-        ("[]", "is no JSON object"),
+        ("[]", r"is \[\]: expected an object"),
         ('{"prompt": 3}', "has prompt 3: expected text"),
         ('{"teacher": ["x"]}', "has teacher"),
         (b"\xff\xfe", "is not UTF-8"),
-        ("[" * 100000, "is not JSON"),
+        ("[" * 100000, "is nested more than 100 levels deep"),
     ],
 )
 def test_a_sidecar_that_cannot_be_understood_is_named(manifest, tmp_path, sidecar, message):
@@ -170,7 +170,7 @@ def test_a_sidecar_that_cannot_be_understood_is_named(manifest, tmp_path, sideca
     (folder / "00000001.json").write_bytes(sidecar if isinstance(sidecar, bytes) else sidecar.encode())
     with pytest.raises(BadFile, match=f"00000001.json {message}"):
         scan_folder(folder, captioned=False)
-    assert message in [item.problem for item in list_items(folder)][1]
+    assert message in [item.problem for item in list_images(folder)][1]
     with pytest.raises(BadFile, match=f"1 of 3 images in .* cannot be used: .*{message}"):
         convert(folder, tmp_path / "y", form="shards")
 
@@ -178,10 +178,10 @@ def test_a_sidecar_that_cannot_be_understood_is_named(manifest, tmp_path, sideca
 def test_requests_that_cannot_be_met(manifest, tmp_path):
     with pytest.raises(ValueError, match="there is no form 'zip': expected one of manifest, sidecars"):
         convert(manifest, tmp_path / "x", form="zip")
-    with pytest.raises(ValueError, match="exists: name a folder that does not"):
+    with pytest.raises(ValueError, match="is there already: remove it, or give another name"):
         convert(manifest, manifest.parent, form="shards")
     with pytest.raises(ValueError, match="no data set at .*nowhere: expected a folder"):
-        list_items(tmp_path / "nowhere")
+        list_images(tmp_path / "nowhere")
     (tmp_path / "x.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"is a shard: take its images out"):
         read_records(tmp_path / "x.tar")

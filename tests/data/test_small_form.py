@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from urae.data.compact import restored, small
+from urae.data.small_form import restored, small
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from urae.intake import Filters, import_images
 from urae.intake.urls import download
 
 SIZE = 64
+DEAD = 2**22 + 1
+"""No process has this number."""
 FILTERS = Filters(size=SIZE)
 
 
@@ -75,7 +77,7 @@ def run(photos, out, filters=FILTERS, **options):
 def test_what_is_good_is_taken_and_the_rest_named(photos, tmp_path):
     done = run(photos, tmp_path / "out")
     assert reasons(done) == EXPECTED
-    assert done.other_files == {"(none)": 1}
+    assert done.passed_over == {"(none) files, which are neither images nor captions": 1}
     assert done.counts["duplicate"] == 2
     assert [len(record.captions) for record in done.records].count(0) == 1
     assert read_manifest(done.manifest) == list(done.records)
@@ -149,11 +151,12 @@ def test_a_copy_that_was_stopped_half_way_is_made_anew(photos, tmp_path):
     done = run(photos, tmp_path / "out")
     image = done.manifest.parent / done.records[0].file
     whole = image.read_bytes()
-    image.with_suffix(".part").write_bytes(whole[:100])
+    half = image.with_name(f".urae-{DEAD}-0-{image.name}.tmp")
+    half.write_bytes(whole[:100])
     image.unlink()
     run(photos, tmp_path / "out")
     assert image.read_bytes() == whole
-    assert not image.with_suffix(".part").exists()
+    assert not half.exists()
 
 
 def test_other_thresholds_read_no_image_again(photos, tmp_path):

@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -13,7 +12,7 @@ from tiny import write_images
 from urae.cli import app
 from urae.data import scan_folder, write_manifest
 from urae.intake import Filters, import_images, inspect_data
-from urae.intake.histogram import histogram
+from urae.intake.inspecting import histogram
 
 
 @pytest.fixture
@@ -84,21 +83,24 @@ def test_what_a_collection_cost_is_shown(manifest, tmp_path):
     assert "1 arrived" in page
 
 
-def heights(svg):
-    return [float(height) for height in re.findall(r'<rect .*?height="(.*?)"', svg)]
-
-
 def test_bars_are_as_high_as_their_counts():
-    bars = heights(histogram([1, 1, 1, 1, 3, 3, 5], label="x"))
-    assert bars == pytest.approx(np.array([4, 2, 1]) / 4 * max(bars), abs=0.2)
+    chart = histogram("", [1, 1, 1, 1, 3, 3, 5], label="x")
+    assert [height for height in chart["heights"] if height] == [100, 50, 25]
+    assert (chart["most"], chart["marks"]) == (4, ["1", "1", "5"])
+
+
+def test_bars_of_equal_ratio(manifest, tmp_path):
+    chart = histogram("", [0.5, 1.0, 2.0], label="x", logarithmic=True)
+    assert [index for index, height in enumerate(chart["heights"]) if height] == [0, 12, 23]
+    page = inspect_data(manifest, tmp_path / "page.html").read_text()
+    assert page.count('<i style="height: ') == 5 * 24
 
 
 @pytest.mark.parametrize("values", [[5.0], [7.0, 7.0], [0.5, 1.0, 2.0]])
 def test_any_values_have_a_histogram(values):
     for logarithmic in (False, True):
-        svg = histogram(values, label="x", logarithmic=logarithmic)
-        assert len(heights(svg)) == len(set(values))
-        assert "nan" not in svg
+        chart = histogram("", values, label="x", logarithmic=logarithmic)
+        assert sum(height > 0 for height in chart["heights"]) == len(set(values))
 
 
 def test_from_the_shell(manifest, tmp_path):

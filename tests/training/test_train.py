@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from urae.adapters import Adapter, Full, Lora, Minor
-from urae.data.store import parsed, serialized
+from urae.data.cache_files import Folder, parsed
 from urae.errors import MissingExtra, StaleCache, TrainingDiverged
 from urae.resolution import ResolutionPolicy
 from urae.training import load_recipe, read_metrics, to_dict, train
@@ -230,7 +230,7 @@ def test_a_poisoned_record_is_named_and_the_last_state_kept(pipe, recipe, images
     poisoned = next((cache / "entries").glob("*.latents.safetensors"))
     tensors, key = parsed(poisoned.read_bytes(), poisoned.name)
     tensors["mean"][0, 0, 0] = float("nan")
-    poisoned.write_bytes(serialized(tensors, key=key))
+    Folder(cache).write_entry(poisoned.name, tensors, key=key)
     record = poisoned.name.partition(".")[0]
     with pytest.raises(TrainingDiverged, match=rf"loss is NaN .* in step \d.*{record}.*lower lr"):
         train(pipe, made)

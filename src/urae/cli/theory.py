@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from urae.data import Record, read_records
-from urae.data.image import load_pixels
+from urae.data.pixels import load_pixels
 from urae.errors import BadFile
 from urae.families import backbone_of, open_pipeline
 from urae.io import Progress, tracked

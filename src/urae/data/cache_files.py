@@ -173,7 +173,9 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Tensor], str]:
 
 def _place(value: Any, name: str) -> Place:
     shard, start, length = (*typed(value, list, name=name), None, None, None)[:3]
-    place = Place(*(typed(part, kind, name=name) for part, kind in ((shard, str), (start, int), (length, int))))
+    place = Place(
+        *(typed(part, kind, name=name) for part, kind in ((shard, str), (start, int), (length, int)))
+    )
     if "/" in place.shard or place.start < 0 or not 0 <= place.length <= MOST_BYTES:
         raise BadFile(f"{name} is {value}, where no entry lies: write the shards again")
     return place

@@ -146,7 +146,9 @@ def open_cache(path: str | Path) -> Cache:
     digest = header.pop("records", None)  # which caches of older versions lack
     if text is None or digest not in (None, text_digest(text)):
         raise StaleCache(f"{path} is unfinished: cache the data again, what is done is kept")
-    records = [Record.parse(line, name=f"{path}, record {n}") for n, line in enumerate(lines_of(text), start=1)]
+    records = [
+        Record.parse(line, name=f"{path}, record {n}") for n, line in enumerate(lines_of(text), start=1)
+    ]
     return cache_of(records, store, header)
 
 

@@ -16,7 +16,15 @@ from pathlib import Path
 from urae.data.record import Record
 from urae.data.sidecar import read_sidecar
 from urae.errors import BadFile
-from urae.io import FOREIGN_SUFFIXES, PICTURE_SUFFIXES, is_picture_name, json_line, plain, read_lines, write_text
+from urae.io import (
+    FOREIGN_SUFFIXES,
+    PICTURE_SUFFIXES,
+    is_picture_name,
+    json_line,
+    plain,
+    read_lines,
+    write_text,
+)
 
 __all__ = [
     "MANIFEST",

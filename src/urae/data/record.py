@@ -117,7 +117,9 @@ def _check_types(values: dict[str, Any]) -> None:
     for text in field_of(values, "captions", dict, name="the record").values():
         typed(text, str, name="a caption")
     sides = values["size"]
-    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+    if not (
+        isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)
+    ):
         raise ValueError(f"the size is {sides!r}: expected width and height, px")
 
 

@@ -16,7 +16,15 @@ from urae.data.record import Record
 from urae.errors import BadFile
 from urae.io import parse_json_object
 
-__all__ = ["LONGEST", "SIDECAR_SUFFIXES", "Sidecar", "parse_sidecar", "parse_values", "read_sidecar", "sidecar_of"]
+__all__ = [
+    "LONGEST",
+    "SIDECAR_SUFFIXES",
+    "Sidecar",
+    "parse_sidecar",
+    "parse_values",
+    "read_sidecar",
+    "sidecar_of",
+]
 
 SIDECAR_SUFFIXES = (".json", ".txt")
 LONGEST = 2**20
@@ -94,7 +102,9 @@ def _text(values: dict[str, Any], keys: tuple[str, ...], name: object) -> str:
 
 def _teacher(value: Any, name: object) -> dict[str, Any] | None:
     """An object, or one as JSON text where a table has no objects."""
-    settings = parse_json_object(value, name=f"the teacher of {name}") if isinstance(value, str) and value else value
+    settings = (
+        parse_json_object(value, name=f"the teacher of {name}") if isinstance(value, str) and value else value
+    )
     if settings and not isinstance(settings, dict):
         raise BadFile(f"{name} has teacher {value!r}: expected the name of the model and its settings")
     return settings or None

@@ -1,9 +1,8 @@
-"""What a worker process does with one item: read, decode, measure, and keep a small picture of it."""
+"""What a worker process does with one image: read, decode, measure, and keep a small picture of it."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from urae.data.formats.items import Item
-from urae.data.image import Unreadable, decode_image, training_buckets
+from urae.data.formats import ListedImage
+from urae.data.pixels import training_buckets
+from urae.data.record import suffix_of
 from urae.intake.measures import TILE, Measures, Tiles, measure
+from urae.io import Unreadable, decode, writing
 from urae.resolution import nearest_bucket
 
-__all__ = ["CELL", "Detector", "Judge", "cell_file", "measures_of"]
+__all__ = ["CELL", "Detector", "Examiner", "cell_file", "measures_of"]
 
 Detector = Callable[[Image.Image], float]
 """A model of your own, for watermarks, text or taste: from an RGB image to a score. With several workers it travels
@@ -28,13 +29,10 @@ MEASURING = 2
 CELL, MARGIN = 160, 4
 """Height of the small picture kept of each image, px: the whole, and beside it a square of its finest detail."""
 
-SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
-"""By a file's first two bytes. What else can be read is AVIF."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Measures items for training at one size."""
+class Examiner:
+    """Measures images for training at one size."""
 
     size: int
     detectors: Mapping[str, Detector]
@@ -46,23 +44,23 @@ class Judge:
         """What the measures depend on beside the image. Of a detector this is its name."""
         return "/".join([f"{MEASURING}", f"{self.size}", *sorted(self.detectors)])
 
-    def __call__(self, item: Item) -> dict[str, Any]:
-        """The line of the journal for an item."""
-        line = {"item": item.name, "stamp": item.stamp, "settings": self.settings}
+    def __call__(self, image: ListedImage) -> dict[str, Any]:
+        """The line of the journal for an image."""
+        line = {"item": image.name, "stamp": image.stamp, "settings": self.settings}
         try:
-            content = _bytes(item)
-            return line | self._judged(decode_image(content, name=item.name), content)
+            content = image.place.read()
+            return line | self._examined(decode(content, name=image.name), content)
         except Unreadable as error:
             return line | {"unreadable": error.reason, "detail": error.detail}
 
-    def _judged(self, image: Image.Image, content: bytes) -> dict[str, Any]:
+    def _examined(self, image: Image.Image, content: bytes) -> dict[str, Any]:
         bucket = nearest_bucket(image.size, training_buckets(self.size))
         digest, grey = hashlib.sha256(content).hexdigest(), image.convert("L")
         tiles = Tiles.of(grey, bucket)
         _keep(_cell(image, tiles.most_textured()), cell_file(self.cells, digest))
         return {
             "id": digest,
-            "suffix": SUFFIXES.get(content[:2], ".avif"),
+            "suffix": suffix_of(content),
             "measures": asdict(measure(grey, tiles)),
             "scores": {name: float(detector(image)) for name, detector in self.detectors.items()},
         }
@@ -77,13 +75,6 @@ def measures_of(line: Mapping[str, Any]) -> Measures:
 def cell_file(cells: Path, digest: str) -> Path:
     """Where the small picture of an image lies."""
     return cells / digest[:2] / f"{digest}.jpg"
-
-
-def _bytes(item: Item) -> bytes:
-    try:
-        return item.place.read()
-    except OSError as error:
-        raise Unreadable(item.name, "missing", error.strerror or "") from error
 
 
 def _cell(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
@@ -108,7 +99,5 @@ def _scaled(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _keep(cell: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    cell.save(part, "JPEG", quality=80)
-    os.replace(part, path)
+    with writing(path) as temporary:
+        cell.save(temporary, "JPEG", quality=80)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from urae.data.image import UNREADABLE_REASONS, cover_scale, training_buckets
+from urae.data.pixels import cover_scale, training_buckets
 from urae.data.sidecar import Sidecar
 from urae.intake.measures import Measures
+from urae.io import UNREADABLE_REASONS
 from urae.resolution import nearest_bucket
 
 __all__ = ["REASONS", "Filters", "Reject"]

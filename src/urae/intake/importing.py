@@ -1,8 +1,8 @@
-"""Real images: judged, and those that are good enough taken into a data set of their own.
+"""Real images: examined, and those that are good enough taken into a data set of their own.
 
 An import is a folder: `images/` and `manifest.jsonl` are the data set; `import/` holds the journal of what was
 measured, the rejects with their reasons, contact sheets and a summary. Images are taken as they are, byte for byte,
-under their hash; what a reader must do to show them right, `urae.data.image` does for every reader alike.
+under their hash; what a reader must do to show them right, `urae.io` does for every reader alike.
 
 Three steps, each of which goes on where it was stopped: measure every image (in worker processes, each measure
 in the journal before the next is asked for), decide by the thresholds, take. Only the first reads pictures; with
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections import Counter
@@ -25,18 +24,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from urae.data import Record, list_items, read_manifest, write_manifest
-from urae.data.formats.items import Item, other_files
-from urae.data.image import UNREADABLE_REASONS
-from urae.data.journal import Journal
+from urae.data import Record, list_images, read_manifest, write_manifest
+from urae.data.formats import ListedImage, passed_over
 from urae.data.manifest import MANIFEST
 from urae.errors import StaleCache
 from urae.intake.duplicates import Hashes
+from urae.intake.examining import Detector, Examiner, measures_of
 from urae.intake.filters import Filters, Reject
-from urae.intake.judging import Detector, Judge, measures_of
 from urae.intake.sheets import write_sheets
 from urae.intake.urls import URL_SUFFIXES, download, not_downloaded
-from urae.io import Progress
+from urae.io import (
+    UNREADABLE_REASONS,
+    Journal,
+    Progress,
+    check_can_write,
+    json_line,
+    plain,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 __all__ = ["Import", "import_images"]
 
@@ -52,8 +59,8 @@ class Import:
     manifest: Path
     records: tuple[Record, ...]
     rejects: tuple[Reject, ...]
-    other_files: dict[str, int]
-    """Files in the sources that are neither images nor captions: ending -> how many."""
+    passed_over: dict[str, int]
+    """Files in the sources that are no images and belong to none: what they are -> how many."""
     not_downloaded: dict[str, int]
     """Images of tables of URLs that could not be had: what the server or the network said -> how many."""
     num_measured: int
@@ -68,10 +75,10 @@ class Import:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judged:
-    """An item with its line of the journal, which is empty where it has a problem."""
+class _Examined:
+    """An image with its line of the journal, which is empty where it has a problem."""
 
-    item: Item
+    image: ListedImage
     line: Mapping[str, Any]
 
 
@@ -87,7 +94,7 @@ def import_images(
 ) -> Import:
     """Take the images of `sources` that pass `filters` into the folder `out`.
 
-    sources: whatever `list_items` reads, and tables of URLs (.parquet, .csv), which img2dataset downloads first;
+    sources: whatever `list_images` reads, and tables of URLs (.parquet, .csv), which img2dataset downloads first;
     `urls` are further options of img2dataset. workers: processes that read and measure. licence: of images whose
     own is not known. detectors: models whose score `filters.detectors` limits, under the same names.
 
@@ -98,30 +105,32 @@ def import_images(
     out, detectors = Path(out), detectors or {}
     _check(filters, detectors, workers)
     _check_own(out)
+    check_can_write(out, folder=True)
     paths = _sources(sources, out, urls or {})
-    items = [item for path in paths for item in _named(path, licence)]
-    judge = Judge(size=filters.size, detectors=detectors, cells=out / WORK / "cells")
+    images = [image for path in paths for image in _named(path, licence)]
+    examiner = Examiner(size=filters.size, detectors=detectors, cells=out / WORK / "cells")
     with Journal(out / WORK / "journal.jsonl") as journal:
+        _clear_up(out)
         started = time.monotonic()
-        judged, num_measured = _measured(items, judge, journal, workers)
+        examined, num_measured = _measured(images, examiner, journal, workers)
         seconds = time.monotonic() - started
-        taken, rejects = _decided(judged, filters)
+        taken, rejects = _decided(examined, filters)
         records = _take(taken, out)
     downloads = [path for path in paths if out / WORK in path.parents]
     done = Import(
         manifest=out / MANIFEST,
         records=tuple(records),
         rejects=tuple(rejects),
-        other_files=dict(sum((other_files(path) for path in paths if path not in downloads), Counter())),
+        passed_over=dict(sum((passed_over(path) for path in paths if path not in downloads), Counter())),
         not_downloaded=dict(sum((not_downloaded(path) for path in downloads), Counter())),
         num_measured=num_measured,
         seconds=seconds,
     )
-    _report(done, judged, filters, out)
+    _report(done, examined, filters, out)
     return done
 
 
-# --- what is to be judged ----------------------------------------------------------------------------------
+# --- what is to be examined ----------------------------------------------------------------------------------
 
 
 def _check(filters: Filters, detectors: Mapping[str, Detector], workers: int) -> None:
@@ -131,6 +140,12 @@ def _check(filters: Filters, detectors: Mapping[str, Detector], workers: int) ->
         )
     if workers < 1:
         raise ValueError(f"workers is {workers}: expected 1 (this process) or more")
+
+
+def _clear_up(out: Path) -> None:
+    """Remove what a killed run left half written."""
+    for folder in (out, out / WORK, *(out / IMAGES).glob("*"), *(out / WORK / "cells").glob("*")):
+        remove_leftovers(folder)
 
 
 def _check_own(out: Path) -> None:
@@ -156,37 +171,38 @@ def _sources(sources: Iterable[str | Path], out: Path, urls: Mapping[str, str]) 
     ]
 
 
-def _named(path: Path, licence: str) -> Iterator[Item]:
-    """The items of a source, with names that tell sources apart."""
-    for item in list_items(path):
-        facts = ({"licence": licence} if licence else {}) | item.sidecar.facts
-        sidecar = replace(item.sidecar, facts=facts)
-        yield replace(item, name=f"{path.as_posix()}/{item.name}", sidecar=sidecar)
+def _named(path: Path, licence: str) -> Iterator[ListedImage]:
+    """The images of a source, with names that tell sources apart."""
+    for image in list_images(path):
+        facts = ({"licence": licence} if licence else {}) | image.sidecar.facts
+        sidecar = replace(image.sidecar, facts=facts)
+        yield replace(image, name=f"{plain(path.as_posix())}/{image.name}", sidecar=sidecar)
 
 
 # --- measuring ---------------------------------------------------------------------------------------------
 
 
 def _measured(
-    items: Sequence[Item], judge: Judge, journal: Journal, workers: int
-) -> tuple[list[_Judged], int]:
+    images: Sequence[ListedImage], examiner: Examiner, journal: Journal, workers: int
+) -> tuple[list[_Examined], int]:
     known = {_key(line): line for line in journal.lines}
-    waiting = [item for item in items if not item.problem and _item_key(item, judge) not in known]
-    done = len(items) - len(waiting)
-    with Progress(f"judging {len(items)} images", total=len(items), done=done) as progress:
-        for line in _lines(waiting, judge, workers):
+    waiting = [image for image in images if not image.problem and _image_key(image, examiner) not in known]
+    done = len(images) - len(waiting)
+    with Progress(f"measuring {len(images)} images", total=len(images), done=done) as progress:
+        for line in _lines(waiting, examiner, workers):
             line |= {"time": datetime.now(UTC).isoformat(timespec="seconds")}
             journal.append(line)
             known[_key(line)] = line
             progress.advance(progress.rate("images"))
-    return [_Judged(item=item, line=known.get(_item_key(item, judge), {})) for item in items], len(waiting)
+    examined = [_Examined(image=image, line=known.get(_image_key(image, examiner), {})) for image in images]
+    return examined, len(waiting)
 
 
-def _lines(items: Sequence[Item], judge: Judge, workers: int) -> Iterator[dict[str, Any]]:
+def _lines(images: Sequence[ListedImage], examiner: Examiner, workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
-        yield from map(judge, items)
+        yield from map(examiner, images)
         return
-    with ProcessPoolExecutor(workers) as pool, closing(pool.map(judge, items, chunksize=2)) as lines:  # type: ignore[type-var]
+    with ProcessPoolExecutor(workers) as pool, closing(pool.map(examiner, images, chunksize=2)) as lines:  # type: ignore[type-var]
         yield from lines
 
 
@@ -194,39 +210,39 @@ def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
     return line["item"], line["stamp"], line["settings"]
 
 
-def _item_key(item: Item, judge: Judge) -> tuple[str, str, str]:
-    return item.name, item.stamp, judge.settings
+def _image_key(image: ListedImage, examiner: Examiner) -> tuple[str, str, str]:
+    return image.name, image.stamp, examiner.settings
 
 
 # --- deciding ----------------------------------------------------------------------------------------------
 
 
-def _decided(judged: Sequence[_Judged], filters: Filters) -> tuple[list[_Judged], list[Reject]]:
-    rejects = {index: reject for index, one in enumerate(judged) if (reject := _rejected(one, filters))}
-    passed = [index for index in range(len(judged)) if index not in rejects]
-    rejects |= _duplicates(judged, passed, filters.duplicates)
-    taken = [one for index, one in enumerate(judged) if index not in rejects]
+def _decided(examined: Sequence[_Examined], filters: Filters) -> tuple[list[_Examined], list[Reject]]:
+    rejects = {index: reject for index, one in enumerate(examined) if (reject := _rejected(one, filters))}
+    passed = [index for index in range(len(examined)) if index not in rejects]
+    rejects |= _duplicates(examined, passed, filters.duplicates)
+    taken = [one for index, one in enumerate(examined) if index not in rejects]
     return taken, [rejects[index] for index in sorted(rejects)]
 
 
-def _rejected(one: _Judged, filters: Filters) -> Reject | None:
-    item, line = one.item, one.line
-    if item.problem:
-        return Reject(name=item.name, reason="sidecar", detail=item.problem)
+def _rejected(one: _Examined, filters: Filters) -> Reject | None:
+    image, line = one.image, one.line
+    if image.problem:
+        return Reject(name=image.name, reason="sidecar", detail=image.problem)
     if "unreadable" in line:
         said = UNREADABLE_REASONS[line["unreadable"]] + (f" ({line['detail']})" if line["detail"] else "")
-        return Reject(name=item.name, reason=line["unreadable"], detail=said)
-    return filters.reject(item.name, item.sidecar, measures_of(line), line["scores"])
+        return Reject(name=image.name, reason=line["unreadable"], detail=said)
+    return filters.reject(image.name, image.sidecar, measures_of(line), line["scores"])
 
 
-def _duplicates(judged: Sequence[_Judged], passed: Sequence[int], distance: int) -> dict[int, Reject]:
+def _duplicates(examined: Sequence[_Examined], passed: Sequence[int], distance: int) -> dict[int, Reject]:
     """Of pictures that look alike the largest stays, and of those the first."""
     hashes = Hashes(max(distance, 0))
     files: dict[str, str] = {}
     rejects: dict[int, Reject] = {}
-    measures = {index: measures_of(judged[index].line) for index in passed}
+    measures = {index: measures_of(examined[index].line) for index in passed}
     for index in sorted(passed, key=lambda index: -measures[index].size[0] * measures[index].size[1]):
-        name, digest = judged[index].item.name, judged[index].line["id"]
+        name, digest = examined[index].image.name, examined[index].line["id"]
         near = hashes.nearest(measures[index].hash) if distance >= 0 else None
         if digest in files:
             rejects[index] = Reject(name=name, reason="duplicate", detail=f"the same file as {files[digest]}")
@@ -242,7 +258,7 @@ def _duplicates(judged: Sequence[_Judged], passed: Sequence[int], distance: int)
 # --- taking ------------------------------------------------------------------------------------------------
 
 
-def _take(taken: Sequence[_Judged], out: Path) -> list[Record]:
+def _take(taken: Sequence[_Examined], out: Path) -> list[Record]:
     wanted = {_file(one): one for one in taken}
     found = (path.relative_to(out).as_posix() for path in (out / IMAGES).rglob("*") if path.is_file())
     here = {file for file in found if OWN.fullmatch(file)}
@@ -260,25 +276,19 @@ def _take(taken: Sequence[_Judged], out: Path) -> list[Record]:
     return records
 
 
-def _file(one: _Judged) -> str:
+def _file(one: _Examined) -> str:
     digest = one.line["id"]
     return f"{IMAGES}/{digest[:2]}/{digest}{one.line['suffix']}"
 
 
-def _copy(one: _Judged, path: Path) -> None:
-    content = one.item.place.read()
+def _copy(one: _Examined, path: Path) -> None:
+    content = one.image.place.read()
     if hashlib.sha256(content).hexdigest() != one.line["id"]:
-        raise StaleCache(f"{one.item.name} changed while it was imported: run the import again")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+        raise StaleCache(f"{one.image.name} changed while it was imported: run the import again")
+    write_bytes(path, content, sync=True)
 
 
-def _records(wanted: Mapping[str, _Judged], manifest: Path) -> list[Record]:
+def _records(wanted: Mapping[str, _Examined], manifest: Path) -> list[Record]:
     """Captions that were added to the manifest stay."""
     before = {record.id: record for record in read_manifest(manifest)} if _has_records(manifest) else {}
     return [
@@ -287,8 +297,8 @@ def _records(wanted: Mapping[str, _Judged], manifest: Path) -> list[Record]:
             file=file,
             size=measures_of(one.line).size,
             captions=(before[one.line["id"]].captions if one.line["id"] in before else {})
-            | one.item.sidecar.captions,
-            **{"source": one.item.name, "time": one.line["time"]} | one.item.sidecar.facts,
+            | one.image.sidecar.captions,
+            **{"source": one.image.name, "time": one.line["time"]} | one.image.sidecar.facts,
         )
         for file, one in wanted.items()
     ]
@@ -301,26 +311,17 @@ def _has_records(manifest: Path) -> bool:
 # --- telling -----------------------------------------------------------------------------------------------
 
 
-def _report(done: Import, judged: Sequence[_Judged], filters: Filters, out: Path) -> None:
+def _report(done: Import, examined: Sequence[_Examined], filters: Filters, out: Path) -> None:
     work = out / WORK
-    _write(
-        work / "rejects.jsonl",
-        "".join(f"{json.dumps(asdict(r), ensure_ascii=False)}\n" for r in done.rejects),
-    )
-    ids = {one.item.name: one.line.get("id", "") for one in judged}
+    write_text(work / "rejects.jsonl", "".join(json_line(asdict(reject)) for reject in done.rejects))
+    ids = {one.image.name: one.line.get("id", "") for one in examined}
     write_sheets(done.rejects, ids, cells=work / "cells", sheets=work / "sheets")
     summary = {
         "filters": asdict(filters),
-        "num_images": len(judged),
+        "num_images": len(examined),
         "num_taken": len(done.records),
         "rejects": done.counts,
-        "other_files": done.other_files,
+        "passed_over": done.passed_over,
         "not_downloaded": done.not_downloaded,
     }
-    _write(work / "summary.json", json.dumps(summary, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(work / "summary.json", json.dumps(summary, indent=2))

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +18,22 @@ from PIL import Image
 
 from urae.collecting.orders import accounts_of
 from urae.data import CAPTION_KINDS, Record, read_records
-from urae.data.image import read_image
-from urae.data.journal import read_journal
 from urae.intake.filters import REASONS
-from urae.intake.histogram import histogram
 from urae.intake.importing import WORK
-from urae.io import tracked
+from urae.intake.sheets import sheet_file
+from urae.io import (
+    check_can_write,
+    field_of,
+    read_journal,
+    read_json_object,
+    read_picture,
+    tracked,
+    write_text,
+)
 
 __all__ = ["inspect_data"]
 
+BINS = 24
 THUMBNAIL = (480, 240)
 """Widest and highest, px: twice what is shown."""
 
@@ -39,6 +44,8 @@ def inspect_data(source: str | Path, out: str | Path, *, num_pictures: int = 24,
     num_pictures: how many are shown, drawn by `seed`. What an import or a collection left in the same folder, its
     rejects and its cost, is shown too. Raises what `read_records` raises, and `Unreadable` for a picture.
     """
+    path = Path(out)
+    check_can_write(path)
     records, root = read_records(source, captioned=False)
     environment = Environment(
         loader=PackageLoader("urae.intake"), autoescape=select_autoescape(["j2"]), undefined=StrictUndefined
@@ -54,11 +61,7 @@ def inspect_data(source: str | Path, out: str | Path, *, num_pictures: int = 24,
         pictures=_pictures(records, root, num_pictures, seed),
         num_records=len(records),
     )
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 
@@ -81,18 +84,30 @@ def _bytes(num: float) -> str:
     return f"{num:,.3g} TB"
 
 
-def _charts(records: Sequence[Record]) -> list[dict[str, str]]:
+def _charts(records: Sequence[Record]) -> list[dict[str, Any]]:
     sizes = np.array([record.size for record in records], dtype=float)
     charts = [
-        ("Size", histogram(np.sqrt(sizes.prod(1)), label="side of a square of the same area, px")),
-        ("Long side", histogram(sizes.max(1), label="px")),
-        ("Shape", histogram(sizes[:, 0] / sizes[:, 1], label="width over height", logarithmic=True)),
+        histogram("Size", np.sqrt(sizes.prod(1)), label="side of a square of the same area, px"),
+        histogram("Long side", sizes.max(1), label="px"),
+        histogram("Shape", sizes[:, 0] / sizes[:, 1], label="width over height", logarithmic=True),
     ]
     for kind in CAPTION_KINDS:
         lengths = [len(record.captions[kind]) for record in records if kind in record.captions]
         if lengths:
-            charts.append((f"{kind.capitalize()} captions", histogram(lengths, label="characters")))
-    return [{"title": title, "svg": svg} for title, svg in charts]
+            charts.append(histogram(f"{kind.capitalize()} captions", lengths, label="characters"))
+    return charts
+
+
+def histogram(
+    title: str, values: Sequence[float] | np.ndarray, *, label: str, logarithmic: bool = False
+) -> dict[str, Any]:
+    """How often values fall into 24 bins of equal width, or of equal ratio if `logarithmic`: heights of bars in percent
+    of the highest, and the count that this one has; least, median and most."""
+    numbers = np.asarray(values, dtype=float)
+    counts, _ = np.histogram(np.log(numbers) if logarithmic else numbers, bins=BINS)
+    marks = [f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in np.quantile(numbers, (0, 0.5, 1))]
+    heights = [round(100 * int(count) / int(counts.max()), 1) for count in counts]
+    return {"title": title, "label": label, "heights": heights, "most": int(counts.max()), "marks": marks}
 
 
 def _captions(records: Sequence[Record]) -> list[tuple[str, int]]:
@@ -125,20 +140,21 @@ def _rejects(work: Path) -> dict[str, Any]:
     """What an import rejected; without one, nothing."""
     if not (work / "summary.json").is_file():
         return {}
-    summary = json.loads((work / "summary.json").read_text(encoding="utf-8"))
+    name = work / "summary.json"
+    summary = read_json_object(name)
+    rejects, filters = (field_of(summary, key, dict, name=name) for key in ("rejects", "filters"))
     rows = []
-    for reason, count in summary["rejects"].items():
-        sheet = work / "sheets" / f"{reason.replace(' ', '-').replace('/', '-')}.jpg"
-        shown = base64.b64encode(sheet.read_bytes()).decode()
+    for reason, count in rejects.items():
+        shown = base64.b64encode(sheet_file(work / "sheets", reason).read_bytes()).decode()
         said = REASONS[reason.partition(" ")[0]]
         rows.append({"reason": reason, "count": count, "said": said, "sheet": shown})
     return {
         "rows": rows,
-        "num_images": summary["num_images"],
-        "num_taken": summary["num_taken"],
-        "filters": {name: value for name, value in summary["filters"].items() if value not in ([], {})},
-        "other_files": summary["other_files"],
-        "not_downloaded": summary["not_downloaded"],
+        "num_images": summary.get("num_images"),
+        "num_taken": summary.get("num_taken"),
+        "filters": {name: value for name, value in filters.items() if value not in ([], {})},
+        "passed_over": summary.get("passed_over", {}),
+        "not_downloaded": summary.get("not_downloaded", {}),
     }
 
 
@@ -162,7 +178,7 @@ def _pictures(records: Sequence[Record], root: Path, num: int, seed: int) -> lis
 
 
 def _picture(record: Record, root: Path) -> dict[str, Any]:
-    image = read_image(root / record.file)
+    image = read_picture(root / record.file)
     image.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)

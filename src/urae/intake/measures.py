@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from urae.data.image import cover_scale
+from urae.data.pixels import cover_scale
 from urae.resolution import Size
 
 __all__ = ["Measures", "Tiles", "measure", "perceptual_hash"]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from urae.intake.examining import CELL, cell_file
 from urae.intake.filters import Reject
-from urae.intake.judging import CELL, cell_file
+from urae.io import read_picture
 
-__all__ = ["write_sheets"]
+__all__ = ["sheet_file", "write_sheets"]
 
 COLUMNS, MOST = 4, 24
 WIDTH, LINE, GAP = CELL * 5 // 2, 17, 12
@@ -29,7 +30,12 @@ def write_sheets(rejects: Sequence[Reject], ids: Mapping[str, str], *, cells: Pa
         by_reason[reject.reason].append(reject)
     for reason, alike in by_reason.items():
         sheet = _sheet(_spread(sorted(alike, key=lambda reject: reject.value)), ids, cells)
-        sheet.save(sheets / f"{reason.replace(' ', '-').replace('/', '-')}.jpg", quality=85)
+        sheet.save(sheet_file(sheets, reason), quality=85)
+
+
+def sheet_file(sheets: Path, reason: str) -> Path:
+    """Where the sheet of a reason lies."""
+    return sheets / f"{reason.replace(' ', '-').replace('/', '-')}.jpg"
 
 
 def _spread(rejects: list[Reject]) -> list[Reject]:
@@ -52,8 +58,7 @@ def _sheet(rejects: Sequence[Reject], ids: Mapping[str, str], cells: Path) -> Im
 def _cell(digest: str, cells: Path) -> Image.Image:
     if not digest:
         return Image.new("RGB", (WIDTH, CELL), BLANK)
-    with Image.open(cell_file(cells, digest)) as cell:
-        return cell.convert("RGB")
+    return read_picture(cell_file(cells, digest))
 
 
 def _draw(sheet: Image.Image, place: tuple[int, int], reject: Reject, cell: Image.Image) -> None:

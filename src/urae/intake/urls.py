@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from urae.data.record import content_hash
 from urae.errors import MissingExtra, UraeError
+from urae.io import field_of, file_hash, read_json_object, read_lines
 
 __all__ = ["URL_SUFFIXES", "download", "not_downloaded"]
 
@@ -42,7 +42,7 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
         raise ValueError(f"there is no table {table}")
     program = _program()
     # img2dataset goes by the names of shards: those of another table, or of one with more rows, it would keep.
-    folder = downloads / f"{table.stem}-{content_hash(table)[:12]}"
+    folder = downloads / f"{table.stem}-{file_hash(table)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | dict(options)).items()]
     # One of its packages asks the network for a newer version of itself whenever it is imported.
@@ -59,7 +59,8 @@ def not_downloaded(folder: Path) -> Counter[str]:
     """How many images of a table did not come into `folder`, by what img2dataset says of them."""
     found: Counter[str] = Counter()
     for path in sorted(folder.glob("*_stats.json")):
-        found.update(json.loads(path.read_text(encoding="utf-8"))["status_dict"])
+        counts = field_of(read_json_object(path), "status_dict", dict, name=path)
+        found.update({status: field_of(counts, status, int, name=path) for status in counts})
     del found["success"]
     return found
 
@@ -96,8 +97,8 @@ def _first(names: tuple[str, ...], columns: list[str]) -> str:
 
 def _columns(table: Path) -> list[str]:
     if table.suffix == ".csv":
-        with table.open(newline="", encoding="utf-8") as file:
-            return next(csv.reader(file), [])
+        _, first = next(read_lines(table), ("", ""))
+        return next(csv.reader([first]), [])
     try:
         from pyarrow import parquet
     except ImportError as error:

@@ -61,8 +61,7 @@ def cache(
     """
     PartialState(timeout=PATIENCE)
     pipe = open_encoders(model, dtype=_dtype(dtype, model))
-    suffix = "-small" if form == "small" else ""
-    folder = out or on_main(lambda: f"{cache_folder(pipe, source, size=size)}{suffix}")
+    folder = out or on_main(lambda: str(cache_folder(pipe, source, size=size, form=form)))
     report = make_cache(
         pipe,
         source,

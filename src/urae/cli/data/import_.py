@@ -83,8 +83,8 @@ def _tell(done: Import, out: Path) -> None:
         for reason, count in done.counts.items():
             table.add_row(reason, str(count), REASONS[reason.partition(" ")[0]])
         console.print(table)
-    for ending, count in sorted(done.other_files.items()):
-        console.print(f"passed over: {count} {ending} files, which are neither images nor captions")
+    for what, count in sorted(done.passed_over.items()):
+        console.print(f"passed over: {count} {what}", markup=False)
     for reason, count in sorted(done.not_downloaded.items()):
         console.print(f"not downloaded: {count}, {reason}", markup=False)
     console.print(

@@ -15,10 +15,10 @@ from urae import generation
 from urae.adapters import Adapter
 from urae.collecting import LocalPipeline
 from urae.collecting.teachers.local import parse_size
-from urae.data.record import content_hash
 from urae.execution import plan_memory
 from urae.families import open_pipeline
 from urae.generation.methods import method_named, options_of
+from urae.io import file_hash
 from urae.resolution import Size
 
 __all__ = ["Local"]
@@ -48,7 +48,7 @@ class Local:
             "options": options_of(way),
             "steps": self.steps or way.steps,
             "guidance": self.guidance or way.guidance,
-            "adapter": content_hash(Path(self.adapter)) if self.adapter else None,
+            "adapter": file_hash(Path(self.adapter)) if self.adapter else None,
         }
         return LocalPipeline(draw=self.draw, name=self.model, shapes=self.shapes, described=described)
 
