@@ -23,7 +23,7 @@ def run_caption(url: str, manifest: str) -> None:
 def process(target: Any, *arguments: Any) -> Any:
     """A process that starts from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["urae.collecting.collecting", "urae.collecting.captioning", "openai"])
+    context.set_forkserver_preload(["urae.collecting.run", "urae.collecting.captioning", "openai"])
     started = context.Process(target=target, args=arguments)
     started.start()
     return started

@@ -18,10 +18,9 @@ from post_server import serving
 from tiny import write_images
 from urae.collecting import Captioner, caption, plan_captions
 from urae.collecting.captioner import own_instruction, shown
-from urae.collecting.teachers.teacher import Unserved
 from urae.data import read_manifest, read_records, scan_folder, write_manifest
-from urae.data.record import content_hash
 from urae.errors import BadFile, StaleCache
+from urae.io import Unanswered, file_hash
 
 KEY = "sk-very-secret"
 
@@ -32,7 +31,7 @@ def described(text=None, *, ended="stop", status=200):
     def react(body, number):
         picture = decoded(body)
         words = (
-            text or f"Picture of {picture.width} by {picture.height} px, " + "with many small details " * 4
+            text or f"Picture of {picture.width} by {picture.height} px, " + "with a red roof, two lit windows and a garden full of grey stones"
         )
         message = {"role": "assistant", "content": words}
         counted = {"prompt_tokens": 100, "completion_tokens": 20}
@@ -154,7 +153,7 @@ def test_a_folder_without_captions_becomes_a_captioned_manifest(tmp_path):
 
 def test_answers_that_are_no_captions_are_asked_for_once_more_and_listed(manifest):
     cases = {
-        64: described("Sorry, no."),
+        64: described("A house."),
         80: described("A long caption that is cut off in the middle of what it was about to", ended="length"),
         96: described(ended="content_filter"),
         112: failed(400, "content_policy_violation"),
@@ -183,7 +182,7 @@ def test_a_busy_server_is_asked_again_and_a_dead_one_ends_the_run_with_what_is_t
         return described()(body, number) if number < 2 else failed(401)(body, number)
 
     with answering(dies) as (captioner, asked):
-        with pytest.raises(Unserved, match=r"toy at .* wrote no caption.*\*\*\*") as raised:
+        with pytest.raises(Unanswered, match=r"toy at .* gave no answer.*\*\*\*") as raised:
             caption(manifest, replace(captioner, max_side=512), renew=True, concurrency=1)
         assert len(asked) == 3
     assert KEY not in str(raised.value)
@@ -202,7 +201,7 @@ def test_a_damaged_image_is_listed_and_the_others_captioned(manifest):
     first, *others = read_manifest(manifest)
     path = manifest.parent / first.file
     path.write_bytes(path.read_bytes()[:-200])
-    write_manifest([replace(first, id=content_hash(path)), *others], manifest)
+    write_manifest([replace(first, id=file_hash(path)), *others], manifest)
     with answering(described()) as (captioner, asked):
         captioned = caption(manifest, captioner)
     assert (captioned.num_written, len(asked)) == (4, 4)

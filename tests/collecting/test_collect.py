@@ -17,12 +17,12 @@ from collect_server import KEY, Server, picture, running, sometimes
 from PIL import Image
 
 from urae.collecting import FluxProUltra, LocalPipeline, collect, plan_collection
-from urae.collecting.collecting import _requests
+from urae.collecting.plan import image_orders
 from urae.collecting.teachers.flux import _same_site
 from urae.collecting.teachers.teacher import Unserved
 from urae.data import read_manifest, write_manifest
-from urae.data.journal import Journal, read_journal
 from urae.errors import BadFile, UraeError
+from urae.io import Journal, read_journal
 
 PROMPTS = [f"a scene number {number}" for number in range(6)]
 
@@ -94,7 +94,7 @@ def test_shapes_follow_the_mix_and_depend_on_nothing_else(tmp_path):
 
     def shapes(prompts, seed=0):
         teacher = FluxProUltra(shapes={"1:1": 3, "16:9": 1})
-        return {r.prompt: (r.shape, r.seed) for r in _requests(prompts, teacher, copies=1, seed=seed)}
+        return {r.prompt: (r.shape, r.seed) for r in image_orders(prompts, teacher, copies=1, seed=seed)}
 
     drawn = shapes(prompts)
     assert shapes(prompts[::-1][:500]) == {p: drawn[p] for p in prompts[500:]}
@@ -280,7 +280,7 @@ def test_an_image_that_came_without_its_line_in_the_journal_is_found(server, tmp
     gather(server, tmp_path, ["one"])
     journal = tmp_path / "orders.jsonl"
     journal.write_text("".join(line for line in journal.open() if '"arrived"' not in line))
-    (tmp_path / "images" / ".half.png.part").write_bytes(b"torn")
+    (tmp_path / "images" / f".urae-{2**22 + 1}-0-half.png.tmp").write_bytes(b"torn")
     server.tasks.clear()
     (record,) = gather(server, tmp_path, ["one"]).records
     assert (tmp_path / record.file).is_file()

@@ -10,7 +10,7 @@ from collect_server import KEY, running, sometimes
 from killed_run import kill_when, process, run_collect
 
 from urae.data import read_manifest
-from urae.data.journal import read_journal
+from urae.io import read_journal
 
 PROMPTS = [f"a scene number {number}" for number in range(16)]
 

@@ -10,7 +10,7 @@ from post_server import serving
 
 from urae.collecting import OpenAIImages, collect
 from urae.collecting.teachers.teacher import Unserved
-from urae.data.journal import read_journal
+from urae.io import read_journal
 
 KEY = "sk-very-secret"
 PROMPTS = ["a cat", "a dog", "a bird"]

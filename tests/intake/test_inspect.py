@@ -72,10 +72,11 @@ def test_rejects_are_shown_with_their_sheets(manifest, tmp_path):
 
 def test_what_a_collection_cost_is_shown(manifest, tmp_path):
     key = {"key": "a", "time": "2026-11-22T12:00:00+00:00"}
+    image = {"id": "0" * 64, "file": "a.png", "size": [8, 8], "time": key["time"]}
     lines = [
         {"event": "sending", "prompt": "p", "shape": "1:1", "seed": 0, "price": 0.06, **key},
         {"event": "ordered", "ticket": {}, "cost": 0.06, **key},
-        {"event": "arrived", "image": {}, "cost": 0.06, **key},
+        {"event": "arrived", "image": image, "cost": 0.06, **key},
     ]
     (manifest.parent / "orders.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = inspect_data(manifest, tmp_path / "page.html").read_text()

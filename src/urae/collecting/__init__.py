@@ -9,8 +9,10 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.collecting.captioner import Captioner
     from urae.collecting.captioning import Captioned, CaptionPlan, caption, plan_captions
-    from urae.collecting.collecting import Collection, CollectionPlan, collect, plan_collection
+    from urae.collecting.plan import CollectionPlan, plan_collection
     from urae.collecting.prompt_files import read_prompts, shipped_prompts
+    from urae.collecting.results import Collection
+    from urae.collecting.run import collect, run_collection
     from urae.collecting.teachers import FluxProUltra, LocalPipeline, OpenAIImages, Teacher
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "plan_captions",
     "plan_collection",
     "read_prompts",
+    "run_collection",
     "shipped_prompts",
 ]
 
@@ -36,8 +39,10 @@ __getattr__, __dir__ = lazily(
     {
         "captioner": ["Captioner"],
         "captioning": ["CaptionPlan", "Captioned", "caption", "plan_captions"],
-        "collecting": ["Collection", "CollectionPlan", "collect", "plan_collection"],
+        "plan": ["CollectionPlan", "plan_collection"],
         "prompt_files": ["read_prompts", "shipped_prompts"],
+        "results": ["Collection"],
+        "run": ["collect", "run_collection"],
         "teachers": ["FluxProUltra", "LocalPipeline", "OpenAIImages", "Teacher"],
     },
 )

@@ -12,19 +12,18 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+from urae.collecting.answers import CaptionAnswer, judged
 from urae.collecting.captioner import Captioner
 from urae.data import Record, read_records, write_manifest
-from urae.data.image import read_bytes
-from urae.data.journal import Journal, Line, read_journal
 from urae.data.manifest import MANIFEST
 from urae.errors import BadFile, StaleCache
-from urae.io import Progress
+from urae.io import Journal, Line, Progress, Reply, check_can_write, field_of, read_bytes, read_journal
 
 __all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions"]
 
@@ -33,8 +32,8 @@ ATTEMPTS = 2
 OUTPUT_TOKENS = 200
 """Of a caption, for the estimate."""
 
-Answers = Mapping[str, Sequence[Line]]
-"""Lines of the journal by key, oldest first."""
+Answers = Mapping[str, Sequence[CaptionAnswer]]
+"""By key, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def plan_captions(
     """
     records, _ = read_records(source, captioned=False)
     wanting = _wanting(records, renew)
-    pending = _pending(wanting, captioner, _by_key(read_journal(_journal_of(source))))
+    pending = _pending(wanting, captioner, _answers(read_journal(_journal_of(source)), _journal_of(source)))
     return CaptionPlan(
         num_images=len(records),
         num_captioned=len(records) - len(wanting),
@@ -97,13 +96,14 @@ def caption(
     into its `manifest.jsonl`. concurrency: requests at a time. renew: also for images that have a detailed caption.
 
     Stopped or killed at any moment, the same call goes on where it was. `StaleCache` for an image that is not the one
-    that the manifest names, `Unserved` where the server fails for good; answers that came before are kept.
+    that the manifest names, `Unanswered` where the server fails for good; answers that came before are kept.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency is {concurrency}: expected at least 1")
     records, root = read_records(source, captioned=False)
+    check_can_write(_manifest_of(source))
     with Journal(_journal_of(source)) as journal:
-        run = _Run(captioner, journal, root)
+        run = _Captioning(captioner, journal, root)
         wanting = _wanting(records, renew)
         try:
             run.ask_all(_pending(wanting, captioner, run.answers), concurrency)
@@ -119,12 +119,12 @@ def caption(
     )
 
 
-class _Run:
+class _Captioning:
     """What the workers of one run share."""
 
     def __init__(self, captioner: Captioner, journal: Journal, root: Path) -> None:
         self.captioner, self.journal, self.root = captioner, journal, root
-        self.answers = _by_key(journal.lines)
+        self.answers = _answers(journal.lines, journal.path)
         self.usage: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
         self.stopped = Event()
@@ -157,7 +157,8 @@ class _Run:
         answers = self.answers.get(self.captioner.key(record.id), ())
         if record.file in self.unreadable or not answers:
             return self.unreadable.get(record.file, "not asked")
-        return f"{answers[-1]['outcome']}: {answers[-1]['text'][:120]!r}"
+        last = answers[-1]
+        return f"{last.outcome}: {last.reason} ({last.text[:120]!r})"
 
     def _settle(self, record: Record, client: Any) -> Counter[str]:
         """The tokens that it took to describe the image."""
@@ -177,12 +178,11 @@ class _Run:
             raise StaleCache(f"{path} is not the image that the manifest names: make the manifest again")
         while not (_settled(self.answers.get(key, ())) or self.stopped.is_set()):
             tried = len(self.answers.get(key, ()))
-            answer = self.captioner.describe(client, path, key=f"{key}-{tried}")
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            line = {"key": key, "image": record.id, **asdict(answer), "time": now}
+            reply = self.captioner.describe(client, path, key=f"{key}-{tried}")
+            line = _line(reply, key, record.id)
             self.journal.append(line)
-            self.answers[key].append(line)
-            usage.update(answer.usage)
+            self.answers[key].append(_judged(line))
+            usage.update(reply.usage)
         return usage
 
 
@@ -194,11 +194,33 @@ def _journal_of(source: str | Path) -> Path:
     return _manifest_of(source).with_suffix(".captions.jsonl")
 
 
-def _by_key(lines: Sequence[Line]) -> dict[str, list[Line]]:
+def _line(reply: Reply, key: str, image: str) -> Line:
+    """An answer as the journal has it: whole, so that it can be judged by other rules without being asked again."""
+    return {
+        "key": key,
+        "image": image,
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "outcome": judged(reply.text, reply.finish_reason).outcome,
+        "model": reply.model,
+        "usage": dict(reply.usage),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _answers(lines: Sequence[Line], path: Path) -> dict[str, list[CaptionAnswer]]:
     answers = defaultdict(list)
-    for line in lines:
-        answers[line["key"]].append(line)
+    for number, line in enumerate(lines, start=1):
+        for name in ("key", "text", "outcome"):
+            field_of(line, name, str, name=f"{path}, line {number}")
+        answers[line["key"]].append(_judged(line))
     return answers
+
+
+def _judged(line: Line) -> CaptionAnswer:
+    """Lines of earlier versions have an outcome in place of the reason for the text's end."""
+    ended = {"refused": "content_filter", "invalid": "length"}.get(line["outcome"], "stop")
+    return judged(line["text"], str(line.get("finish_reason", ended)))
 
 
 def _wanting(records: Sequence[Record], renew: bool) -> list[Record]:
@@ -209,8 +231,8 @@ def _pending(records: Sequence[Record], captioner: Captioner, answers: Answers) 
     return [record for record in records if not _settled(answers.get(captioner.key(record.id), ()))]
 
 
-def _settled(answers: Sequence[Line]) -> bool:
-    decided = any(line["outcome"] in ("caption", "refused") for line in answers)
+def _settled(answers: Sequence[CaptionAnswer]) -> bool:
+    decided = any(answer.outcome in ("caption", "refused") for answer in answers)
     return decided or len(answers) >= ATTEMPTS
 
 
@@ -218,9 +240,9 @@ def _texts(records: Sequence[Record], captioner: Captioner, answers: Answers) ->
     """Captions by the record's id."""
     texts = {}
     for record in records:
-        for line in answers.get(captioner.key(record.id), ()):
-            if line["outcome"] == "caption":
-                texts[record.id] = line["text"]
+        for answer in answers.get(captioner.key(record.id), ()):
+            if answer.outcome == "caption":
+                texts[record.id] = answer.text
     return texts
 
 

@@ -7,21 +7,37 @@ moment shorter than the way of the answer, but nothing that costs money goes unc
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
-from urae.collecting.teachers.teacher import Order, Request
-from urae.data.journal import Journal, Line
+from urae.collecting.teachers.teacher import ImageOrder, TakenOrder
+from urae.errors import BadFile
+from urae.io import Journal, Line, field_of, read_journal, typed
 
-__all__ = ["Account", "Orders", "accounts_of"]
+__all__ = ["Account", "Orders", "accounts_of", "is_cost", "orders_sent", "read_orders"]
+
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    "opened": {},
+    "sending": {"prompt": str, "shape": str, "seed": int, "price": float},
+    "declined": {"reason": str},
+    "lost": {"reason": str},
+    "ordered": {"ticket": dict},
+    "refused": {"reason": str},
+    "gone": {"reason": str},
+    "arrived": {"image": dict},
+}
+"""What a line of the journal holds, by its event, beside "key"; and "cost", which is judged where it is counted."""
 
 
 @dataclass
 class Account:
-    """One request of a collection."""
+    """One image of a collection."""
 
     state: Literal["open", "outstanding", "refused", "arrived"] = "open"
     paid: float = 0.0
@@ -40,7 +56,7 @@ class Account:
     cost: float = 0.0
     """Of the last order that was taken."""
     image: dict[str, Any] = field(default_factory=dict)
-    """Of the image that arrived: file, id, size, num_bytes, time, and request."""
+    """That arrived: file, id, size and time."""
 
     @property
     def spent(self) -> float:
@@ -51,34 +67,36 @@ class Account:
         before, at_stake = self.state, self.at_stake
         self.underway, self.at_stake = line["event"] == "sending", line.get("price", 0.0)
         self.reason = line.get("reason", "")
+        # What a teacher answered in an earlier version may stand there: no cost takes back what was paid.
+        cost = line["cost"] if is_cost(line.get("cost")) else at_stake
         match line["event"]:
             case "lost":
                 self.paid, self.num_lost = self.paid + at_stake, self.num_lost + 1
             case "ordered":
-                self.state, self.ticket, self.cost = "outstanding", line["ticket"], line["cost"]
-                self.paid += line["cost"]
+                self.state, self.ticket, self.cost = "outstanding", line["ticket"], cost
+                self.paid += cost
             case "gone":
                 self.state, self.num_gone = "open", self.num_gone + 1
             case "refused":
                 self.state = "refused"
-                self.paid -= (
-                    self.cost if before == "outstanding" else 0.0
-                )  # What is moderated is not charged.
+                # What is moderated is not charged.
+                self.paid -= self.cost if before == "outstanding" else 0.0
             case "arrived":
                 self.state, self.image = "arrived", line["image"]
-                self.paid += line["cost"] if before == "open" else 0.0
+                self.paid += cost if before == "open" else 0.0
 
 
 class Orders:
-    """The accounts of all requests by key, kept up to date with the journal."""
+    """The accounts of all images by key, kept up to date with the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+        _check(journal.lines, journal.path)
         self.accounts = accounts_of(journal.lines)
         self.writing = threading.Lock()
 
-    def account(self, request: Request) -> Account:
-        return self.accounts[request.key]
+    def account(self, wanted: ImageOrder) -> Account:
+        return self.accounts[wanted.key]
 
     @property
     def spent(self) -> float:
@@ -86,46 +104,80 @@ class Orders:
         with self.writing:
             return sum(account.spent for account in self.accounts.values())
 
-    def sending(self, request: Request, price: float) -> None:
-        self._add(
-            request, "sending", prompt=request.prompt, shape=request.shape, seed=request.seed, price=price
-        )
+    def sending(self, wanted: ImageOrder, price: float) -> None:
+        self._add(wanted, "sending", prompt=wanted.prompt, shape=wanted.shape, seed=wanted.seed, price=price)
 
-    def declined(self, request: Request, reason: str) -> None:
-        self._add(request, "declined", reason=reason)
+    def declined(self, wanted: ImageOrder, reason: str) -> None:
+        self._add(wanted, "declined", reason=reason)
 
-    def lost(self, request: Request, reason: str) -> None:
-        self._add(request, "lost", reason=reason)
+    def lost(self, wanted: ImageOrder, reason: str) -> None:
+        self._add(wanted, "lost", reason=reason)
 
-    def ordered(self, request: Request, order: Order) -> None:
-        self._add(request, "ordered", ticket=order.ticket, cost=order.cost)
+    def ordered(self, wanted: ImageOrder, taken: TakenOrder) -> None:
+        self._add(wanted, "ordered", ticket=taken.ticket, cost=taken.cost)
 
-    def refused(self, request: Request, reason: str) -> None:
-        self._add(request, "refused", prompt=request.prompt, reason=reason)
+    def refused(self, wanted: ImageOrder, reason: str) -> None:
+        self._add(wanted, "refused", prompt=wanted.prompt, reason=reason)
 
-    def gone(self, request: Request, reason: str) -> None:
-        self._add(request, "gone", reason=reason)
+    def gone(self, wanted: ImageOrder, reason: str) -> None:
+        self._add(wanted, "gone", reason=reason)
 
-    def arrived(self, request: Request, image: dict[str, Any], *, cost: float) -> None:
+    def arrived(self, wanted: ImageOrder, image: dict[str, Any], *, cost: float) -> None:
         """`cost` counts where the image came with the answer to its order."""
-        self._add(request, "arrived", image=image, cost=cost)
+        self._add(wanted, "arrived", image=image, cost=cost)
 
-    def _add(self, request: Request, event: str, **facts: Any) -> None:
-        line = {
-            "event": event,
-            "key": request.key,
-            **facts,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+    def _add(self, wanted: ImageOrder, event: str, **facts: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"event": event, "key": wanted.key, **facts, "time": now}
         with self.writing:
             self.journal.append(line)
-            self.accounts[request.key].follow(line)
+            self.accounts[wanted.key].follow(line)
 
 
-def accounts_of(lines: list[Line]) -> dict[str, Account]:
+def read_orders(path: Path) -> list[Line]:
+    """The lines of a collection's journal. Raises `BadFile`."""
+    lines = read_journal(path)
+    _check(lines, path)
+    return lines
+
+
+def accounts_of(lines: Sequence[Line]) -> dict[str, Account]:
     """The accounts that a journal's lines add up to."""
     accounts: dict[str, Account] = defaultdict(Account)
     for line in lines:
         if "key" in line:
             accounts[line["key"]].follow(line)
     return accounts
+
+
+def orders_sent(lines: Sequence[Line]) -> dict[str, ImageOrder]:
+    """The images that were asked for, by key."""
+    fields = ("key", "prompt", "shape", "seed")
+    sent = (line for line in lines if line["event"] == "sending")
+    return {line["key"]: ImageOrder(**{name: line[name] for name in fields}) for line in sent}
+
+
+def is_cost(value: Any) -> bool:
+    """Whether a value can be what something costs."""
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _check(lines: Sequence[Line], path: Path) -> None:
+    for number, line in enumerate(lines, start=1):
+        place = f"{path}, line {number}"
+        event = field_of(line, "event", str, name=place)
+        if event not in FIELDS:
+            raise BadFile(f"{place} has the event {event!r}: expected one of {', '.join(FIELDS)}")
+        for name, kind in FIELDS[event].items():
+            field_of(line, name, kind, name=place)
+        if event != "opened":
+            field_of(line, "key", str, name=place)
+        if event == "arrived":
+            _check_image(line["image"], f"the image of {place}")
+
+
+def _check_image(image: dict[str, Any], name: str) -> None:
+    for key in ("id", "file", "time"):
+        field_of(image, key, str, name=name)
+    for side in field_of(image, "size", list, name=name):
+        typed(side, int, name=f"the size of {name}")

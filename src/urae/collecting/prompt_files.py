@@ -6,12 +6,12 @@ may be used like its code.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from urae.errors import BadFile, MissingExtra
+from urae.io import read_json_lines, read_lines
 
 __all__ = ["SHIPPED", "read_prompts", "shipped_prompts"]
 
@@ -41,18 +41,14 @@ def shipped_prompts() -> list[str]:
 
 
 def _lines(path: Path, column: str) -> Iterable[tuple[str, Any]]:
-    lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1)
-    return [(f"{path}, line {number}", line) for number, line in lines if line.strip()]
+    return ((place, line) for place, line in read_lines(path) if line.strip())
 
 
 def _json_lines(path: Path, column: str) -> Iterable[tuple[str, Any]]:
-    for place, line in _lines(path, column):
-        try:
-            yield place, json.loads(line)[column]
-        except (ValueError, LookupError, TypeError) as error:
-            raise BadFile(
-                f"{place} holds no prompt: expected a JSON object with the key {column!r}"
-            ) from error
+    for place, values in read_json_lines(path):
+        if column not in values:
+            raise BadFile(f"{place} holds no prompt: expected a JSON object with the key {column!r}")
+        yield place, values[column]
 
 
 def _table(path: Path, column: str) -> Iterable[tuple[str, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from urae.collecting.orders import accounts_of
+from urae.collecting.orders import accounts_of, read_orders
 from urae.data import CAPTION_KINDS, Record, read_records
 from urae.intake.filters import REASONS
 from urae.intake.importing import WORK
@@ -24,7 +24,6 @@ from urae.intake.sheets import sheet_file
 from urae.io import (
     check_can_write,
     field_of,
-    read_journal,
     read_json_object,
     read_picture,
     tracked,
@@ -160,7 +159,7 @@ def _rejects(work: Path) -> dict[str, Any]:
 
 def _cost(root: Path) -> dict[str, Any]:
     """What a collection cost; without one, nothing."""
-    accounts = accounts_of(read_journal(root / "orders.jsonl")).values()
+    accounts = accounts_of(read_orders(root / "orders.jsonl")).values()
     if not accounts:
         return {}
     states = Counter(account.state for account in accounts)

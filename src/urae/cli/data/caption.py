@@ -12,7 +12,7 @@ from urae.cli.data.settings import parse_settings
 from urae.collecting import Captioned, Captioner, CaptionPlan, plan_captions
 from urae.collecting import caption as caption_images
 from urae.collecting.captioner import OPTIONS, own_instruction
-from urae.collecting.openai_server import OPENAI
+from urae.io import OPENAI
 
 __all__ = ["caption"]
 

@@ -14,9 +14,16 @@ import typer
 from rich.console import Console
 
 from urae.cli.data.settings import parse_settings
-from urae.collecting import Collection, CollectionPlan, LocalPipeline, Teacher, plan_collection, read_prompts
-from urae.collecting import collect as collect_images
+from urae.collecting import (
+    Collection,
+    LocalPipeline,
+    Teacher,
+    plan_collection,
+    read_prompts,
+    run_collection,
+)
 from urae.collecting.prompt_files import SHIPPED
+from urae.errors import UraeError
 
 __all__ = ["collect"]
 
@@ -69,13 +76,7 @@ def collect(
     """
     asked = read_prompts(prompts, column=column)[: num or None]
     chosen = make_teacher(teacher, settings, shape)
-    plan = plan_collection(asked, chosen, out, copies=copies, seed=seed)
-    _show(plan, chosen)
-    if dry_run:
-        return
-    if plan.cost and not yes:
-        typer.confirm("Order them?", abort=True)
-    collection = collect_images(
+    plan = plan_collection(
         asked,
         chosen,
         out,
@@ -86,7 +87,15 @@ def collect(
         retries=retries,
         patience=patience,
     )
+    console.print(str(plan))
+    if dry_run:
+        return
+    if plan.cost and not yes:
+        typer.confirm("Order them?", abort=True)
+    collection = run_collection(plan)
     _report(collection, chosen)
+    if not collection.records:
+        raise UraeError(f"none of {plan.num_images} images is there: what is said above tells why")
 
 
 TEACHERS: Mapping[str, str] = {
@@ -124,20 +133,6 @@ def _mix(given: list[str]) -> dict[str, float]:
                 f"the shape {text!r} has no number as its weight: expected such as 16:9=2"
             ) from error
     return mix
-
-
-def _show(plan: CollectionPlan, teacher: Teacher) -> None:
-    console.print(
-        f"teacher: {teacher.name}, shapes: {', '.join(f'{s}={w:g}' for s, w in teacher.shapes.items())}"
-    )
-    console.print(
-        f"images: {plan.num_images}, arrived before: {plan.num_arrived}, refused before: {plan.num_refused}, "
-        f"ordered and to be fetched: {plan.num_outstanding}, to order: {plan.num_to_order}"
-    )
-    if plan.price or plan.spent:
-        console.print(
-            f"cost, expected: {plan.cost:.2f} ({plan.price:g} each), spent before: {plan.spent:.2f}"
-        )
 
 
 def _report(collection: Collection, teacher: Teacher) -> None:

@@ -3,18 +3,27 @@
 from urae.collecting.teachers.flux import FluxProUltra
 from urae.collecting.teachers.local import LocalPipeline
 from urae.collecting.teachers.openai_images import OpenAIImages
-from urae.collecting.teachers.teacher import Expired, Gone, Later, Order, Refused, Request, Teacher, Unserved
+from urae.collecting.teachers.teacher import (
+    Expired,
+    Gone,
+    ImageOrder,
+    Later,
+    Moderated,
+    TakenOrder,
+    Teacher,
+    Unserved,
+)
 
 __all__ = [
     "Expired",
     "FluxProUltra",
     "Gone",
+    "ImageOrder",
     "Later",
     "LocalPipeline",
+    "Moderated",
     "OpenAIImages",
-    "Order",
-    "Refused",
-    "Request",
+    "TakenOrder",
     "Teacher",
     "Unserved",
 ]

@@ -9,6 +9,7 @@ The key comes from the environment and is sent to the API's own hosts alone; ans
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -17,8 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from urae.collecting.teachers.http import Reply, download, exchange, seconds_to_wait, without_query
-from urae.collecting.teachers.teacher import Gone, Later, Order, Refused, Request, Unserved, check_mix
+from urae.collecting.teachers.asking import ask, download
+from urae.collecting.teachers.teacher import (
+    Gone,
+    ImageOrder,
+    Later,
+    Moderated,
+    TakenOrder,
+    Unserved,
+    check_mix,
+)
+from urae.io import Answer, seconds_to_wait, without_query
 
 __all__ = ["SHAPES", "FluxProUltra"]
 
@@ -85,74 +95,79 @@ class FluxProUltra:
     def ready(self) -> None:
         self._key()
 
-    def order(self, request: Request) -> Order:
+    def order(self, wanted: ImageOrder) -> TakenOrder:
         body = {
-            "prompt": request.prompt,
-            "seed": request.seed,
-            "aspect_ratio": request.shape,
+            "prompt": wanted.prompt,
+            "seed": wanted.seed,
+            "aspect_ratio": wanted.shape,
             **self.settings(),
         }
-        reply = self._ask(f"{self.base_url}/v1/{self.name}", body)
-        if reply.status != 200:
-            raise self._failure(reply)
-        return self._taken(reply)
+        answer = self._ask(f"{self.base_url}/v1/{self.name}", body)
+        if answer.status != 200:
+            raise self._failure(answer)
+        return self._taken(answer)
 
     def fetch(self, ticket: dict[str, Any]) -> bytes | None:
-        reply = self._ask(ticket["polling_url"])
-        answer = reply.json()
-        match answer.get("status", "Task not found" if reply.status == 404 else None):
+        answer = self._ask(str(ticket["polling_url"]))
+        said = answer.json()
+        match said.get("status", "Task not found" if answer.status == 404 else None):
             case "Ready":
-                return download(self._sample(answer), timeout=self.timeout)
+                return download(self._sample(said), timeout=self.timeout, base_url=self.base_url)
             case "Request Moderated" | "Content Moderated" as status:
-                raise Refused(self._blackened(f"{status}{_details(answer)}"))
+                raise Moderated(self._blackened(f"{status}{_details(said)}"))
             case "Error" | "Failed":
-                raise Gone(self._blackened(f"the task failed{_details(answer)}"))
+                raise Gone(self._blackened(f"the task failed{_details(said)}"))
             case "Task not found":
                 self._check_grace(ticket)
                 return None
             case None:
-                raise self._failure(reply)
+                raise self._failure(answer)
             case _:
                 return None  # Pending, and what the API may call the stages of it.
 
-    def _taken(self, reply: Reply) -> Order:
-        answer = reply.json()
-        if not isinstance(answer.get("id"), str):
+    def _taken(self, answer: Answer) -> TakenOrder:
+        said = answer.json()
+        if not isinstance(said.get("id"), str):
             raise Unserved(
-                self._blackened(f"{self._place} answered with no task: {reply.text!r}"), ordered=True
+                self._blackened(f"{self._place} answered with no task: {answer.text!r}"), ordered=True
             )
-        polling_url = answer.get("polling_url") or f"{self.base_url}/v1/get_result?id={answer['id']}"
-        credits = answer.get("cost")
-        return Order(
-            cost=credits * CREDIT if isinstance(credits, int | float) else self.price,
-            ticket={"id": answer["id"], "polling_url": polling_url, "time": time.time()},
+        polling_url = said.get("polling_url") or f"{self.base_url}/v1/get_result?id={said['id']}"
+        return TakenOrder(
+            cost=self._cost(said.get("cost")),
+            ticket={"id": said["id"], "polling_url": polling_url, "time": time.time()},
         )
 
-    def _sample(self, answer: Mapping[str, Any]) -> str:
-        sample = (answer.get("result") or {}).get("sample")
+    def _cost(self, credits: Any) -> float:
+        if credits is None:
+            return self.price
+        return credits * CREDIT if type(credits) in (int, float) else math.nan
+
+    def _sample(self, said: Mapping[str, Any]) -> str:
+        result = said.get("result")
+        sample = result.get("sample") if isinstance(result, dict) else None
         if not isinstance(sample, str):
             raise Later(f"{self._place} has an image ready and names no address")
         return sample
 
     def _check_grace(self, ticket: dict[str, Any]) -> None:
-        if time.time() - ticket["time"] > self.grace:
+        if time.time() - float(ticket["time"]) > self.grace:
             raise Gone(f"{self._place} no longer knows the task {ticket['id']}")
 
-    def _ask(self, url: str, body: dict[str, Any] | None = None) -> Reply:
+    def _ask(self, url: str, body: dict[str, Any] | None = None) -> Answer:
         if not _same_site(url, self.base_url):
             raise Unserved(
                 f"{self._place} names {without_query(url)} to ask for a task: the key is not sent to another site"
             )
-        return exchange(url, headers={"x-key": self._key()}, body=body, timeout=self.timeout)
+        return ask(url, headers={"x-key": self._key()}, body=body, timeout=self.timeout)
 
-    def _failure(self, reply: Reply) -> Later | Unserved:
-        said = self._blackened(f"{self._place} answered with status {reply.status}: {reply.text}")
-        match reply.status:
+    def _failure(self, answer: Answer) -> Later | Unserved:
+        said = self._blackened(f"{self._place} answered with status {answer.status}: {answer.text}")
+        match answer.status:
             case 429 | 408 | 500 | 503 | 200:
-                return Later(said, seconds=seconds_to_wait(reply.headers))
+                return Later(said, seconds=seconds_to_wait(answer.headers))
             case status if status > 500:
                 # From a gateway, which does not know what became of the order behind it.
-                return Later(said, seconds=seconds_to_wait(reply.headers), ordered=True)
+                return Later(said, seconds=seconds_to_wait(answer.headers), ordered=True)
             case 402:
                 return Unserved(f"{said}: the account has no credits left, add some and run again")
             case 401 | 403:
@@ -183,8 +198,8 @@ def _check_ratio(shape: str) -> None:
         raise ValueError(f"shape is {shape!r}: expected an aspect ratio between 21:9 and 9:21, such as 16:9")
 
 
-def _details(answer: Mapping[str, Any]) -> str:
-    details = answer.get("details")
+def _details(said: Mapping[str, Any]) -> str:
+    details = said.get("details")
     return f" ({details})" if details else ""
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from urae.collecting.teachers.teacher import Gone, Order, Request, check_mix
+from urae.collecting.teachers.teacher import Gone, ImageOrder, TakenOrder, check_mix
 from urae.resolution import Size, check_size
 
 __all__ = ["LocalPipeline", "parse_size"]
@@ -49,10 +49,10 @@ class LocalPipeline:
     def ready(self) -> None:
         """There is nothing to go wrong."""
 
-    def order(self, request: Request) -> Order:
+    def order(self, wanted: ImageOrder) -> TakenOrder:
         stream = io.BytesIO()
-        self.draw(request.prompt, parse_size(request.shape), request.seed).save(stream, "PNG")
-        return Order(cost=0.0, image=stream.getvalue())
+        self.draw(wanted.prompt, parse_size(wanted.shape), wanted.seed).save(stream, "PNG")
+        return TakenOrder(cost=0.0, image=stream.getvalue())
 
     def fetch(self, ticket: dict[str, Any]) -> bytes:
         raise Gone(f"{self.name} makes images at once and knows no ticket {ticket}")

@@ -7,7 +7,6 @@ servers that know one; the client's own repetitions are off, because a request t
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,10 +14,18 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from urae.collecting.openai_server import OPENAI, OpenAIServer, import_openai, is_refusal, is_unpaid
-from urae.collecting.teachers.http import download, seconds_to_wait
+from urae.collecting.teachers.asking import download
 from urae.collecting.teachers.local import parse_size
-from urae.collecting.teachers.teacher import Later, Order, Refused, Request, Unserved, check_mix
+from urae.collecting.teachers.teacher import (
+    ImageOrder,
+    Later,
+    Moderated,
+    TakenOrder,
+    Unserved,
+    check_mix,
+)
+from urae.errors import BadFile
+from urae.io import OPENAI, Server, import_openai, is_refusal, is_unpaid, parse_json_object, seconds_to_wait
 
 __all__ = ["OpenAIImages"]
 
@@ -65,17 +72,17 @@ class OpenAIImages:
     def ready(self) -> None:
         self._client.api_key  # noqa: B018
 
-    def order(self, request: Request) -> Order:
-        body = {**self.options, **({"seed": request.seed} if self.send_seed else {})}
+    def order(self, wanted: ImageOrder) -> TakenOrder:
+        body = {**self.options, **({"seed": wanted.seed} if self.send_seed else {})}
         openai = import_openai()
         try:
             answer = self._client.images.with_raw_response.generate(
                 model=self.model,
-                prompt=request.prompt,
-                size=request.shape,
+                prompt=wanted.prompt,
+                size=wanted.shape,
                 n=1,
                 extra_body=body,
-                extra_headers={"Idempotency-Key": self._idempotency_key(request)},
+                extra_headers={"Idempotency-Key": self._idempotency_key(wanted)},
             )
             return self._taken(answer.text() if callable(answer.text) else answer.text)
         except openai.APIError as error:
@@ -83,28 +90,28 @@ class OpenAIImages:
             raise self._failure(error) from None
 
     def fetch(self, ticket: dict[str, Any]) -> bytes:
-        return download(ticket["url"], timeout=self.timeout)
+        return download(str(ticket["url"]), timeout=self.timeout, base_url=self.base_url)
 
-    def _idempotency_key(self, request: Request) -> str:
+    def _idempotency_key(self, wanted: ImageOrder) -> str:
         """The same for a repetition after a lost answer, another for an order that is meant to be another."""
-        asked = json.dumps([self.settings(), asdict(request)], sort_keys=True)
+        asked = json.dumps([self.settings(), asdict(wanted)], sort_keys=True)
         return hashlib.sha256(asked.encode()).hexdigest()
 
-    def _taken(self, text: str) -> Order:
+    def _taken(self, text: str) -> TakenOrder:
         try:
-            image = json.loads(text)["data"][0]
+            image = parse_json_object(text, name="the answer")["data"][0]
             if image.get("b64_json"):
-                return Order(cost=self.price, image=base64.b64decode(image["b64_json"], validate=True))
-            return Order(cost=self.price, ticket={"url": image["url"]})
-        except (ValueError, LookupError, TypeError, AttributeError, binascii.Error):
+                return TakenOrder(cost=self.price, image=base64.b64decode(image["b64_json"], validate=True))
+            return TakenOrder(cost=self.price, ticket={"url": image["url"]})
+        except (BadFile, ValueError, LookupError, TypeError, AttributeError):
             start = self._server.blackened(" ".join(text[:120].split()))
             raise Unserved(f"{self._place} answered with no image: {start!r}", ordered=True) from None
 
-    def _failure(self, error: Any) -> Later | Refused | Unserved:
+    def _failure(self, error: Any) -> Later | Moderated | Unserved:
         openai = import_openai()
         said = self._server.blackened(f"{self._place} gave no image: {error}")
         if is_refusal(error):
-            return Refused(said)
+            return Moderated(said)
         if isinstance(error, openai.APIConnectionError):
             return Later(said, ordered=True)
         if is_unpaid(error) or getattr(error, "status_code", 0) not in (408, 409, 429, *range(500, 600)):
@@ -116,8 +123,8 @@ class OpenAIImages:
         return f"{self.model} at {self.base_url}"
 
     @property
-    def _server(self) -> OpenAIServer:
-        return OpenAIServer(base_url=self.base_url, key_variable=self.key_variable, timeout=self.timeout)
+    def _server(self) -> Server:
+        return Server(base_url=self.base_url, key_variable=self.key_variable, timeout=self.timeout)
 
     @cached_property
     def _client(self) -> Any:

@@ -12,7 +12,17 @@ from typing import Any, Protocol
 
 from urae.errors import UraeError
 
-__all__ = ["Expired", "Gone", "Later", "Order", "Refused", "Request", "Teacher", "Unserved", "check_mix"]
+__all__ = [
+    "Expired",
+    "Gone",
+    "ImageOrder",
+    "Later",
+    "Moderated",
+    "TakenOrder",
+    "Teacher",
+    "Unserved",
+    "check_mix",
+]
 
 
 class Later(UraeError):
@@ -30,7 +40,7 @@ class Expired(Later):
     """The address of a finished image is no longer valid; asking again may give another."""
 
 
-class Refused(UraeError):
+class Moderated(UraeError):
     """The teacher will not make this image (moderation); asking again would not help."""
 
 
@@ -48,11 +58,11 @@ class Unserved(UraeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ImageOrder:
     """One image to be ordered."""
 
     key: str
-    """Names the request in a collection; a function of the prompt and its copy."""
+    """Names it in a collection; a function of the prompt and its copy."""
     prompt: str
     shape: str
     """One of the teacher's shapes: an aspect ratio such as "16:9", or a size such as "2048x1152"."""
@@ -63,11 +73,11 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """An order that was taken."""
+class TakenOrder:
+    """What a teacher answers to an order that it takes."""
 
     cost: float
-    """In the teacher's currency."""
+    """In the teacher's currency, as it says; what is no cost is counted as the teacher's price."""
     ticket: dict[str, Any] = field(default_factory=dict)
     """JSON values by which `fetch` finds the image, also in a later run."""
     image: bytes = b""
@@ -107,16 +117,16 @@ class Teacher(Protocol):
         """Seconds between two looks at a ticket whose image is not ready."""
 
     def settings(self) -> dict[str, Any]:
-        """What an image depends on beside its request, as JSON values."""
+        """What an image depends on beside its order, as JSON values."""
 
     def ready(self) -> None:
         """Raise `ValueError` or `MissingExtra` where orders are bound to fail."""
 
-    def order(self, request: Request) -> Order:
-        """Order an image. Raises `Later`, `Refused` or `Unserved`."""
+    def order(self, wanted: ImageOrder) -> TakenOrder:
+        """Order an image. Raises `Later`, `Moderated` or `Unserved`."""
 
     def fetch(self, ticket: dict[str, Any]) -> bytes | None:
-        """The image file, None while it is being made. Raises `Later`, `Refused`, `Gone` or `Unserved`."""
+        """The image file, None while it is being made. Raises `Later`, `Moderated`, `Gone` or `Unserved`."""
 
 
 def check_mix(shapes: Mapping[str, float]) -> None:

@@ -44,9 +44,12 @@ class FileSpan:
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)
-                return read_span(file, self.length)
+                content = read_span(file, self.length)
         except OSError as error:
             raise Unreadable(self.path, "missing", error.strerror or "") from error
+        if len(content) < self.length:
+            raise Unreadable(self.path, "damaged", "it ends within the image")
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
