@@ -55,6 +55,10 @@ class Server:
     refused: list[int] = field(default_factory=list)
     """Statuses of orders that were not taken."""
     most_active: int = 0
+    cost: Any = 6
+    """Of an order, in credits, as it is answered; None leaves it out."""
+    odd: dict[str, Any] = field(default_factory=dict)
+    """Comes in place of what the answers say."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -164,7 +168,8 @@ def order(handler: Any, state: Server, body: dict[str, Any]) -> None:
     if fault == "taken, then held":
         state.gate.wait(60)
     polling_url = f"{state.url}/v1/get_result?id={task.id}"
-    return handler.send(200, {"id": task.id, "polling_url": polling_url, "cost": 6})
+    cost = {} if state.cost is None else {"cost": state.cost}
+    return handler.send(200, {"id": task.id, "polling_url": polling_url, **cost, **state.odd})
 
 
 def poll(handler: Any, state: Server) -> None:
@@ -189,7 +194,8 @@ def poll(handler: Any, state: Server) -> None:
     token = f"{len(task.tokens)}"
     task.tokens.add(token)
     sample = f"{state.url}/delivery/{task.id}?sig={token}"
-    return handler.send(200, {"id": task.id, "status": "Ready", "result": {"sample": sample}})
+    ready = {"id": task.id, "status": "Ready", "result": {"sample": sample}}
+    return handler.send(200, {**ready, **state.odd})
 
 
 def download(handler: Any, state: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import sys
 import threading
 from collections import Counter
@@ -31,7 +32,9 @@ def described(text=None, *, ended="stop", status=200):
     def react(body, number):
         picture = decoded(body)
         words = (
-            text or f"Picture of {picture.width} by {picture.height} px, " + "with a red roof, two lit windows and a garden full of grey stones"
+            text
+            or f"Picture of {picture.width} by {picture.height} px, "
+            + "with a red roof, two lit windows and a garden full of grey stones"
         )
         message = {"role": "assistant", "content": words}
         counted = {"prompt_tokens": 100, "completion_tokens": 20}
@@ -266,3 +269,23 @@ def test_a_run_that_is_killed_pays_for_no_answer_twice(manifest):
 def test_wrong_settings(manifest, make, error, message):
     with pytest.raises(error, match=message):
         make(manifest)
+
+
+def test_answers_of_an_earlier_version_are_judged_anew(manifest):
+    """It stored refusals and loops as captions, and did not say why a text ends."""
+    records = read_manifest(manifest)[:2]
+    with answering(described()) as (captioner, asked):
+        lines = [
+            {"key": captioner.key(record.id), "image": record.id, "text": text, "outcome": "caption"}
+            for record, text in zip(
+                records, ["I'm sorry, but I cannot describe it.", "a b " * 20], strict=True
+            )
+        ]
+        journal = manifest.with_suffix(".captions.jsonl")
+        journal.write_text(
+            "".join(json.dumps({**line, "model": "toy", "usage": {}}) + "\n" for line in lines)
+        )
+        captioned = caption(manifest, captioner)
+    assert list(captioned.missing) == [records[0].file]
+    assert captioned.missing[records[0].file].startswith("refused: the model refuses")
+    assert (captioned.num_written, len(asked)) == (4, 4), "a loop is asked for once more, a refusal is not"

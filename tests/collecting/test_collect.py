@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import signal
 import threading
 import time
@@ -16,12 +17,19 @@ import pytest
 from collect_server import KEY, Server, picture, running, sometimes
 from PIL import Image
 
-from urae.collecting import FluxProUltra, LocalPipeline, collect, plan_collection
+from urae.collecting import (
+    FluxProUltra,
+    LocalPipeline,
+    collect,
+    plan_collection,
+    read_prompts,
+    run_collection,
+)
 from urae.collecting.plan import image_orders
 from urae.collecting.teachers.flux import _same_site
-from urae.collecting.teachers.teacher import Unserved
+from urae.collecting.teachers.teacher import ImageOrder, Later, Unserved
 from urae.data import read_manifest, write_manifest
-from urae.errors import BadFile, UraeError
+from urae.errors import BadFile, CannotWrite, UraeError
 from urae.io import Journal, read_journal
 
 PROMPTS = [f"a scene number {number}" for number in range(6)]
@@ -448,3 +456,92 @@ def test_the_journal_holds_what_was_sent_before_it_was_sent(server, tmp_path):
     server.gate.set()
     thread.join()
     assert events(tmp_path)["arrived"] == 1
+
+
+@pytest.mark.parametrize("cost", [-1000, float("nan"), float("inf"), "6", None, True, []])
+def test_no_answer_of_a_teacher_breaks_the_limit(server, tmp_path, cost, capfd):
+    """What cannot be a cost is counted as the price, in this run and in the next."""
+    server.cost = cost
+    teacher = teacher_at(server, concurrency=1)
+    if cost != cost or cost == float("inf"):  # no JSON, so no answer either: it may have been paid
+        with pytest.raises(Unserved, match="answered with no task"):
+            gather(server, tmp_path, limit=0.15, teacher=teacher)
+        assert plan_collection(PROMPTS, teacher, tmp_path).spent == pytest.approx(0.06)
+        return
+    first = gather(server, tmp_path, limit=0.15, teacher=teacher)
+    assert (len(server.tasks), len(first.records), first.num_not_ordered) == (2, 2, 4)
+    assert first.spent == pytest.approx(0.12)
+    assert ("names no cost that can be" in capfd.readouterr().err) == (cost is not None)
+    assert gather(server, tmp_path, limit=0.15, teacher=teacher).spent == pytest.approx(0.12)
+    assert len(server.tasks) == 2
+
+
+def test_a_cost_below_nothing_in_a_journal_takes_nothing_back(server, tmp_path):
+    gather(server, tmp_path, PROMPTS[:2])
+    journal = tmp_path / "orders.jsonl"
+    journal.write_text(journal.read_text().replace('"cost": 0.06', '"cost": -1000'))
+    assert plan_collection(PROMPTS, teacher_at(server), tmp_path).spent == pytest.approx(0.12)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"polling_url": 7}, {"result": "x"}, {"result": {"sample": ["x"]}}, {"id": {}}, {"status": []}]
+)
+def test_answers_of_other_types_are_sentences(server, tmp_path, answer):
+    server.odd = answer
+    try:
+        collection = gather(server, tmp_path, ["one"], retries=1, patience=0.05)
+    except Unserved as error:
+        assert re.search(r"no task|to ask for a task", str(error))  # noqa: PT017
+    else:
+        assert len(collection.unfetched) + len(collection.failed) == 1
+
+
+@pytest.mark.parametrize("line", [{"event": "ordered", "key": "x"}, {"event": "sung"}, {"key": "x"}])
+def test_a_journal_of_something_else_is_named(server, tmp_path, line):
+    gather(server, tmp_path, ["one"])
+    with (tmp_path / "orders.jsonl").open("a") as journal:
+        journal.write(json.dumps(line) + "\n")
+    with pytest.raises(BadFile, match=r"orders.jsonl, line 5"):
+        gather(server, tmp_path, ["one"])
+
+
+def test_a_wait_without_end_has_one(server):
+    server.fail("order", "429:1000000000")
+    with pytest.raises(Later, match="status 429") as raised:
+        teacher_at(server).order(ImageOrder(key="x", prompt="one", shape="1:1", seed=0))
+    assert raised.value.seconds == 600
+
+
+@pytest.mark.parametrize("ends", ["\u2028", "\u2029", "\x85", "\v", "\f"])
+def test_prompts_and_manifests_have_lines_of_their_own(server, tmp_path, ends):
+    (tmp_path / "p.txt").write_text(f"\ufeffa cat{ends}and a dog\r\nb\n", encoding="utf-8")
+    prompts = read_prompts(tmp_path / "p.txt")
+    assert prompts == [f"a cat{ends}and a dog", "b"]
+    collection = gather(server, tmp_path / "out", prompts)
+    assert read_manifest(collection.manifest) == list(collection.records)
+    assert gather(server, tmp_path / "out", prompts) == collection
+
+
+def test_an_image_that_is_transparent_is_paid_and_kept(tmp_path):
+    """Training refuses it by its name; ordered anew it would be paid twice, and be as transparent."""
+    clear = Image.new("RGBA", (64, 32), (0, 0, 0, 0))
+    teacher = LocalPipeline(draw=lambda *_: clear, name="clear", shapes={"64x32": 1}, described={})
+    collection = collect(["one"], teacher, tmp_path)
+    assert [record.size for record in collection.records] == [(64, 32)]
+
+
+def test_the_plan_can_be_printed_compared_and_run(server, tmp_path):
+    plan = plan_collection(PROMPTS, teacher_at(server), tmp_path, limit=0.2)
+    assert plan == plan_collection(PROMPTS, teacher_at(server), tmp_path, limit=0.2)
+    assert plan != plan_collection(PROMPTS, teacher_at(server), tmp_path, limit=0.3)
+    assert "to order: 6\ncost, expected: 0.36 (0.06 each), spent before: 0.00" in str(plan)
+    assert len(run_collection(plan).records) == 3
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_ordered(server, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises((ValueError, CannotWrite), match="file"):
+            gather(server, out)
+    assert not server.tasks
+    assert (tmp_path / "file").read_text() == "mine"

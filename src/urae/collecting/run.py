@@ -12,7 +12,6 @@ to nothing: ordered anew. No money, a wrong key: the run ends, with what it has.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import threading
 import time
@@ -40,7 +39,17 @@ from urae.collecting.teachers.teacher import (
 from urae.data import write_manifest
 from urae.data.manifest import MANIFEST
 from urae.data.record import suffix_of
-from urae.io import Journal, Progress, Unreadable, decode, remove_leftovers, size_of, write_bytes
+from urae.io import (
+    Journal,
+    Progress,
+    Unreadable,
+    decode,
+    json_line,
+    parse_json_object,
+    remove_leftovers,
+    size_of,
+    write_bytes,
+)
 from urae.resolution import Size
 
 __all__ = ["collect", "run_collection"]
@@ -86,13 +95,12 @@ def _claim(journal: Journal, plan: CollectionPlan) -> None:
         )
     teacher = plan.teacher
     asked = {"teacher": teacher.name, "settings": teacher.settings(), "shapes": dict(teacher.shapes)}
-    opened = {**asked, "seed": plan.seed}
+    opened = parse_json_object(json_line({**asked, "seed": plan.seed}), name="the plan")
     if not journal.lines:
         journal.append({"event": "opened", **opened})
     before = {name: journal.lines[0].get(name) for name in opened}
-    differing = [name for name in opened if before[name] != json.loads(json.dumps(opened[name]))]
-    if differing:
-        was = ", ".join(f"{name} {before[name]}" for name in differing)
+    if before != opened:
+        was = ", ".join(f"{name} {before[name]}" for name in opened if before[name] != opened[name])
         raise ValueError(f"{plan.out} was collected with {was}: ask for the same, or give another folder")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import Counter
@@ -317,7 +318,8 @@ def _report(done: Import, examined: Sequence[_Examined], filters: Filters, out: 
     ids = {one.image.name: one.line.get("id", "") for one in examined}
     write_sheets(done.rejects, ids, cells=work / "cells", sheets=work / "sheets")
     summary = {
-        "filters": asdict(filters),
+        # JSON has no infinity: a threshold that rejects nothing is left out.
+        "filters": {name: value for name, value in asdict(filters).items() if value != math.inf},
         "num_images": len(examined),
         "num_taken": len(done.records),
         "rejects": done.counts,
