@@ -357,3 +357,42 @@ def test_the_small_form_is_close_to_the_full_one_and_smaller(pipe, folder, tmp_p
     assert open_cache(tmp_path / "small").form == "small"
     with pytest.raises(StaleCache, match="another form"):
         cache(pipe, folder, tmp_path / "small", size=64)
+
+
+def test_a_list_of_records_that_lacks_a_line_is_not_taken_for_complete(pipe, folder, tmp_path):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    listed, before = made.path / "records.jsonl", files(made)
+    whole = listed.read_bytes()
+    listed.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+    with pytest.raises(StaleCache, match="unfinished"):
+        open_cache(made.path)
+    assert cache(pipe, folder, tmp_path / "cache", size=64) == made
+    assert (listed.read_bytes(), files(made)) == (whole, before)
+
+
+def test_a_cache_of_an_earlier_version_is_read(pipe, folder, tmp_path):
+    """It has no hash of its list, and a lock and a half-written file may lie in it."""
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    header = json.loads((made.path / "cache.json").read_text())
+    del header["records"]
+    (made.path / "cache.json").write_text(json.dumps(header))
+    (made.path / "lock").touch()
+    assert open_cache(made.path) == made
+    assert make_cache(pipe, folder, tmp_path / "cache", size=64).num_encoded == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": "64"}, {"identity": {}}, {"identity": {"latents": 1, "text": "a"}}]
+)
+def test_a_header_of_other_types_is_named(pipe, folder, tmp_path, change):
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    header = json.loads((made.path / "cache.json").read_text())
+    (made.path / "cache.json").write_text(json.dumps(header | change))
+    with pytest.raises(BadFile, match=r"cache.json of .*expected"):
+        open_cache(made.path)
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(pipe, folder, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="out is no folder: give another place"):
+        cache(pipe, folder, tmp_path / "out", size=64)

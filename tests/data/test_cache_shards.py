@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 
 import fsspec
@@ -137,3 +138,17 @@ def test_a_url_without_shards_is_no_cache(memory):
 def test_a_missing_package_is_named():
     with pytest.raises(MissingExtra, match="oci://bucket needs a package: .*ocifs"):
         open_cache("oci://bucket")
+
+
+@pytest.mark.parametrize(
+    "place", [["x.tar", 0, 10**15], ["x.tar", -1, 8], ["../x.tar", 0, 8], ["x.tar", 0], "x", [1, 2, 3]]
+)
+def test_an_index_that_leads_nowhere_is_a_sentence(made, memory, place):
+    write_shards(made, "memory://bucket/cache")
+    index = json.loads(memory.cat_file("/bucket/cache/index.json"))
+    name = next(iter(index["entries"]))
+    index["entries"][name] = place
+    memory.pipe_file("/bucket/cache/index.json", json.dumps(index).encode())
+    opened = open_cache("memory://bucket/cache")
+    with pytest.raises(BadFile, match="in the index of memory://bucket/cache"):
+        opened.store.entry(name)

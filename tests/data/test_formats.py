@@ -10,6 +10,7 @@ from PIL import Image
 
 from tiny import write_images
 from urae.data import convert, list_images, read_manifest, read_records, scan_folder, write_manifest
+from urae.data.formats import passed_over
 from urae.data.formats.convert import FORMS
 from urae.errors import BadFile
 from urae.io import Unreadable
@@ -190,3 +191,89 @@ def test_requests_that_cannot_be_met(manifest, tmp_path):
     (tmp_path / "x.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"is a shard: take its images out"):
         read_records(tmp_path / "x.tar")
+
+
+# --- names of texts in shards --------------------------------------------------------------------------------
+
+
+def shard_of(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def captions_of(source):
+    return {image.name: image.sidecar.captions.get("original", "") for image in list_images(source)}
+
+
+@pytest.mark.parametrize(
+    ("order", "passed"),
+    [
+        (["a.b.1.jpg", "a.b.1.txt", "a.b.2.jpg", "a.b.2.txt"], {}),  # dots in names
+        (["a.b.1.jpg", "a.b.2.jpg", "a.b.1.txt", "a.b.2.txt"], {}),  # grouped by kind
+        (["a.b.1.txt", "a.b.2.txt", "a.b.1.jpg", "a.b.2.jpg"], {}),
+        (
+            ["._a.b.1.jpg", "a.b.1.jpg", "._a.b.1.txt", "a.b.1.txt", "a.b.2.txt", "a.b.2.jpg"],
+            {"hidden files": 2},
+        ),
+        (
+            ["a.b.1.jpg", "a.b.1.txt", "a.b.3.txt", "a.b.2.jpg", "a.b.2.txt", "a.b.1.cls"],
+            {
+                ".txt files, which belong to no image": 1,
+                ".cls files, which are neither images nor captions": 1,
+            },
+        ),
+    ],
+)
+def test_captions_of_a_shard_find_their_image_and_the_others_are_counted(tmp_path, order, passed, capfd):
+    """By the full name less its last ending; no text goes to an image that merely begins alike."""
+    shard = shard_of(tmp_path / "x.tar", {n: jpeg() if n.endswith("jpg") else n.encode() for n in order})
+    expected = {"a.b.1.jpg": "a.b.1.txt", "a.b.2.jpg": "a.b.2.txt"}
+    assert captions_of(shard) == expected
+    assert passed_over(shard) == passed
+    converted = convert(shard, tmp_path / "out", form="sidecars")
+    assert sorted(captions_of(converted).values()) == sorted(expected.values())
+    said = " ".join(capfd.readouterr().err.split())
+    assert all(f"passed over: {count} {what}" in said for what, count in passed.items())
+
+
+def test_by_the_rule_of_webdataset_a_text_belongs_to_all_images_of_its_stem(tmp_path):
+    """Where no text has an image's full name: the stem ends at the first dot."""
+    names = ["1.left.jpg", "1.right.jpg", "1.txt", "2.left.jpg", "2.left.txt", "2.txt"]
+    shard = shard_of(tmp_path / "x.tar", {n: jpeg() if n.endswith("jpg") else n.encode() for n in names})
+    assert captions_of(shard) == {"1.left.jpg": "1.txt", "1.right.jpg": "1.txt", "2.left.jpg": "2.left.txt"}
+    assert passed_over(shard) == {".txt files, which belong to no image": 1}
+
+
+def test_a_name_of_a_member_that_is_no_text_is_one_refused_image(tmp_path):
+    shard_of(tmp_path / "x.tar", {"caf\udce9.jpg": jpeg(), "b.jpg": jpeg()})
+    bad, good = list_images(tmp_path / "x.tar")
+    assert (bad.name, good.problem) == ("caf\\xe9.jpg", "")
+    assert "is no UTF-8 text: rename it" in bad.problem
+
+
+def test_texts_beside_no_image_are_counted_in_folders_too(manifest, tmp_path):
+    folder = convert(manifest, tmp_path / "x", form="sidecars")
+    for name in ("notes.txt", "lost.json", "page.pdf", ".DS_Store"):
+        (folder / name).write_text("x")
+    assert passed_over(folder) == {
+        ".txt files, which belong to no image": 1,
+        ".json files, which belong to no image": 1,
+        ".pdf files, which are neither images nor captions": 1,
+        "hidden files": 1,
+    }
+
+
+def test_detailed_captions_that_a_text_file_cannot_hold_are_counted(manifest, tmp_path, capfd):
+    write_manifest([record for record in read_manifest(manifest) if record.captions], manifest)
+    convert(manifest, tmp_path / "txt", form="captions")
+    assert "left out: 1 detailed captions" in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_shard_that_is_no_file_is_one_refused_image(tmp_path):
+    (tmp_path / "x.tar").symlink_to("nowhere")
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    assert [bool(image.problem) for image in list_images(tmp_path)] == [False, True]

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -148,3 +149,50 @@ def test_a_manifest_keeps_captions_of_any_language(tmp_path):
     (folder / "00.json").write_text(json.dumps({"prompt": "一隻貓"}))
     write_manifest(scan_folder(folder), tmp_path / "m.jsonl")
     assert read_manifest(tmp_path / "m.jsonl")[0].captions == {"original": "一隻貓"}
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c"])
+def test_a_manifest_is_read_again_whatever_its_captions_hold(tmp_path, end):
+    """`str.splitlines` takes these for ends of lines; also those that an earlier version wrote as they are."""
+    folder = write_images(tmp_path, [(64, 64), (80, 48)])
+    (folder / "00.json").unlink()
+    (folder / "00.txt").write_text(f"\ufeffa cat{end}on a mat", encoding="utf-8")
+    records = scan_folder(folder)
+    assert records[0].captions == {"original": f"a cat{end}on a mat"}
+    write_manifest(records, tmp_path / "m.jsonl")
+    assert read_manifest(tmp_path / "m.jsonl") == records
+    raw = "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
+    (tmp_path / "m.jsonl").write_text(raw, encoding="utf-8-sig")
+    assert read_manifest(tmp_path / "m.jsonl") == records
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("size", [64]),
+        ("size", [64, "64"]),
+        ("size", [10**400, -1]),
+        ("size", None),
+        ("captions", {"original": 7}),
+        ("captions", ["a"]),
+        ("file", 7),
+        ("teacher", "x"),
+        ("source", None),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_line(tmp_path, name, value):
+    (record,) = scan_folder(write_images(tmp_path, [(64, 64)]))
+    (tmp_path / "m.jsonl").write_text(json.dumps(asdict(record) | {name: value}))
+    with pytest.raises(BadFile, match="m.jsonl, line 1 is not a record: .*expected"):
+        read_manifest(tmp_path / "m.jsonl")
+
+
+def test_hidden_files_are_no_data_and_a_name_that_is_no_text_is_told(tmp_path):
+    folder = write_images(tmp_path, [(64, 64)])
+    (folder / "._00.png").write_bytes(b"AppleDouble")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.png").write_bytes(b"no picture")
+    assert [record.file for record in scan_folder(folder)] == ["00.png"]
+    os.rename(folder / "00.png", os.fsencode(folder) + b"/caf\xe9.png")
+    with pytest.raises(BadFile, match=r"the name of .*caf\\xe9.png is no UTF-8 text: rename it"):
+        scan_folder(folder, captioned=False)

@@ -62,3 +62,21 @@ def test_an_interrupted_rendering_is_begun_anew(tmp_path):
 def test_a_name_of_no_scenes_is_answered_with_one(tmp_path, source):
     with pytest.raises(ValueError, match="names no scenes: expected mini:clean:N or mini:real:N"):
         render_scenes(source, tmp_path / "scenes", size=64)
+
+
+def test_a_folder_and_its_manifest_have_one_cache(pipe, tmp_path):
+    folder = write_images(tmp_path / "a", [(64, 64)] * 2)
+    write_manifest(scan_folder(folder), folder / "manifest.jsonl")
+    first = cached(pipe, str(folder), size=64, scenes=tmp_path)
+    assert cached(pipe, str(folder / "manifest.jsonl"), size=64, scenes=tmp_path).path == first.path
+
+
+def test_a_cache_beside_a_manifest_is_found_by_the_folder(pipe, tmp_path):
+    """Where an earlier version put it."""
+    folder = write_images(tmp_path / "a", [(64, 64)] * 2)
+    write_manifest(scan_folder(folder), folder / "manifest.jsonl")
+    first = cached(pipe, str(folder), size=64, scenes=tmp_path)
+    (folder / "manifest.cache").mkdir()
+    moved = first.path.rename(folder / "manifest.cache" / first.path.name)
+    for source in (folder, folder / "manifest.jsonl"):
+        assert cached(pipe, str(source), size=64, scenes=tmp_path).path == moved

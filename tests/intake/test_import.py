@@ -1,7 +1,11 @@
 import hashlib
 import json
+import os
+import resource
 import shutil
+import signal
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +19,7 @@ from urae.cli import app
 from urae.data import convert, read_manifest, write_manifest
 from urae.errors import MissingExtra, StaleCache, UraeError
 from urae.intake import Filters, import_images
-from urae.intake.urls import download
+from urae.intake.urls import _columns, download
 
 SIZE = 64
 DEAD = 2**22 + 1
@@ -357,3 +361,65 @@ def test_a_table_needs_urls(tmp_path, monkeypatch):
         import_images([table(tmp_path, "http://127.0.0.1")], tmp_path / "out", FILTERS)
     with pytest.raises(ValueError, match=r"there is no table .*nowhere.csv"):
         import_images([tmp_path / "nowhere.csv"], tmp_path / "out", FILTERS)
+
+
+# --- what is odd -------------------------------------------------------------------------------------------
+
+
+def test_one_odd_file_is_one_rejected_file(photos, tmp_path):
+    """A name that is no UTF-8, a PNG that ends in a chunk's name, AppleDouble files, half a surrogate in a sidecar."""
+    good = run(photos, tmp_path / "before")
+    os.rename(photos / "small.png", os.fsencode(photos) + b"/caf\xe9.png")
+    (photos / "end.png").write_bytes((photos / "red.png").read_bytes()[:-8] + b"\0\0\0\4cICP")
+    (photos / "._red.png").write_bytes(b"AppleDouble")
+    texture(50).save(photos / "half.png")
+    (photos / "half.json").write_text('{"prompt": "\\ud800"}')
+    done = run(photos, tmp_path / "out")
+    changed = {"caf\\xe9.png": "sidecar", "end.png": "damaged", "half.png": "sidecar"}
+    assert reasons(done) == {k: v for k, v in EXPECTED.items() if k != "small.png"} | changed
+    assert done.passed_over["hidden files"] == 1
+    assert [record.id for record in done.records] == [record.id for record in good.records]
+    assert read_manifest(done.manifest) == list(done.records)
+    assert run(photos, tmp_path / "out").records == done.records
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\v"])
+def test_an_import_reads_its_own_manifest_whatever_the_captions_hold(photos, tmp_path, end):
+    (photos / "deep" / "1.json").write_text(json.dumps({"prompt": f"one{end}two"}))
+    done = run(photos, tmp_path / "out")
+    assert run(photos, tmp_path / "out").records == done.records
+    assert f"one{end}two" in [record.captions.get("original") for record in read_manifest(done.manifest)]
+
+
+def test_an_output_that_is_no_folder_is_named_before_the_work(photos, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="out is no folder"):
+        run(photos, tmp_path / "out")
+
+
+def test_a_table_from_a_spreadsheet_is_read(tmp_path):
+    """Which begins with a byte order mark."""
+    (tmp_path / "x.csv").write_text("url,caption\n", encoding="utf-8-sig")
+    assert _columns(tmp_path / "x.csv") == ["url", "caption"]
+
+
+@contextmanager
+def small_disk(num_bytes):
+    """No file may grow beyond so many bytes, as where a disk is full or a quota used up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 1000, 4000, 10_000])
+def test_a_disk_without_room_is_one_sentence_and_the_same_call_goes_on(photos, tmp_path, num_bytes):
+    whole = run(photos, tmp_path / "whole")
+    with small_disk(num_bytes), pytest.raises(UraeError, match=r"cannot be written: .*run again"):
+        run(photos, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob(".urae-*"))
+    done = run(photos, tmp_path / "out")
+    assert [record.id for record in done.records] == [record.id for record in whole.records]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from urae.io import OPENAI, Reply, Server, read_picture, read_text
+from urae.io import OPENAI, Reply, Server, jpeg_of, read_picture, read_text
 
 __all__ = ["OPTIONS", "Captioner", "own_instruction"]
 
@@ -81,6 +80,4 @@ def shown(path: Path, max_side: int) -> str:
     image = read_picture(path)
     image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     image.info.clear()  # A comment would be sent along, and may tell what the picture shows.
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_of(image, quality=QUALITY)).decode()}"

@@ -14,7 +14,7 @@ from urae.data.formats import ListedImage
 from urae.data.pixels import training_buckets
 from urae.data.record import suffix_of
 from urae.intake.measures import TILE, Measures, Tiles, measure
-from urae.io import Unreadable, decode, writing
+from urae.io import Unreadable, decode, jpeg_of, write_bytes
 from urae.resolution import nearest_bucket
 
 __all__ = ["CELL", "Detector", "Examiner", "cell_file", "measures_of"]
@@ -57,7 +57,8 @@ class Examiner:
         bucket = nearest_bucket(image.size, training_buckets(self.size))
         digest, grey = hashlib.sha256(content).hexdigest(), image.convert("L")
         tiles = Tiles.of(grey, bucket)
-        _keep(_cell(image, tiles.most_textured()), cell_file(self.cells, digest))
+        cell = _cell(image, tiles.most_textured())
+        write_bytes(cell_file(self.cells, digest), jpeg_of(cell, quality=80))
         return {
             "id": digest,
             "suffix": suffix_of(content),
@@ -96,8 +97,3 @@ def _middle(image: Image.Image) -> Image.Image:
 def _scaled(image: Image.Image, scale: float) -> Image.Image:
     size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
     return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _keep(cell: Image.Image, path: Path) -> None:
-    with writing(path) as temporary:
-        cell.save(temporary, "JPEG", quality=80)

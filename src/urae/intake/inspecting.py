@@ -6,7 +6,6 @@ The page is one file without links to others, so it can be sent and kept.
 from __future__ import annotations
 
 import base64
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from urae.intake.sheets import sheet_file
 from urae.io import (
     check_can_write,
     field_of,
+    jpeg_of,
     read_json_object,
     read_picture,
     tracked,
@@ -179,10 +179,8 @@ def _pictures(records: Sequence[Record], root: Path, num: int, seed: int) -> lis
 def _picture(record: Record, root: Path) -> dict[str, Any]:
     image = read_picture(root / record.file)
     image.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
     return {
-        "data": base64.b64encode(buffer.getvalue()).decode(),
+        "data": base64.b64encode(jpeg_of(image, quality=82)).decode(),
         "size": f"{record.size[0]} x {record.size[1]}",
         "width": image.width // 2,
         "captions": [(kind, record.captions[kind]) for kind in CAPTION_KINDS if kind in record.captions],

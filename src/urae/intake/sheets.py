@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from urae.intake.examining import CELL, cell_file
 from urae.intake.filters import Reject
-from urae.io import read_picture
+from urae.io import jpeg_of, read_picture, write_bytes
 
 __all__ = ["sheet_file", "write_sheets"]
 
@@ -24,13 +24,12 @@ def write_sheets(rejects: Sequence[Reject], ids: Mapping[str, str], *, cells: Pa
     """Draw up to 24 examples of each reason, spread evenly over what was measured, into `sheets`/REASON.jpg. What
     other sheets are there is removed. ids: of the images by name, "" for those that could not be read."""
     shutil.rmtree(sheets, ignore_errors=True)
-    sheets.mkdir(parents=True)
     by_reason = defaultdict(list)
     for reject in rejects:
         by_reason[reject.reason].append(reject)
     for reason, alike in by_reason.items():
         sheet = _sheet(_spread(sorted(alike, key=lambda reject: reject.value)), ids, cells)
-        sheet.save(sheet_file(sheets, reason), quality=85)
+        write_bytes(sheet_file(sheets, reason), jpeg_of(sheet, quality=85))
 
 
 def sheet_file(sheets: Path, reason: str) -> Path:

@@ -36,6 +36,7 @@ __all__ = [
     "Unreadable",
     "decode",
     "is_picture_name",
+    "jpeg_of",
     "picture_size",
     "picture_texts",
     "read_bytes",
@@ -169,6 +170,14 @@ def picture_texts(path: Path | str) -> dict[str, str]:
         with _refusing(PNG, path), Image.open(file, formats=("PNG",)) as image:
             # Pillow keeps other things there too, such as an ICC profile in bytes.
             return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
+
+
+def jpeg_of(image: Image.Image, *, quality: int) -> bytes:
+    """The bytes of a JPEG, to be written by `write_bytes`. Pillow's own writing passes over one that fell short, and so
+    leaves half a picture on a full disk."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
 
 
 def write_png(
