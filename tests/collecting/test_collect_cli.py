@@ -13,6 +13,7 @@ from urae.cli.data.local import Local
 from urae.cli.data.settings import parse_settings
 from urae.cli.verbs import verb
 from urae.data import read_manifest
+from urae.errors import UraeError
 
 
 def invoke(*arguments, answer: str | None = None):
@@ -41,6 +42,13 @@ def test_the_cost_comes_first_and_a_dry_run_spends_nothing(tmp_path, monkeypatch
     assert "to order: 331" in result.output
     assert "cost, expected: 19.86 (0.06 each), spent before: 0.00" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_arrived_the_command_fails(server, tmp_path):
+    (tmp_path / "p.txt").write_text("a forbidden thing\n")
+    settings = ["--set", f"base_url={server.url}", "--set", "poll_every=0.01"]
+    with pytest.raises(UraeError, match="none of 1 images is there"):
+        invoke("collect", tmp_path / "out", "--prompts", tmp_path / "p.txt", *settings, "--yes")
 
 
 def test_it_asks_before_it_spends_and_takes_no_for_an_answer(server, prompts, tmp_path):

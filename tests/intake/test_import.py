@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 import os
@@ -11,8 +12,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from urae.cli import app
@@ -319,7 +322,7 @@ def table(tmp_path, address):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("img2dataset"), reason="img2dataset is not on the PATH")
 def test_a_table_of_urls_is_downloaded_and_judged(served, photos, tmp_path):
-    urls = {"processes_count": "1", "thread_count": "2"}
+    urls = {"processes_count": "1", "thread_count": "2", "private": "yes"}
     done = import_images([table(tmp_path, served)], tmp_path / "out", FILTERS, urls=urls)
     records = {record.source: record for record in done.records}
     assert records.keys() == {f"{served}/deep/{i}.png" for i in (0, 1)}
@@ -336,10 +339,11 @@ def test_tables_of_one_name_and_tables_with_more_rows_are_downloaded_apart(tmp_p
     shutil.copy(shutil.which("true") or "/bin/true", program)
     monkeypatch.setenv("PATH", str(program.parent))
     path = table(tmp_path, "http://127.0.0.1:1")
-    first = download(path, tmp_path / "downloads", options={})
-    assert download(path, tmp_path / "downloads", options={}) == first
+    allowed = {"private": "yes"}
+    first = download(path, tmp_path / "downloads", options=allowed)
+    assert download(path, tmp_path / "downloads", options=allowed) == first
     path.write_text(path.read_text() + "\nhttp://127.0.0.1:1/8.png,caption 8,CC0-1.0")
-    assert download(path, tmp_path / "downloads", options={}) != first
+    assert download(path, tmp_path / "downloads", options=allowed) != first
 
 
 def test_without_img2dataset_the_way_to_it_is_told(tmp_path, monkeypatch):
@@ -358,7 +362,9 @@ def test_a_table_needs_urls(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"has the columns link, text: expected one named url"):
         import_images([tmp_path / "x.csv"], tmp_path / "out", FILTERS)
     with pytest.raises(UraeError, match="img2dataset ended with 1"):
-        import_images([table(tmp_path, "http://127.0.0.1")], tmp_path / "out", FILTERS)
+        import_images(
+            [table(tmp_path, "http://192.0.2.1")], tmp_path / "out", FILTERS, urls={"private": "yes"}
+        )
     with pytest.raises(ValueError, match=r"there is no table .*nowhere.csv"):
         import_images([tmp_path / "nowhere.csv"], tmp_path / "out", FILTERS)
 
@@ -423,3 +429,39 @@ def test_a_disk_without_room_is_one_sentence_and_the_same_call_goes_on(photos, t
     assert not list((tmp_path / "out").rglob(".urae-*"))
     done = run(photos, tmp_path / "out")
     assert [record.id for record in done.records] == [record.id for record in whole.records]
+
+
+PRIVATE = [
+    "http://127.0.0.1:8080/admin",
+    "http://localhost/x.png",
+    "https://me:pw@10.0.0.7/x.png",
+    "http://[::1]/x.png",
+    "http://[::ffff:192.168.1.1]/x.png",
+    "http://169.254.169.254/latest/meta-data",
+    "http://0x7f.1/x.png",
+    "http://2130706433/x.png",
+    "HTTP://LOCALHOST./x.png",
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_addresses_in_private_networks_are_refused_before_anything_is_asked(tmp_path, monkeypatch, suffix):
+    program = tmp_path / "bin" / "img2dataset"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("true") or "/bin/true", program)
+    monkeypatch.setenv("PATH", str(program.parent))
+    path, public = tmp_path / f"x{suffix}", ["https://example.org/a.png", "http://93.184.216.34/b.png"]
+    for urls, private in ((public + PRIVATE, True), (public, False)):
+        if suffix == ".csv":
+            rows = [["url", "caption"], *([url, "two\nlines"] for url in urls)]
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows(rows)
+        else:
+            parquet.write_table(
+                pyarrow.table({"url": [*urls, None], "caption": ["x"] * (len(urls) + 1)}), path
+            )
+        if private:
+            with pytest.raises(ValueError, match=f"{len(PRIVATE)} addresses in .* such as {PRIVATE[0]}"):
+                download(path, tmp_path / "downloads", options={})
+        else:
+            download(path, tmp_path / "downloads", options={})

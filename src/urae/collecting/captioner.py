@@ -67,7 +67,10 @@ class Captioner:
         """Ask once. `key` names the request to servers that know `Idempotency-Key`. Raises `Unanswered`, and
         `Unreadable` for an image that cannot be decoded."""
         picture = {"url": shown(path, self.max_side), "detail": "high"}
-        content = [{"type": "text", "text": self.instruction}, {"type": "image_url", "image_url": picture}]
+        content: list[dict[str, Any]] = [
+            {"type": "text", "text": self.instruction},
+            {"type": "image_url", "image_url": picture},
+        ]
         return self._server.chat(client, content, model=self.model, options=self.options, key=key)
 
     @property

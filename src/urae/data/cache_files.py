@@ -93,8 +93,8 @@ class Folder:
             return False  # as one that is not there: it is made anew
 
 
-class Place(NamedTuple):
-    """Of an entry in the shards."""
+class ShardSpan(NamedTuple):
+    """Where an entry lies in the shards."""
 
     shard: str
     start: int
@@ -109,9 +109,9 @@ class Shards:
     """URL of their folder."""
 
     def entry(self, name: str) -> bytes:
-        if name not in self._places:
+        if name not in self._spans:
             raise BadFile(f"{name} is not in the shards of {self.path}: write them again")
-        shard, start, length = self._places[name]
+        shard, start, length = self._spans[name]
         system, folder = file_system(self.path)
         data = system.cat_file(f"{folder}/{shard}", start=start, end=start + length)
         if len(data) != length:
@@ -126,12 +126,12 @@ class Shards:
             return None
 
     @cached_property
-    def _places(self) -> dict[str, Place]:
+    def _spans(self) -> dict[str, ShardSpan]:
         text, name = self.text(INDEX), f"the index of {self.path}"
         if text is None:
             raise BadFile(f"{self.path} has no index: write the shards again")
         entries = field_of(parse_json_object(text, name=name), "entries", dict, name=name)
-        return {entry: _place(value, f"{entry} in {name}") for entry, value in entries.items()}
+        return {entry: _span(value, f"{entry} in {name}") for entry, value in entries.items()}
 
 
 def is_url(path: str | Path) -> bool:
@@ -171,14 +171,15 @@ def parsed(data: bytes, name: str) -> tuple[dict[str, Tensor], str]:
     return weights.tensors, key
 
 
-def _place(value: Any, name: str) -> Place:
-    shard, start, length = (*typed(value, list, name=name), None, None, None)[:3]
-    place = Place(
-        *(typed(part, kind, name=name) for part, kind in ((shard, str), (start, int), (length, int)))
-    )
-    if "/" in place.shard or place.start < 0 or not 0 <= place.length <= MOST_BYTES:
+def _span(value: Any, name: str) -> ShardSpan:
+    if len(typed(value, list, name=name)) != 3:
+        raise BadFile(f"{name} is {value}: expected a shard, a start and a length")
+    span = ShardSpan(
+        *(typed(part, kind, name=name) for part, kind in zip(value, (str, int, int), strict=True))
+    )  # type: ignore[arg-type]
+    if "/" in span.shard or span.start < 0 or not 0 <= span.length <= MOST_BYTES:
         raise BadFile(f"{name} is {value}, where no entry lies: write the shards again")
-    return place
+    return span
 
 
 def _stamp(metadata: Mapping[str, str]) -> tuple[str, str, str]:

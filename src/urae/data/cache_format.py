@@ -194,7 +194,7 @@ def header_of(store: Store) -> dict[str, Any]:
     values = parse_json_object(text, name=name)
     if values.get("format") != FORMAT:
         raise StaleCache(f"{store.path} was written by another version of urae: cache the data again")
-    header = {key: field_of(values, key, kind, name=name) for key, kind in HEADER.items()}
+    header: dict[str, Any] = {key: field_of(values, key, kind, name=name) for key, kind in HEADER.items()}
     for part in ("latents", "text"):
         field_of(header["identity"], part, str, name=name)
     return header | {key: values[key] for key in ("records",) if key in values}

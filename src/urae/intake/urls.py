@@ -3,6 +3,9 @@
 It is run as a program rather than imported: it pins old packages (pandas below 3, a version of albumentations that
 is no longer kept up), so it is best installed in an environment of its own, and its distributors for many machines
 (pyspark, ray) are chosen by its own options. What it has downloaded it does not download again.
+
+It follows redirections and resolves names by itself; what can be checked here is that a stranger's table does not name
+addresses in the local network.
 """
 
 from __future__ import annotations
@@ -10,16 +13,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from urae.errors import MissingExtra, UraeError
-from urae.io import field_of, file_hash, read_json_object, read_lines
+from urae.io import BadAddress, check_public, field_of, file_hash, plain, read_json_object
 
 __all__ = ["URL_SUFFIXES", "download", "not_downloaded"]
 
@@ -28,6 +32,8 @@ URL_SUFFIXES = (".csv", ".parquet")
 URL_COLUMNS = ("url", "URL", "image_url")
 CAPTION_COLUMNS = ("prompt", "caption", "text", "TEXT")
 KEPT_COLUMNS = ("licence", "license", "generated_prompt")
+LOCAL = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
+"""Ends of names that no public network has."""
 
 
 def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Path:
@@ -35,16 +41,20 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
     `downloads`, and return that folder.
 
     The table has a column "url", and may have one of captions ("prompt", "caption" or "text"), and "licence".
-    options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}. Images that cannot be
-    downloaded are not in the shards; `not_downloaded` counts them.
+    options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}; and "private", which with "yes"
+    allows addresses in private networks, else a `ValueError`. Images that cannot be downloaded are not in the shards;
+    `not_downloaded` counts them.
     """
     if not table.is_file():
         raise ValueError(f"there is no table {table}")
     program = _program()
+    given = dict(options)
+    if given.pop("private", "no") != "yes":
+        _check_public(table)
     # img2dataset goes by the names of shards: those of another table, or of one with more rows, it would keep.
     folder = downloads / f"{table.stem}-{file_hash(table)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | dict(options)).items()]
+    arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | given).items()]
     # One of its packages asks the network for a newer version of itself whenever it is imported.
     environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
     finished = subprocess.run([program, *arguments], stdout=sys.stderr, env=environment)
@@ -66,12 +76,9 @@ def not_downloaded(folder: Path) -> Counter[str]:
 
 
 def _settings(table: Path, folder: Path) -> dict[str, Any]:
-    columns = _columns(table)
+    columns, url = _columns(table), _url_column(table)
     captions = _first(CAPTION_COLUMNS, columns)
     kept = [name for name in KEPT_COLUMNS if name in columns]
-    url = _first(URL_COLUMNS, columns)
-    if not url:
-        raise ValueError(f"{table} has the columns {', '.join(columns)}: expected one named url")
     return {
         "url_list": table,
         "input_format": table.suffix[1:],
@@ -95,15 +102,61 @@ def _first(names: tuple[str, ...], columns: list[str]) -> str:
     return next((name for name in names if name in columns), "")
 
 
+def _url_column(table: Path) -> str:
+    columns = _columns(table)
+    url = _first(URL_COLUMNS, columns)
+    if not url:
+        raise ValueError(f"{table} has the columns {', '.join(columns)}: expected one named url")
+    return url
+
+
 def _columns(table: Path) -> list[str]:
     if table.suffix == ".csv":
-        _, first = next(read_lines(table), ("", ""))
-        return next(csv.reader([first]), [])
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file), [])
+    return _parquet().read_schema(table).names
+
+
+def _check_public(table: Path) -> None:
+    private = [url for url in _urls(table) if _is_private(url)]
+    if private:
+        raise ValueError(
+            f"{len(private)} addresses in {table} lead into a private network, such as {plain(private[0][:200])}: "
+            "remove them, or allow them with private=yes"
+        )
+
+
+def _urls(table: Path) -> Iterator[str]:
+    column = _url_column(table)
+    if table.suffix == ".csv":
+        with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            yield from (row[column] or "" for row in csv.DictReader(file))
+        return
+    for batch in _parquet().ParquetFile(table).iter_batches(columns=[column]):
+        yield from (str(value or "") for value in batch.column(0).to_pylist())
+
+
+def _is_private(url: str) -> bool:
+    """By the address as it is written: to resolve the names of millions would take days."""
+    host = re.match(r"\s*https?://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]*)", url, re.IGNORECASE)
+    if host is None:
+        return False
+    name = host[1].rstrip(".").lower()
+    if "." in name and not (name.endswith(LOCAL) or re.fullmatch(r"[\dxa-f.]+", name)):
+        return False
+    try:
+        check_public(f"http://{name}/")
+    except BadAddress:
+        return True
+    return False
+
+
+def _parquet() -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtra("parquet tables need pyarrow: pip install 'urae[data]'") from error
-    return parquet.read_schema(table).names
+    return parquet
 
 
 def _program() -> str:

@@ -27,7 +27,7 @@ DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError)
 
 
 @dataclass
-class _Shard:
+class _ShardContents:
     """What a shard holds, as far as it can be read."""
 
     path: Path
@@ -85,8 +85,8 @@ def write_tars(samples: Iterable[tuple[Record, bytes]], out: Path, *, shard_byte
             room -= len(content)
 
 
-def _read(path: Path) -> _Shard:
-    shard = _Shard(path)
+def _read(path: Path) -> _ShardContents:
+    shard = _ShardContents(path)
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
@@ -97,7 +97,7 @@ def _read(path: Path) -> _Shard:
     return shard
 
 
-def _sort(info: tarfile.TarInfo, tar: tarfile.TarFile, shard: _Shard) -> None:
+def _sort(info: tarfile.TarInfo, tar: tarfile.TarFile, shard: _ShardContents) -> None:
     suffix = PurePosixPath(info.name).suffix.lower()
     if any(part.startswith(".") and part not in (".", "..") for part in info.name.split("/")):
         shard.passed_over["hidden files"] += 1  # which WebDataset passes over too
@@ -123,7 +123,7 @@ def _text(info: tarfile.TarInfo, tar: tarfile.TarFile) -> bytes | str:
     return opened.read()
 
 
-def _sidecar(shard: _Shard, image: str) -> tuple[Sidecar, str]:
+def _sidecar(shard: _ShardContents, image: str) -> tuple[Sidecar, str]:
     """The sidecar of an image, or what is wrong with it."""
     found = {suffix: shard.texts[key][suffix] for suffix, key in shard.belonging(image).items()}
     problem = next((text for text in found.values() if isinstance(text, str)), "")
