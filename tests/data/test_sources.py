@@ -69,14 +69,13 @@ def test_a_folder_and_its_manifest_have_one_cache(pipe, tmp_path):
     write_manifest(scan_folder(folder), folder / "manifest.jsonl")
     first = cached(pipe, str(folder), size=64, scenes=tmp_path)
     assert cached(pipe, str(folder / "manifest.jsonl"), size=64, scenes=tmp_path).path == first.path
+    assert first.path.parent == folder / "manifest.cache"
 
 
-def test_a_cache_beside_a_manifest_is_found_by_the_folder(pipe, tmp_path):
-    """Where an earlier version put it."""
+def test_a_cache_of_a_folder_is_found_when_it_has_a_manifest(pipe, tmp_path):
+    """Which it gets by captioning; and where an earlier version put it."""
     folder = write_images(tmp_path / "a", [(64, 64)] * 2)
-    write_manifest(scan_folder(folder), folder / "manifest.jsonl")
     first = cached(pipe, str(folder), size=64, scenes=tmp_path)
-    (folder / "manifest.cache").mkdir()
-    moved = first.path.rename(folder / "manifest.cache" / first.path.name)
+    write_manifest(scan_folder(folder), folder / "manifest.jsonl")
     for source in (folder, folder / "manifest.jsonl"):
-        assert cached(pipe, str(source), size=64, scenes=tmp_path).path == moved
+        assert cached(pipe, str(source), size=64, scenes=tmp_path).path == first.path

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from urae.collecting.teachers.teacher import ImageOrder, TakenOrder
+from urae.collecting.teachers.teacher import ImageOrder
 from urae.errors import BadFile
 from urae.io import Journal, Line, field_of, read_journal, typed
 
@@ -104,29 +104,8 @@ class Orders:
         with self.writing:
             return sum(account.spent for account in self.accounts.values())
 
-    def sending(self, wanted: ImageOrder, price: float) -> None:
-        self._add(wanted, "sending", prompt=wanted.prompt, shape=wanted.shape, seed=wanted.seed, price=price)
-
-    def declined(self, wanted: ImageOrder, reason: str) -> None:
-        self._add(wanted, "declined", reason=reason)
-
-    def lost(self, wanted: ImageOrder, reason: str) -> None:
-        self._add(wanted, "lost", reason=reason)
-
-    def ordered(self, wanted: ImageOrder, taken: TakenOrder) -> None:
-        self._add(wanted, "ordered", ticket=taken.ticket, cost=taken.cost)
-
-    def refused(self, wanted: ImageOrder, reason: str) -> None:
-        self._add(wanted, "refused", prompt=wanted.prompt, reason=reason)
-
-    def gone(self, wanted: ImageOrder, reason: str) -> None:
-        self._add(wanted, "gone", reason=reason)
-
-    def arrived(self, wanted: ImageOrder, image: dict[str, Any], *, cost: float) -> None:
-        """`cost` counts where the image came with the answer to its order."""
-        self._add(wanted, "arrived", image=image, cost=cost)
-
-    def _add(self, wanted: ImageOrder, event: str, **facts: Any) -> None:
+    def note(self, wanted: ImageOrder, event: str, **facts: Any) -> None:
+        """Write what is about to happen to an order, or has happened: one of `FIELDS` with what belongs to it."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"event": event, "key": wanted.key, **facts, "time": now}
         with self.writing:

@@ -144,7 +144,7 @@ class _Collecting:
             content = found[0].read_bytes()  # Only whole images have this name.
             self._record(wanted, found[0], content, size=_whole(content)[1], cost=account.at_stake)
         elif account.underway:
-            self.orders.lost(wanted, "the run ended before the answer came")
+            self.orders.note(wanted, "lost", reason="the run ended before the answer came")
 
     def settle_all(self, wanted: Sequence[ImageOrder]) -> None:
         states = {order.key: self.orders.account(order).state for order in wanted}
@@ -155,7 +155,10 @@ class _Collecting:
         self.teacher.ready()
         started, done = time.monotonic(), len(wanted) - len(pending)
         title = f"collecting from {self.teacher.name}"
-        with Progress(title, total=len(wanted), done=done) as progress, self._pool() as pool:
+        with (
+            Progress(title, total=len(wanted), done=done) as progress,
+            ThreadPoolExecutor(self.teacher.concurrency) as pool,
+        ):
             self.say = progress.say
             futures = [pool.submit(self._settle, order) for order in pending]
             try:
@@ -171,9 +174,6 @@ class _Collecting:
                 self.closed.set()
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.teacher.concurrency)
-
     def _settle(self, wanted: ImageOrder) -> bool:
         """Whether the order is at its end: its image is here, or refused."""
         try:
@@ -187,16 +187,17 @@ class _Collecting:
         for _ in range(ORDERS_A_RUN):
             try:
                 account = self.orders.account(wanted)
-                taken = _out(account) if account.state == "outstanding" else self._order(wanted)
+                there = TakenOrder(cost=account.cost, ticket=account.ticket)
+                taken = there if account.state == "outstanding" else self._order(wanted)
                 if taken is None:
                     return False
                 self._fetch(wanted, taken)
                 return True
             except Moderated as refusal:
-                self.orders.refused(wanted, str(refusal))
+                self.orders.note(wanted, "refused", prompt=wanted.prompt, reason=str(refusal))
                 return True
             except Gone as gone:
-                self.orders.gone(wanted, str(gone))
+                self.orders.note(wanted, "gone", reason=str(gone))
             except _Unfetched as reason:
                 self.unfetched[wanted] = str(reason)
                 return False
@@ -222,7 +223,8 @@ class _Collecting:
                 self.limited = True
                 self.closed.set()
                 return False
-            self.orders.sending(wanted, self.teacher.price)
+            about = {"prompt": wanted.prompt, "shape": wanted.shape, "seed": wanted.seed}
+            self.orders.note(wanted, "sending", **about, price=self.teacher.price)
             return True
 
     def _send(self, wanted: ImageOrder) -> TakenOrder | Later:
@@ -230,8 +232,7 @@ class _Collecting:
             num_gone = self.orders.account(wanted).num_gone
             taken = self.teacher.order(replace(wanted, num_gone=num_gone))
         except (Later, Unserved) as failure:
-            note = self.orders.lost if failure.ordered else self.orders.declined
-            note(wanted, str(failure))
+            self.orders.note(wanted, "lost" if failure.ordered else "declined", reason=str(failure))
             if isinstance(failure, Unserved):
                 raise
             return failure
@@ -239,7 +240,7 @@ class _Collecting:
             self.say(f"{self.teacher.name} names no cost that can be: counted as {self.teacher.price:g}")
             taken = replace(taken, cost=self.teacher.price)
         if not taken.image:
-            self.orders.ordered(wanted, taken)
+            self.orders.note(wanted, "ordered", ticket=taken.ticket, cost=taken.cost)
         return taken
 
     def _fetch(self, wanted: ImageOrder, taken: TakenOrder) -> None:
@@ -267,7 +268,9 @@ class _Collecting:
         try:
             self._keep(wanted, taken.image, cost=taken.cost)
         except Later as damage:
-            self.orders.ordered(wanted, taken)  # It is paid all the same.
+            self.orders.note(
+                wanted, "ordered", ticket=taken.ticket, cost=taken.cost
+            )  # It is paid all the same.
             raise Gone(str(damage)) from None
 
     def _keep(self, wanted: ImageOrder, content: bytes, *, cost: float) -> None:
@@ -283,7 +286,7 @@ class _Collecting:
             "size": size,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self.orders.arrived(wanted, image, cost=cost)
+        self.orders.note(wanted, "arrived", image=image, cost=cost)
 
     def _pause(self, attempt: int) -> float:
         """Seconds, with some luck in it, so that many workers do not come back at once."""
@@ -315,10 +318,6 @@ class _Pace:
         """No order before so many seconds from now."""
         with self.changing:
             self.next = max(self.next, time.monotonic() + seconds)
-
-
-def _out(account: Account) -> TakenOrder:
-    return TakenOrder(cost=account.cost, ticket=account.ticket)
 
 
 def _whole(content: bytes) -> tuple[str, Size]:

@@ -63,7 +63,7 @@ def _places(path: Path) -> list[Path]:
     inside, beside = manifest.parent / "cache", manifest.with_suffix(".cache")
     if manifest.name != MANIFEST:
         return [beside]
-    return [inside, beside] if manifest.is_file() else [inside]
+    return [beside, inside] if manifest.is_file() else [inside]
 
 
 def split_mix(data: str) -> list[tuple[str, float]]:

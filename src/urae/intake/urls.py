@@ -142,7 +142,7 @@ def _is_private(url: str) -> bool:
     if host is None:
         return False
     name = host[1].rstrip(".").lower()
-    if "." in name and not (name.endswith(LOCAL) or re.fullmatch(r"[\dxa-f.]+", name)):
+    if "." in name and not (name.endswith(LOCAL) or re.fullmatch(r"[\dxa-f.:\[\]]+", name)):
         return False
     try:
         check_public(f"http://{name}/")
