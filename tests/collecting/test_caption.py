@@ -16,12 +16,13 @@ from killed_run import kill_when, process, run_caption
 from PIL import ExifTags, Image
 from post_server import serving
 
+from small_disk import small_disk
 from tiny import write_images
 from urae.collecting import Captioner, caption, plan_captions
 from urae.collecting.captioner import own_instruction, shown
 from urae.data import read_manifest, read_records, scan_folder, write_manifest
-from urae.errors import BadFile, StaleCache
-from urae.io import Unanswered, file_hash
+from urae.errors import BadFile, StaleCache, UraeError
+from urae.io import Unanswered, file_hash, read_journal
 
 KEY = "sk-very-secret"
 
@@ -289,3 +290,16 @@ def test_answers_of_an_earlier_version_are_judged_anew(manifest):
     assert list(captioned.missing) == [records[0].file]
     assert captioned.missing[records[0].file].startswith("refused: the model refuses")
     assert (captioned.num_written, len(asked)) == (4, 4), "a loop is asked for once more, a refusal is not"
+
+
+@pytest.mark.parametrize("num_bytes", [300, 1500])
+def test_a_disk_without_room_is_one_sentence_and_no_answer_that_is_kept_is_paid_twice(manifest, num_bytes):
+    before = manifest.read_bytes()
+    with answering(described()) as (captioner, asked):
+        with small_disk(num_bytes), pytest.raises(UraeError, match=r"cannot be written: .*run again"):
+            caption(manifest, captioner, concurrency=1)
+        assert manifest.read_bytes() == before
+        kept, num_asked = len(read_journal(manifest.with_suffix(".captions.jsonl"))), len(asked)
+        assert num_asked - kept <= 1
+        assert caption(manifest, captioner).num_written == 5
+        assert len(asked) == num_asked + 5 - kept

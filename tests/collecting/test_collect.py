@@ -17,6 +17,7 @@ import pytest
 from collect_server import KEY, Server, picture, running, sometimes
 from PIL import Image
 
+from small_disk import small_disk
 from urae.collecting import (
     FluxProUltra,
     LocalPipeline,
@@ -545,3 +546,15 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_ordered(serv
             gather(server, out)
     assert not server.tasks
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("num_bytes", [200, 900, 3000])
+def test_a_disk_without_room_is_one_sentence_and_nothing_is_paid_twice(server, tmp_path, num_bytes):
+    """But for the order whose answer could not be written down, which is counted as lost."""
+    with small_disk(num_bytes), pytest.raises(UraeError, match=r"cannot be written: .*run again"):
+        gather(server, tmp_path, teacher=teacher_at(server, concurrency=1))
+    assert not list(tmp_path.rglob(".urae-*"))
+    collection = gather(server, tmp_path)
+    assert len(collection.records) == 6
+    assert sum(server.orders.values()) == 6 + collection.num_lost
+    assert collection.num_lost <= 1

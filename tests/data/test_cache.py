@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from small_disk import small_disk
 from tiny import with_text_encoders, write_images
 from urae.data import cache, make_cache, open_cache, scan_folder, write_manifest
 from urae.data.pixels import load_pixels, training_buckets
-from urae.errors import BadFile, StaleCache
+from urae.errors import BadFile, CannotWrite, StaleCache
 from urae.families import backbone_of
 from urae.io import Unreadable
 
@@ -396,3 +397,15 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(pipe, folder, t
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="out is no folder: give another place"):
         cache(pipe, folder, tmp_path / "out", size=64)
+
+
+@pytest.mark.parametrize("num_bytes", [100, 700, 3000])
+def test_a_disk_without_room_is_one_sentence_and_the_same_call_goes_on(pipe, folder, tmp_path, num_bytes):
+    whole = cache(pipe, folder, tmp_path / "whole", size=64)
+    with small_disk(num_bytes), pytest.raises(CannotWrite, match=r"cannot be written: .*run again"):
+        cache(pipe, folder, tmp_path / "cache", size=64)
+    assert not list((tmp_path / "cache").rglob(".urae-*"))
+    made = cache(pipe, folder, tmp_path / "cache", size=64)
+    assert made.digest == whole.digest
+    for name in files(whole):
+        assert made.store.entry(name) == whole.store.entry(name)

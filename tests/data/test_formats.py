@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from small_disk import small_disk
 from tiny import write_images
 from urae.data import convert, list_images, read_manifest, read_records, scan_folder, write_manifest
 from urae.data.formats import passed_over
 from urae.data.formats.convert import FORMS
-from urae.errors import BadFile
+from urae.errors import BadFile, CannotWrite
 from urae.io import Unreadable
 
 LOSSLESS = [form for form in FORMS if form != "captions"]
@@ -277,3 +278,12 @@ def test_a_shard_that_is_no_file_is_one_refused_image(tmp_path):
     (tmp_path / "x.tar").symlink_to("nowhere")
     (tmp_path / "a.jpg").write_bytes(jpeg())
     assert [bool(image.problem) for image in list_images(tmp_path)] == [False, True]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_disk_without_room_is_one_sentence_and_leaves_nothing(manifest, tmp_path, form):
+    write_manifest([record for record in read_manifest(manifest) if record.captions], manifest)
+    with small_disk(1000), pytest.raises(CannotWrite, match="out cannot be written: .*run again"):
+        convert(manifest, tmp_path / "out", form=form)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    convert(manifest, tmp_path / "out", form=form)

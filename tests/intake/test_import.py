@@ -2,11 +2,8 @@ import csv
 import hashlib
 import json
 import os
-import resource
 import shutil
-import signal
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+from small_disk import small_disk
 from urae.cli import app
 from urae.data import convert, read_manifest, write_manifest
 from urae.errors import MissingExtra, StaleCache, UraeError
@@ -407,18 +405,6 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
     """Which begins with a byte order mark."""
     (tmp_path / "x.csv").write_text("url,caption\n", encoding="utf-8-sig")
     assert _columns(tmp_path / "x.csv") == ["url", "caption"]
-
-
-@contextmanager
-def small_disk(num_bytes):
-    """No file may grow beyond so many bytes, as where a disk is full or a quota used up."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("num_bytes", [100, 1000, 4000, 10_000])
