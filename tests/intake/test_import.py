@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from small_disk import small_disk
 from urae.cli import app
 from urae.data import convert, read_manifest, write_manifest
-from urae.errors import MissingExtra, StaleCache, UraeError
+from urae.errors import BadFile, MissingExtra, StaleCache, UraeError
 from urae.intake import Filters, import_images
 from urae.intake.urls import _columns, download
 
@@ -451,3 +451,23 @@ def test_addresses_in_private_networks_are_refused_before_anything_is_asked(tmp_
                 download(path, tmp_path / "downloads", options={})
         else:
             download(path, tmp_path / "downloads", options={})
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "../../x"}, {"suffix": "/x"}, {"measures": {}}, {"scores": [1]}, {"item": ["x"]}]
+)
+def test_a_journal_of_something_else_is_named(photos, tmp_path, change):
+    run(photos, tmp_path / "out")
+    journal = tmp_path / "out" / "import" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    number = next(number for number, line in enumerate(lines) if "id" in line)
+    lines[number] |= change
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(BadFile, match=f"journal.jsonl, line {number + 1}"):
+        run(photos, tmp_path / "out")
+
+
+def test_a_detector_that_gives_no_number_is_named(photos, tmp_path):
+    filters = Filters(size=SIZE, detectors={"x": 1.0})
+    with pytest.raises(ValueError, match="the detector x says nan: expected a finite number"):
+        run(photos, tmp_path / "out", filters, detectors={"x": lambda image: float("nan")})

@@ -176,7 +176,7 @@ def _span(value: Any, name: str) -> ShardSpan:
         raise BadFile(f"{name} is {value}: expected a shard, a start and a length")
     span = ShardSpan(
         *(typed(part, kind, name=name) for part, kind in zip(value, (str, int, int), strict=True))
-    )  # type: ignore[arg-type]
+    )
     if "/" in span.shard or span.start < 0 or not 0 <= span.length <= MOST_BYTES:
         raise BadFile(f"{name} is {value}, where no entry lies: write the shards again")
     return span

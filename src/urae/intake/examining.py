@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from PIL import Image
 
 from urae.data.formats import ListedImage
 from urae.data.pixels import training_buckets
 from urae.data.record import suffix_of
+from urae.errors import BadFile
 from urae.intake.measures import TILE, Measures, Tiles, measure
-from urae.io import Unreadable, decode, jpeg_of, write_bytes
+from urae.io import UNREADABLE_REASONS, Unreadable, decode, field_of, jpeg_of, typed, write_bytes
 from urae.resolution import nearest_bucket
 
-__all__ = ["CELL", "Detector", "Examiner", "cell_file", "measures_of"]
+__all__ = ["CELL", "Detector", "Examiner", "cell_file", "check_line", "measures_of"]
 
 Detector = Callable[[Image.Image], float]
 """A model of your own, for watermarks, text or taste: from an RGB image to a score. With several workers it travels
@@ -63,14 +66,42 @@ class Examiner:
             "id": digest,
             "suffix": suffix_of(content),
             "measures": asdict(measure(grey, tiles)),
-            "scores": {name: float(detector(image)) for name, detector in self.detectors.items()},
+            "scores": {name: _score(name, detector, image) for name, detector in self.detectors.items()},
         }
+
+
+def check_line(line: Mapping[str, Any], *, name: str) -> None:
+    """`BadFile` for what is no line of an examiner."""
+    values = dict(line)
+    for key in ("item", "stamp", "settings", "time"):
+        field_of(values, key, str, name=name)
+    if "unreadable" in line:
+        fits = field_of(values, "unreadable", str, name=name) in UNREADABLE_REASONS
+        field_of(values, "detail", str, name=name)
+    else:
+        names = [field_of(values, key, str, name=name) for key in ("id", "suffix")]
+        fits = re.fullmatch(r"[0-9a-f]{64} \.[a-z]+", " ".join(names)) is not None
+        measures, scores = (field_of(values, key, dict, name=name) for key in ("measures", "scores"))
+        size = field_of(measures, "size", list, name=f"the measures of {name}")
+        fits = fits and measures.keys() == get_type_hints(Measures).keys() and len(size) == 2
+        numbers = [value for key, value in measures.items() if key != "size"]
+        for number in (*numbers, *size, *scores.values()):
+            typed(number, float, name=f"a measure in {name}")
+    if not fits:
+        raise BadFile(f"{name} is not what an import writes: remove it, then run again")
 
 
 def measures_of(line: Mapping[str, Any]) -> Measures:
     """The measures in a line of the journal."""
     width, height = line["measures"]["size"]
     return Measures(**{**line["measures"], "size": (width, height)})
+
+
+def _score(name: str, detector: Detector, image: Image.Image) -> float:
+    score = float(detector(image))
+    if not math.isfinite(score):
+        raise ValueError(f"the detector {name} says {score}: expected a finite number")
+    return score
 
 
 def cell_file(cells: Path, digest: str) -> Path:

@@ -30,7 +30,7 @@ from urae.data.formats import ListedImage, passed_over
 from urae.data.manifest import MANIFEST
 from urae.errors import StaleCache
 from urae.intake.duplicates import Hashes
-from urae.intake.examining import Detector, Examiner, measures_of
+from urae.intake.examining import Detector, Examiner, check_line, measures_of
 from urae.intake.filters import Filters, Reject
 from urae.intake.sheets import write_sheets
 from urae.intake.urls import URL_SUFFIXES, download, not_downloaded
@@ -186,6 +186,8 @@ def _named(path: Path, licence: str) -> Iterator[ListedImage]:
 def _measured(
     images: Sequence[ListedImage], examiner: Examiner, journal: Journal, workers: int
 ) -> tuple[list[_Examined], int]:
+    for number, line in enumerate(journal.lines, start=1):
+        check_line(line, name=f"{journal.path}, line {number}")
     known = {_key(line): line for line in journal.lines}
     waiting = [image for image in images if not image.problem and _image_key(image, examiner) not in known]
     done = len(images) - len(waiting)

@@ -141,7 +141,10 @@ def _rejects(work: Path) -> dict[str, Any]:
         return {}
     name = work / "summary.json"
     summary = read_json_object(name)
-    rejects, filters = (field_of(summary, key, dict, name=name) for key in ("rejects", "filters"))
+    for key in ("passed_over", "not_downloaded"):
+        summary.setdefault(key, {})  # which earlier versions lack
+    kinds = ("rejects", "filters", "passed_over", "not_downloaded")
+    rejects, filters, passed_over, not_downloaded = (field_of(summary, k, dict, name=name) for k in kinds)
     rows = []
     for reason, count in rejects.items():
         shown = base64.b64encode(sheet_file(work / "sheets", reason).read_bytes()).decode()
@@ -152,8 +155,8 @@ def _rejects(work: Path) -> dict[str, Any]:
         "num_images": summary.get("num_images"),
         "num_taken": summary.get("num_taken"),
         "filters": {name: value for name, value in filters.items() if value not in ([], {})},
-        "passed_over": summary.get("passed_over", {}),
-        "not_downloaded": summary.get("not_downloaded", {}),
+        "passed_over": passed_over,
+        "not_downloaded": not_downloaded,
     }
 
 
