@@ -28,13 +28,13 @@ __all__ = [
     "Guidance",
     "Guiding",
     "Latents",
-    "Layers",
     "LayerUse",
+    "Layers",
     "ModuleNames",
     "Pipelines",
     "Posterior",
-    "RotaryCall",
     "Rotary",
+    "RotaryCall",
     "Schedule",
     "Size",
     "Stream",
@@ -146,7 +146,7 @@ class LayerUse:
     """Whether it lies in a block whose backward pass needs its activations."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleNames:
     """A transformer's modules under their names in the model's original repository, which other tools use."""
 

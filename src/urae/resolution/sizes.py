@@ -57,7 +57,7 @@ def num_tokens(pipe: Any, size: int | Sequence[int]) -> int:
     return num_image_tokens(pipe, size) + text_tokens(pipe)
 
 
-def size_scale(pipe: Pipeline, size: int | Sequence[int]) -> float:
+def size_scale(pipe: Any, size: int | Sequence[int]) -> float:
     """How much larger than native a size is: the geometric mean of its sides over the native side."""
     width, height = check_size(size, multiple=pixels_per_token(pipe))
     return math.sqrt(width * height) / native_size(pipe)

@@ -1,4 +1,4 @@
-"""FLUX.1's latents: 16 channels of 8 x 8 pixels, 2 x 2 of which are a token; shifted and scaled by the VAE's factors."""
+"""FLUX.1's latents: 16 channels of 8 x 8 pixels, 2 x 2 of which are a token; shifted and scaled."""
 
 from __future__ import annotations
 

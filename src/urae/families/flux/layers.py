@@ -8,7 +8,7 @@ from typing import Any
 
 from urae.families.family import ATTENTION, Exchange, LayerUse
 
-__all__ = ["FluxLayers", "Flow"]
+__all__ = ["Flow", "FluxLayers"]
 
 
 @dataclass(frozen=True)

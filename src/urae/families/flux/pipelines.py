@@ -9,7 +9,7 @@ from typing import Any
 from diffusers import FluxImg2ImgPipeline
 from PIL import Image
 
-from urae.families.family import Drawing
+from urae.families.family import Drawing, Embeddings
 from urae.families.flux.guidance import FluxGuidance
 from urae.families.flux.text import FluxText
 
@@ -73,12 +73,17 @@ class FluxPipelines:
 def arguments(pipe: Any, drawing: Drawing) -> dict[str, Any]:
     """What a call of a stock FLUX pipeline takes for a drawing, text-to-image or image-to-image."""
     width, height = drawing.size
-    told = {"prompt": drawing.prompt, "max_sequence_length": FluxText().num_tokens(pipe)}
     return {
-        **(told if isinstance(drawing.prompt, str) else drawing.prompt),
+        **_prompt(pipe, drawing.prompt),
         **FluxGuidance().settings(drawing),
         "width": width,
         "height": height,
         "num_inference_steps": drawing.steps,
         **drawing.settings,
     }
+
+
+def _prompt(pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
+    if not isinstance(prompt, str):
+        return dict(prompt)
+    return {"prompt": prompt, "max_sequence_length": FluxText().num_tokens(pipe)}
