@@ -237,8 +237,8 @@ class Latents(Protocol):
     def unpack(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """The inverse of `pack`; height and width are those of the latents."""
 
-    def noise(self, pipe: Any, size: Size, generator: Any) -> Tensor:
-        """The packed noise that the stock pipeline itself would start from."""
+    def noise(self, pipe: Any, size: Size, generator: Any, *, num: int = 1) -> Tensor:
+        """The packed noise that the stock pipeline itself would start `num` images from."""
 
     def identity(self, pipe: Any) -> str:
         """Hash of what the latents of an image depend on."""

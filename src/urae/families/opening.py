@@ -20,6 +20,7 @@ from typing import Any
 import diffusers
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub import hf_hub_download
 
 from urae import mini
 from urae.errors import BadFile
@@ -246,14 +247,18 @@ def _index(name: str) -> dict[str, Any]:
             f"there is no model {name!r}: expected mini, a folder in the diffusers layout, a .safetensors file, "
             "or a hub id such as black-forest-labs/FLUX.1-dev"
         )
-    with _found(name):
-        return dict(diffusers.DiffusionPipeline.load_config(name))
+    return _from_hub(name, "model_index.json")
 
 
 def _config(name: str, part: str) -> dict[str, Any]:
-    kind = _class_of(_family(name).pipelines.transformer)
+    if Path(name).is_dir():
+        return read_json_object(Path(name) / part / "config.json")
+    return _from_hub(name, f"{part}/config.json")
+
+
+def _from_hub(name: str, file: str) -> dict[str, Any]:
     with _found(name):
-        return kind.load_config(name, subfolder=part)
+        return read_json_object(Path(hf_hub_download(name, file)))
 
 
 @contextmanager

@@ -42,9 +42,9 @@ OTHERS = {
 def family_of(target: Any) -> Family:
     """The family of a stock pipeline, or of a transformer, compiled or not. `ValueError` for one that has no folder
     here."""
-    transformer = getattr(target, "transformer", None) or getattr(target, "unet", target)
-    transformer = getattr(transformer, "_orig_mod", transformer)
-    transformer = getattr(transformer, "module", transformer)  # of distributed data parallelism
+    transformer = getattr(target, "transformer", getattr(target, "unet", target))
+    for wrapped in ("_orig_mod", "module"):  # by torch.compile, and by distributed data parallelism
+        transformer = getattr(transformer, wrapped, transformer)
     for kind in type(transformer).__mro__:
         if kind.__name__ in FAMILIES:
             return family_named(kind.__name__)

@@ -171,5 +171,5 @@ def sharpened(picture: Image.Image, *, amount: float) -> Image.Image:
 def noised(pipe: Any, clean: Tensor, size: Size, *, sigma: float, generator: torch.Generator) -> Tensor:
     """(1 - sigma) clean + sigma noise, packed, from the noise that the pipeline itself would start with."""
     latents = family_of(pipe).latents
-    noise = latents.noise(pipe, size, generator)
+    noise = latents.noise(pipe, size, generator, num=len(clean))
     return ((1 - sigma) * latents.pack(clean) + sigma * noise.float()).to(noise.dtype)

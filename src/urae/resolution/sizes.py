@@ -97,8 +97,8 @@ class Snapped:
 
 def snap(size: int | Sequence[int], *, multiple: int = SIDE) -> Snapped:
     """Round both sides to the nearest `multiple` (at least one); `.change` says what that did."""
-    if multiple < 1:
-        raise ValueError(f"multiple is {multiple}: expected a positive number of pixels, such as {SIDE}")
+    if multiple < 1 or multiple % SIDE:
+        raise ValueError(f"multiple is {multiple}: expected a positive multiple of {SIDE}")
     asked = _sides(size)
     return Snapped(asked=asked, size=_to_multiple(asked, multiple, _round_half_up))
 

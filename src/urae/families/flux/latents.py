@@ -56,11 +56,11 @@ class FluxLatents:
     def unpack(self, tokens: Tensor, height: int, width: int) -> Tensor:
         return FluxPipeline._unpack_latents(tokens, height, width, vae_scale_factor=1)
 
-    def noise(self, pipe: Any, size: Size, generator: Any) -> Tensor:
+    def noise(self, pipe: Any, size: Size, generator: Any, *, num: int = 1) -> Tensor:
         width, height = size
         channels = pipe.transformer.config.in_channels // PATCH**2
         dtype, device = pipe.transformer.dtype, pipe._execution_device
-        return pipe.prepare_latents(1, channels, height, width, dtype, device, generator)[0]
+        return pipe.prepare_latents(num, channels, height, width, dtype, device, generator)[0]
 
     def identity(self, pipe: Any) -> str:
         config = pipe.vae.config
