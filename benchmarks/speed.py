@@ -46,7 +46,7 @@ from urae import mini
 from urae.adapters import Adapter
 from urae.execution import FirstBlock, TaylorSeer, quantised
 from urae.execution.caches import cache_text
-from urae.execution.rounding import Format
+from urae.execution.choices import Format
 from urae.generation import Direct, Way
 from urae.mini.recogniser import recogniser
 

@@ -5,7 +5,13 @@ import torch
 from accelerate import Accelerator
 
 from urae.execution import attention
-from urae.execution.attention import KEEPABLE, KERNELS, fastest_attention, measured_kernels, without_cudnn
+from urae.execution.attention import (
+    KEEPABLE,
+    KERNELS,
+    attention_for_training,
+    measured_kernels,
+    without_cudnn,
+)
 
 SHAPE = (1, 300, 4, 16)
 
@@ -22,7 +28,7 @@ def test_every_kernel_that_runs_here_is_measured():
 
 
 def test_on_a_cpu_nothing_is_chosen(transformer):
-    with fastest_attention(
+    with attention_for_training(
         transformer, Accelerator(cpu=True), num_tokens=9, num_images=1, checkpointing=False
     ) as name:
         assert name == ""
@@ -47,7 +53,7 @@ def test_on_cuda_cudnn_is_neither_measured_nor_left_to_torch(transformer, monkey
     monkeypatch.setattr(attention, "measured_kernels", measured)
     cuda = SimpleNamespace(device=torch.device("cuda"), is_main_process=True)
     assert enabled()
-    with fastest_attention(transformer, cuda, num_tokens=9, num_images=1, checkpointing=False) as name:
+    with attention_for_training(transformer, cuda, num_tokens=9, num_images=1, checkpointing=False) as name:
         assert name == "native"
         assert not enabled()
     assert enabled()

@@ -5,7 +5,7 @@ import torch
 
 from autoencoders import vae_of
 from urae import mini
-from urae.execution.strips import decode_in_strips, encode_in_strips, in_strips
+from urae.execution.strips import decode_in_strips, encode_in_strips, in_strips, vae_run
 
 
 @pytest.mark.parametrize("rows", [2, 24, 64, 1000])
@@ -62,6 +62,16 @@ def test_in_bf16_strips_are_off_by_rounding_alone():
         strips = decode_in_strips(vae.decoder, latents, rows=20)
     assert strips.dtype == torch.bfloat16
     assert (strips - exact).square().mean() <= 1.2 * (whole - exact).square().mean()
+
+
+def test_the_vae_is_as_it_was():
+    vae = vae_of()
+    for way in ("whole", "strips", "tiles"):
+        with vae_run(vae, way):
+            assert vae.use_tiling == (way == "tiles")
+            assert ("forward" in vars(vae.encoder)) == (way == "strips")
+        assert not vae.use_tiling
+        assert "forward" not in vars(vae.encoder)
 
 
 def test_the_vae_is_as_it_was_after_a_failure_too():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_placement import gradients
+from test_checkpointing import gradients
 
 from urae import mini, recipes
 from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor

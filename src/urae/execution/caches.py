@@ -18,25 +18,23 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
-from torch import nn
 
 from urae.execution.forward import forward_replaced
+from urae.execution.modules import attributes_kept, is_compiled
 
 __all__ = [
     "CACHES",
-    "Cache",
     "FirstBlock",
+    "StepCache",
     "TaylorSeer",
-    "attributes_kept",
     "cache_named",
     "cache_text",
     "cached",
     "check_free",
-    "is_compiled",
 ]
 
 
-class Cache(Protocol):
+class StepCache(Protocol):
     """Which steps are computed in full, and what stands in for the others."""
 
     name: ClassVar[str]
@@ -125,14 +123,14 @@ def cache_named(text: str) -> Any:
     return CACHES[name](**dict(_setting(name, pair) for pair in settings.split(",") if pair))
 
 
-def cache_text(cache: Cache) -> str:
+def cache_text(cache: StepCache) -> str:
     """A cache with all its settings, as command lines and PNGs have it."""
     settings = ",".join(f"{field.name}={getattr(cache, field.name)}" for field in fields(CACHES[cache.name]))
     return f"{cache.name}:{settings}"
 
 
 @contextmanager
-def cached(transformer: Any, cache: Cache, on_step: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def cached(transformer: Any, cache: StepCache, on_step: Callable[[], None]) -> Iterator[Callable[[], None]]:
     """Run a stock transformer with `cache` for one picture; yields what to call after each step in place of `on_step`.
 
     All is as before on exit, attribute by attribute. `check_free` says whether it can be had.
@@ -164,14 +162,7 @@ def cached(transformer: Any, cache: Cache, on_step: Callable[[], None]) -> Itera
             transformer.disable_cache()
 
 
-def is_compiled(transformer: Any) -> bool:
-    """Whether its owner has compiled a transformer, whole or by blocks, in place or around it."""
-    return hasattr(transformer, "_orig_mod") or any(
-        getattr(module, "_compiled_call_impl", None) for module in transformer.modules()
-    )
-
-
-def check_free(transformer: Any, cache: Cache) -> None:
+def check_free(transformer: Any, cache: StepCache) -> None:
     """Raise ValueError for a transformer that is compiled, and for one that has a cache already."""
     if transformer.is_cache_enabled:
         raise ValueError(
@@ -195,21 +186,3 @@ def _setting(name: str, pair: str) -> tuple[str, Any]:
     except ValueError as error:
         kind = "a whole number" if kinds[setting] is int else "a number"
         raise ValueError(f"{setting} is {text!r}: expected {kind}") from error
-
-
-@contextmanager
-def attributes_kept(transformer: nn.Module) -> Iterator[None]:
-    """Put back what hooks and compiling replace in a transformer's modules; diffusers leaves a bound forward there, and
-    the registry of its hooks, after the hooks are gone."""
-    names = ("forward", "_diffusers_hook", "_cache_config")
-    before = [
-        (module, {name: vars(module)[name] for name in names if name in vars(module)})
-        for module in transformer.modules()
-    ]
-    try:
-        yield
-    finally:
-        for module, values in before:
-            for name in names:
-                vars(module).pop(name, None)
-            vars(module).update(values)

@@ -12,7 +12,7 @@ The decoder's enlarged maps, its largest, are never whole: whoever reads rows of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "decode_in_strips", "encode_in_strips", "has_strips", "in_strips"]
+from urae.execution.choices import VaeWay
+
+__all__ = ["ROWS", "decode_in_strips", "encode_in_strips", "has_strips", "in_strips", "vae_run"]
 
 ROWS = 64
 """Rows of a strip: few enough that its temporaries do not count beside two maps of a large image."""
@@ -41,6 +43,18 @@ def in_strips(vae: Any, *, rows: int = ROWS) -> Iterator[None]:
         yield
     finally:
         del vae.encoder.forward, vae.decoder.forward
+
+
+@contextmanager
+def vae_run(vae: Any, way: VaeWay, *, rows: int = ROWS) -> Iterator[None]:
+    """Have this VAE encode and decode in one of its ways; it is as it was on exit."""
+    with ExitStack() as undo:
+        if way == "strips":
+            undo.enter_context(in_strips(vae, rows=rows))
+        if way == "tiles":
+            undo.callback(setattr, vae, "use_tiling", vae.use_tiling)
+            vae.enable_tiling()
+        yield
 
 
 @torch.no_grad()

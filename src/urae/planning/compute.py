@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from urae.adapters import Full, Mica, Spec
 from urae.adapters.targets import linear_layers, parameter_owners, select
-from urae.execution.checkpointing import Checkpointing
+from urae.execution.budget import width_of
+from urae.execution.choices import Checkpointing
 from urae.planning.adapter import effective_rank
 
 __all__ = ["Tokens", "Trained", "Work", "step_work", "trained_by"]
@@ -85,7 +86,7 @@ def trained_by(transformer: Any, spec: Spec) -> Trained:
     config = transformer.config
     return Trained(
         spec=spec,
-        width=config.num_attention_heads * config.attention_head_dim,
+        width=width_of(transformer),
         sides={name: (layer.in_features, layer.out_features) for name, layer in layers.items()},
         adapted=adapted,
         uses=tuple(_uses(config, adapted)),

@@ -15,8 +15,7 @@ import torch
 
 from urae.adapters import Full
 from urae.execution import num_groups
-from urae.execution.checkpointing import Checkpointing
-from urae.execution.rounding import BY_ERROR
+from urae.execution.choices import BY_ERROR, Checkpointing
 from urae.planning.adapter import adapter_size
 from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from urae.adapters import Attached
 from urae.data import CachedDataset, Sample
 from urae.errors import TrainingDiverged
-from urae.execution import Context
+from urae.execution import TokenSharing
 from urae.io import Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.groups import group_of
@@ -47,7 +47,7 @@ class Setting:
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
-    context: Context
+    sharing: TokenSharing
     """The processes that share the tokens of each image."""
     attention: str
     """Name of the attention kernel that was chosen; "" where torch chooses."""
@@ -175,7 +175,7 @@ class Loop:
     def _draw(self) -> None:
         if self.setting.sampler:
             # This process draws alone.
-            with self.result(), self.setting.context.paused():
+            with self.result(), self.setting.sharing.paused():
                 self.setting.sampler.draw(self.step)
         self.accelerator.wait_for_everyone()
 
