@@ -58,11 +58,13 @@ def test_the_twelfth_adapter_is_compiled_too(small, counter):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", [False, "full"])
 def test_training_shares_them_too(transformer, counter, mode):
+    config = {**transformer.config, "num_layers": 3, "num_single_layers": 4}
+    transformer = FluxTransformer2DModel.from_config(config)
     attach(transformer, Lora(rank=2))
     with compiled_blocks(transformer, True), gradient_checkpointing(transformer, mode, compiled=True):
         transformer(**inputs()).sample.square().mean().backward()
-    assert len(repeated_blocks(transformer)) == 5
-    assert counter.frame_count == 2
+    # Not seven. The first block of all has an input without gradients, the first single one a part of a tensor.
+    assert counter.frame_count == 4
 
 
 @pytest.mark.filterwarnings("ignore")
