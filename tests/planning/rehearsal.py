@@ -110,7 +110,9 @@ def saved_by_compiled_blocks(what: Architecture) -> int:
     return saved.bytes
 
 
-def _ready(what: Architecture, mode: Checkpointing, stack: ExitStack, offload: HostCheckpointing | None = None):
+def _ready(
+    what: Architecture, mode: Checkpointing, stack: ExitStack, offload: HostCheckpointing | None = None
+):
     """The transformer and its inputs, in a world where nothing is computed."""
     fake, dtype = FakeTensorMode(), torch.bfloat16 if what.bf16 else torch.float32
     transformer = _adapted(what.config, fake, what.targets, what.rank, dtype)

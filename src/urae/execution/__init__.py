@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from urae.execution.activations import HostCheckpointing
     from urae.execution.attention import attention_for_training
     from urae.execution.budget import free_bytes
-    from urae.execution.caches import FirstBlock, TaylorSeer
+    from urae.execution.caches import FirstBlock, Speed, StepCache, TaylorSeer, cache_of, speed_text
     from urae.execution.carrier import Carrier
     from urae.execution.checkpointing import gradient_checkpointing
     from urae.execution.compiling import compiled_blocks
     from urae.execution.encoding import choose_encoding, encoding_way
-    from urae.execution.forward import forward_replaced
     from urae.execution.memory import MemoryPlan, plan_memory
+    from urae.execution.modules import forward_replaced
     from urae.execution.placement import frozen_base_placed, placed, text_encoders_placed
     from urae.execution.processes import gathered, num_groups, on_main, share, this_process
     from urae.execution.rounding import check_can_multiply, quantised, stored_as
-    from urae.execution.speed import Speed, SpeedPlan, cache_of, plan_speed, speed_text
+    from urae.execution.speed import SpeedPlan, plan_speed
     from urae.execution.strips import vae_run
     from urae.execution.token_sharing import TokenSharing, context_group, context_parallel
 
@@ -31,6 +31,7 @@ __all__ = [
     "MemoryPlan",
     "Speed",
     "SpeedPlan",
+    "StepCache",
     "TaylorSeer",
     "TokenSharing",
     "attention_for_training",
@@ -66,17 +67,17 @@ __getattr__, __dir__ = lazily(
         "activations": ["HostCheckpointing"],
         "attention": ["attention_for_training"],
         "budget": ["free_bytes"],
-        "caches": ["FirstBlock", "TaylorSeer"],
+        "caches": ["FirstBlock", "Speed", "StepCache", "TaylorSeer", "cache_of", "speed_text"],
         "carrier": ["Carrier"],
         "checkpointing": ["gradient_checkpointing"],
         "compiling": ["compiled_blocks"],
         "encoding": ["choose_encoding", "encoding_way"],
-        "forward": ["forward_replaced"],
         "memory": ["MemoryPlan", "plan_memory"],
+        "modules": ["forward_replaced"],
         "placement": ["frozen_base_placed", "placed", "text_encoders_placed"],
         "processes": ["gathered", "num_groups", "on_main", "share", "this_process"],
         "rounding": ["check_can_multiply", "quantised", "stored_as"],
-        "speed": ["Speed", "SpeedPlan", "cache_of", "plan_speed", "speed_text"],
+        "speed": ["SpeedPlan", "plan_speed"],
         "strips": ["vae_run"],
         "token_sharing": ["TokenSharing", "context_group", "context_parallel"],
     },

@@ -14,25 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from urae.execution.attention import attention_for_drawing
-from urae.execution.caches import (
-    CACHES,
-    FirstBlock,
-    StepCache,
-    TaylorSeer,
-    cache_named,
-    cache_text,
-    cached,
-    check_free,
-)
+from urae.execution.cache_hooks import cached, check_free
+from urae.execution.caches import FirstBlock, Speed, StepCache, cache_of, speed_text
 from urae.execution.choices import Compile
 from urae.execution.compiling import compiled_blocks, decide_to_compile
 from urae.execution.memory import MemoryPlan
 from urae.resolution import Size
 
-__all__ = ["Speed", "SpeedPlan", "cache_of", "plan_speed", "speed_text"]
-
-Speed = str | StepCache
-"""exact, fast, or a cache: an object such as `TaylorSeer(interval=3)`, or its text "taylorseer:interval=3"."""
+__all__ = ["SpeedPlan", "plan_speed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +38,6 @@ class SpeedPlan:
 
     def __str__(self) -> str:
         return f"{self._caching()}, blocks {'compiled' if self.compile else 'eager'}: {self.reason}"
-
-    @property
-    def text(self) -> str:
-        """What decides the pixels, as `speed` of `generate` takes it."""
-        return speed_text(self.cache)
 
     @contextmanager
     def on(self, pipe: Any, size: Size) -> Iterator[dict[str, str]]:
@@ -74,7 +58,7 @@ class SpeedPlan:
             return "exact"
         num = self.cache.num_computed(self.steps)
         computed = "as many as the picture needs" if num is None else str(num)
-        return f"{self.text} ({computed} of {self.steps} steps computed)"
+        return f"{speed_text(self.cache)} ({computed} of {self.steps} steps computed)"
 
 
 def plan_speed(
@@ -98,12 +82,12 @@ def plan_speed(
         check_free(pipe.transformer, cache)
     if context_parallel > 1 and isinstance(cache, FirstBlock):
         raise ValueError(
-            f"speed {cache_text(cache)} decides by the tokens that a process sees, and {context_parallel} processes "
+            f"speed {speed_text(cache)} decides by the tokens that a process sees, and {context_parallel} processes "
             "that share a picture would decide differently: take taylorseer"
         )
     if cache and steps <= cache.warm_up:
         raise ValueError(
-            f"speed {cache_text(cache)} has no effect in {steps} steps, of which it computes the first "
+            f"speed {speed_text(cache)} has no effect in {steps} steps, of which it computes the first "
             f"{cache.warm_up} in full: take more steps, or speed exact"
         )
     calls = num_images * ((cache.num_computed(steps) if cache else None) or steps)
@@ -111,19 +95,3 @@ def plan_speed(
         pipe, size, compile, calls=calls, context_parallel=context_parallel, memory=memory
     )
     return SpeedPlan(cache=cache, steps=steps, compile=compiles, reason=reason)
-
-
-def speed_text(cache: StepCache | None) -> str:
-    """What decides the pixels, in the words that `cache_of` reads: "exact", or the cache and its settings."""
-    return cache_text(cache) if cache else "exact"
-
-
-def cache_of(speed: Speed) -> StepCache | None:
-    """The cache that a speed stands for; None for "exact"."""
-    if isinstance(speed, tuple(CACHES.values())):
-        return speed  # type: ignore[return-value]
-    if not isinstance(speed, str):
-        raise ValueError(f"speed is {speed!r}: expected exact, fast or a cache, {' or '.join(CACHES)}")
-    if speed in ("exact", "fast"):
-        return None if speed == "exact" else TaylorSeer()
-    return cache_named(speed)
