@@ -4,9 +4,9 @@ import weakref
 
 import pytest
 import torch
-from test_checkpointing import inputs
 from torch import Tensor, nn
 
+from tiny_calls import inputs
 from urae.adapters import Lora, Minor, attach
 from urae.execution import Carrier, HostCheckpointing, compiled_blocks, gradient_checkpointing
 from urae.execution.checkpointing import ATTENTION

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
-from test_checkpointing import inputs
 from test_speed import draw, same
 from torch._dynamo.testing import CompileCounter
 
+from tiny_calls import inputs
 from urae.adapters import Lora, attach
 from urae.execution import FirstBlock, TaylorSeer, compiled_blocks, gradient_checkpointing
 from urae.execution.modules import repeated_blocks

@@ -4,9 +4,9 @@ import weakref
 
 import pytest
 import torch
-from test_checkpointing import inputs
 from torch import Tensor
 
+from tiny_calls import inputs
 from urae.adapters import Full, Lora, Minor, attach
 from urae.execution import Carrier, gradient_checkpointing, quantised
 from urae.execution.modules import repeated_blocks

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from test_checkpointing import inputs
 
+from tiny_calls import inputs
 from urae.adapters import Minor
 from urae.execution.modules import repeated_blocks
 from urae.resolution import ResolutionPolicy
