@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
@@ -586,7 +585,7 @@ def random_batch(bench: Bench, size: int) -> Batch:
 def kernel_for(bench: Bench, transformer: Any, size: int, mode: Any) -> Any:
     return attention_for_training(
         transformer,
-        Accelerator(cpu=bench.device.type == "cpu"),
+        bench.device,
         num_tokens=(size // 16) ** 2 + bench.text_tokens,
         num_images=1,
         checkpointing=mode,

@@ -1,8 +1,5 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from accelerate import Accelerator
 
 from urae.execution import attention
 from urae.execution.attention import (
@@ -29,7 +26,7 @@ def test_every_kernel_that_runs_here_is_measured():
 
 def test_on_a_cpu_nothing_is_chosen(transformer):
     with attention_for_training(
-        transformer, Accelerator(cpu=True), num_tokens=9, num_images=1, checkpointing=False
+        transformer, torch.device("cpu"), num_tokens=9, num_images=1, checkpointing=False
     ) as name:
         assert name == ""
 
@@ -51,9 +48,10 @@ def test_on_cuda_cudnn_is_neither_measured_nor_left_to_torch(transformer, monkey
         return {"native": 1.0}
 
     monkeypatch.setattr(attention, "measured_kernels", measured)
-    cuda = SimpleNamespace(device=torch.device("cuda"), is_main_process=True)
     assert enabled()
-    with attention_for_training(transformer, cuda, num_tokens=9, num_images=1, checkpointing=False) as name:
+    with attention_for_training(
+        transformer, torch.device("cuda"), num_tokens=9, num_images=1, checkpointing=False
+    ) as name:
         assert name == "native"
         assert not enabled()
     assert enabled()

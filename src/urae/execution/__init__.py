@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from urae.execution.memory import MemoryPlan, plan_memory
     from urae.execution.modules import forward_replaced
     from urae.execution.placement import frozen_base_placed, placed, text_encoders_placed
-    from urae.execution.processes import gathered, num_groups, on_main, share, this_process
+    from urae.execution.processes import gathered, group_of, num_groups, on_main, share, this_process
     from urae.execution.rounding import check_can_multiply, quantised, stored_as
     from urae.execution.speed import SpeedPlan, plan_speed
     from urae.execution.strips import vae_run
@@ -47,6 +47,7 @@ __all__ = [
     "frozen_base_placed",
     "gathered",
     "gradient_checkpointing",
+    "group_of",
     "num_groups",
     "on_main",
     "placed",
@@ -75,7 +76,7 @@ __getattr__, __dir__ = lazily(
         "memory": ["MemoryPlan", "plan_memory"],
         "modules": ["forward_replaced"],
         "placement": ["frozen_base_placed", "placed", "text_encoders_placed"],
-        "processes": ["gathered", "num_groups", "on_main", "share", "this_process"],
+        "processes": ["gathered", "group_of", "num_groups", "on_main", "share", "this_process"],
         "rounding": ["check_can_multiply", "quantised", "stored_as"],
         "speed": ["SpeedPlan", "plan_speed"],
         "strips": ["vae_run"],

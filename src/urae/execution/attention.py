@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
 from urae.execution.choices import Checkpointing
+from urae.execution.processes import on_main
 from urae.resolution import Size, num_image_tokens, text_tokens
 
 __all__ = ["attention_for_drawing", "attention_for_training", "measured_kernels", "without_cudnn"]
@@ -37,7 +36,7 @@ KEEPABLE = ("native", "_native_flash")
 @contextmanager
 def attention_for_training(
     transformer: Any,
-    accelerator: Accelerator,
+    device: torch.device,
     *,
     num_tokens: int,
     num_images: int,
@@ -45,17 +44,14 @@ def attention_for_training(
 ) -> Iterator[str]:
     """Run attention by the fastest kernel for this many tokens and images; yields its name, which is "" on a CPU,
     where nothing is changed."""
-    if accelerator.device.type != "cuda":
+    if device.type != "cuda":
         yield ""
         return
     shape = _shape(transformer, num_images, num_tokens)
     kernels = KEEPABLE if checkpointing == "attention" else KERNELS
-    name = ""
     with without_cudnn():
-        if accelerator.is_main_process:
-            seconds = measured_kernels(kernels, shape, device=accelerator.device, dtype=torch.bfloat16)
-            name = _least(seconds)
-        name = broadcast_object_list([name])[0]  # all processes of a run compute alike
+        # All processes of a run compute alike.
+        name = on_main(lambda: _fastest(kernels, shape, device=device, dtype=torch.bfloat16))
         with attention_backend(name):
             yield name
 
@@ -69,7 +65,7 @@ def attention_for_drawing(pipe: Any, size: Size) -> Iterator[str]:
         yield ""
         return
     shape = _shape(transformer, 1, num_image_tokens(size) + text_tokens(pipe))
-    name = _least(measured_kernels(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False))
+    name = _fastest(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False)
     with attention_backend(name):
         yield name
 
@@ -115,7 +111,8 @@ def _shape(transformer: Any, num_images: int, num_tokens: int) -> tuple[int, int
     return num_images, num_tokens, config.num_attention_heads, config.attention_head_dim
 
 
-def _least(seconds: dict[str, float]) -> str:
+def _fastest(kernels: Sequence[str], shape: Sequence[int], **settings: Any) -> str:
+    seconds = measured_kernels(kernels, shape, **settings)
     return min(seconds, key=lambda kernel: seconds[kernel])
 
 

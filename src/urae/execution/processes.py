@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from urae.errors import UraeError
 
-__all__ = ["gathered", "num_groups", "on_main", "share", "this_process"]
+__all__ = ["gathered", "group_of", "num_groups", "on_main", "share", "this_process"]
 
 T = TypeVar("T")
 
@@ -49,14 +49,20 @@ def on_main(make: Callable[[], T]) -> T:
 def share(items: Sequence[T], *, group_size: int = 1) -> list[T]:
     """The part of the items that this process does, or does together with its group: every num_processes-th, so that
     all shares shrink alike as work is done."""
-    state = this_process()
-    groups = num_groups(state.num_processes, group_size)
-    return list(items[state.process_index // group_size :: groups])
+    group, groups = group_of(group_size)
+    return list(items[group::groups])
 
 
 def gathered(items: list[T]) -> list[T]:
     """The items of all processes, in every process; it also waits until all have come here."""
     return items if this_process().num_processes == 1 else gather_object(items)
+
+
+def group_of(size: int) -> tuple[int, int]:
+    """This process's group of `size` neighbours, and the number of groups."""
+    state = this_process()
+    groups = num_groups(state.num_processes, size)
+    return state.process_index // size, groups
 
 
 def num_groups(num_processes: int, context_parallel: int) -> int:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from urae.adapters import Attached
 from urae.data import CachedDataset, Sample
 from urae.errors import TrainingDiverged
-from urae.execution import TokenSharing
+from urae.execution import TokenSharing, group_of
 from urae.io import Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
-from urae.training.groups import group_of
 from urae.training.metrics import Metrics
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
@@ -113,7 +112,7 @@ class Loop:
 
     def _shares(self) -> Iterator[Share]:
         """This process's images of each remaining step."""
-        group, num_groups = group_of(self.accelerator, self.recipe)
+        group, num_groups = group_of(self.recipe.context_parallel)
         samples = self.setting.data.stream(
             self.recipe.batch_size,
             seed=self.recipe.seed,
@@ -169,7 +168,7 @@ class Loop:
                 self.setting.objective.student,
                 self.setting.held_out,
                 self.accelerator,
-                group=group_of(self.accelerator, self.recipe),
+                group=group_of(self.recipe.context_parallel),
             )
 
     def _draw(self) -> None:

@@ -207,7 +207,7 @@ def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractC
     groups = num_groups(accelerator.num_processes, recipe.context_parallel)
     return attention_for_training(
         pipe.transformer,
-        accelerator,
+        accelerator.device,
         num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
         num_images=recipe.batch_size // groups // recipe.gradient_accumulation,
         checkpointing=recipe.gradient_checkpointing,
