@@ -29,7 +29,7 @@ from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Attached, Minor, attach
 from urae.adapters.targets import linear_layers, resolved, select
 from urae.data import make_cache
-from urae.execution.checkpointing import gradient_checkpointing
+from urae.execution import gradient_checkpointing
 from urae.families.flux import Flux
 from urae.resolution import text_tokens
 from urae.training import train

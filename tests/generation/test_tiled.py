@@ -8,8 +8,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from latents import SIZE, draw, transformer_call, unpacked
 
-from urae.execution import MemoryPlan
-from urae.execution.forward import forward_replaced
+from urae.execution import MemoryPlan, forward_replaced
 from urae.generation import Tiled, generate
 from urae.generation.tiled import window_corners, windowed
 from urae.resolution import ResolutionPolicy

@@ -29,7 +29,7 @@ from urae.data.record import Record
 from urae.data.shards import open_store
 from urae.data.store import Store, parsed, part_name
 from urae.errors import BadFile, StaleCache
-from urae.execution.encoding import Encoding
+from urae.execution.choices import Encoding
 from urae.families import Posterior, family_of
 from urae.resolution import Size
 

@@ -30,9 +30,18 @@ from urae.data.manifest import read_records
 from urae.data.record import Record
 from urae.data.store import Folder, part_name, serialized
 from urae.errors import BadFile, StaleCache, UraeError
-from urae.execution import gathered, on_main, share
-from urae.execution.encoding import EncodingPlan, choose_encoding, free_memory, plan_encoding
-from urae.execution.placement import placed
+from urae.execution import (
+    choose_encoding,
+    encoding_way,
+    free_bytes,
+    gathered,
+    on_main,
+    placed,
+    share,
+    text_encoders_placed,
+    vae_run,
+)
+from urae.execution.choices import VaeWay
 from urae.families import family_of
 from urae.io import Progress
 from urae.resolution import Size, check_size
@@ -112,7 +121,7 @@ def make_cache(
     # One process looks at data and weights: reading terabytes once is enough.
     records, root, header = on_main(
         lambda: _asked(
-            pipe, source, size=size, encoding=encoding, form=form, free=min(memory, free_memory(device))
+            pipe, source, size=size, encoding=encoding, form=form, free=min(memory, free_bytes(device))
         )
     )
     with _alone(Path(out)):
@@ -239,8 +248,8 @@ class _Work:
         """Embed the captions that are missing; returns their number."""
         missing = self._missing(lambda entry: entry.record.captions)
         with ExitStack() as stack, self._progress("embedding captions", missing) as progress:
-            for name in self.family.text.encoders if missing else ():
-                stack.enter_context(placed(getattr(self.pipe, name), self.device))
+            if missing:
+                stack.enter_context(text_encoders_placed(self.pipe, self.device))
             for item in missing:
                 caption = item.entry.record.captions[item.part]
                 embeddings = self.family.text.encode(self.pipe, [caption])
@@ -255,12 +264,12 @@ class _Work:
         with ExitStack() as stack, self._progress("encoding images", missing) as progress:
             if missing:
                 stack.enter_context(placed(self.pipe.vae, self.device))
-            plans = self._plans(missing)
+            ways = self._ways(missing)
             if self.plan.encoding == "tiled":
                 progress.say("encoding in tiles: latents differ a little from those of the whole image")
             for item, pixels in _ahead(self._pixels, missing):
                 try:
-                    self._write(item, self._posterior(pixels.result(), plans[item.entry.bucket]))
+                    self._write(item, self._posterior(pixels.result(), ways[item.entry.bucket]))
                 except (BadFile, StaleCache) as error:
                     self.failures.append(error)
                 progress.advance(progress.rate("images"))
@@ -301,15 +310,15 @@ class _Work:
             )
         return cropped(image, item.entry.bucket, name=file)
 
-    def _plans(self, missing: list[_Part]) -> dict[Size, EncodingPlan]:
-        free = min(self.memory, free_memory(self.device))
+    def _ways(self, missing: list[_Part]) -> dict[Size, VaeWay]:
+        free = min(self.memory, free_bytes(self.device))
         return {
-            bucket: plan_encoding(self.pipe.vae, bucket, self.plan.encoding, free=free)
+            bucket: encoding_way(self.pipe.vae, bucket, self.plan.encoding, free=free)
             for bucket in {item.entry.bucket for item in missing}
         }
 
-    def _posterior(self, pixels: Tensor, plan: EncodingPlan) -> dict[str, Tensor]:
-        with plan.on(self.pipe.vae):
+    def _posterior(self, pixels: Tensor, way: VaeWay) -> dict[str, Tensor]:
+        with vae_run(self.pipe.vae, way):
             posterior = self.family.latents.encode(self.pipe, pixels[None])
         # Stored in the VAE's own type: more bits would hold nothing.
         dtype = self.pipe.vae.dtype

@@ -119,7 +119,7 @@ class Drawing:
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """A module at which processes that share an image's tokens exchange tensors, and the method of
-    the class in `urae.execution` that does it."""
+    `urae.execution.token_sharing.TokenSharing` that does it."""
 
     module: nn.Module
     streams: tuple[Stream, ...]

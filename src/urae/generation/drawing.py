@@ -17,10 +17,18 @@ from typing import Any, Literal
 from PIL import Image
 
 from urae.adapters import Adapter
-from urae.execution import MemoryPlan, context_group, plan_memory, plan_speed
-from urae.execution.context import context_parallel as tokens_shared
-from urae.execution.rounding import stored_as
-from urae.execution.speed import Compile, Speed, cache_of, speed_text
+from urae.execution import (
+    MemoryPlan,
+    Speed,
+    cache_of,
+    context_group,
+    plan_memory,
+    plan_speed,
+    speed_text,
+    stored_as,
+)
+from urae.execution import context_parallel as tokens_shared
+from urae.execution.choices import Compile
 from urae.families import family_of, model_name
 from urae.generation.direct import Direct
 from urae.generation.methods import Method, method_named, options_of

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from urae.adapters.base import base_of
-from urae.execution.rounding import stored_as
+from urae.execution import stored_as
 from urae.families import family_of
 from urae.generation.direct import Direct
 from urae.generation.guide import Step, steps_watched

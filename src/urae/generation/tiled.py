@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from urae.execution.forward import forward_replaced
+from urae.execution import forward_replaced
 from urae.families import SIDE, family_of
 from urae.generation.direct import draw
 from urae.generation.request import Request

@@ -15,7 +15,7 @@ from typing import Any
 
 from urae.adapters import Full, Mica, Spec
 from urae.adapters.targets import linear_layers, parameter_owners, resolved, select
-from urae.execution.checkpointing import Checkpointing
+from urae.execution.choices import Checkpointing
 from urae.families import family_of
 from urae.families.family import ATTENTION, LayerUse
 from urae.planning.adapter import effective_rank

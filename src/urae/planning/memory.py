@@ -8,13 +8,12 @@ full-size architecture and in compiled blocks, and tests/planning/test_plan_memo
 block's gradients are computed, `BACKWARD` widths more are alive; these are what an H200 measured
 (benchmarks/results/gpu.json), with which the tests compare the whole.
 
-What comes beside: a share of the GPU for its driver, libraries and fragments (`CONTEXT`, `USABLE`).
+What comes beside: a share of the GPU for its driver, libraries and fragments (`CUDA_CONTEXT`, `USABLE`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -22,9 +21,10 @@ import torch
 
 from urae.adapters import Full, Lora
 from urae.execution import num_groups
-from urae.execution.checkpointing import Checkpointing
-from urae.execution.encoding import encoding_need
+from urae.execution.budget import encoding_bytes
+from urae.execution.choices import Checkpointing
 from urae.execution.memory import memory_need
+from urae.execution.modules import weight_bytes
 from urae.families import Architecture, family_of
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
 from urae.planning.compute import Trained
@@ -35,11 +35,12 @@ from urae.training import Recipe
 
 __all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
 
-CONTEXT = 0.6 * GIB
+CUDA_CONTEXT = 0.6 * GIB
 """What CUDA and its libraries take before the first tensor; about."""
 
 USABLE = 0.95
-"""Share of the rest that is planned with; fragments and workspaces of kernels take some."""
+"""Share of the rest that is planned with; fragments and workspaces of kernels take some. More than what
+`urae.execution.budget` reckons with, since here the gradients' needs are measured, and nothing else has the GPU."""
 
 BACKWARD = 11
 """Widths per token that are alive beside what was kept, while a block's gradients are computed."""
@@ -57,7 +58,7 @@ its values."""
 
 def usable(gpu: Gpu) -> float:
     """Bytes of a GPU to plan with."""
-    return (gpu.num_bytes - CONTEXT) * USABLE
+    return (gpu.num_bytes - CUDA_CONTEXT) * USABLE
 
 
 def phases(
@@ -67,7 +68,7 @@ def phases(
     architecture's transformer."""
     weights, fixed = _resident_bytes(architecture.transformer, recipe), _fixed(architecture, recipe.size)
     held = weights + _state_bytes(_adapter_size(architecture.transformer, recipe.adapter), recipe)
-    teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
+    teacher = 0 if recipe.teacher == "base" else weight_bytes(architecture.transformer)
     held += (fixed["vae"] if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
     images = (
         recipe.batch_size // num_groups(num_gpus, recipe.context_parallel) // recipe.gradient_accumulation
@@ -92,8 +93,8 @@ def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
     need = memory_need(architecture, (size, size))
     return {
         "captions": architecture.encoder_bytes,
-        "vae": _weight_bytes(architecture.vae),
-        "encode": encoding_need(architecture.vae, (size, size), "strips"),
+        "vae": weight_bytes(architecture.vae),
+        "encode": encoding_bytes(architecture.vae, (size, size), "strips"),
         "draw": max(need.denoise, need.decode["whole"]),
     }
 
@@ -176,8 +177,3 @@ def _restoring_bytes(trained: Trained, recipe: Recipe) -> int:
         return 0
     largest = max(inputs * outputs for inputs, outputs in trained.sides.values())
     return RESTORING * largest * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32)
-
-
-def _weight_bytes(module: Any) -> int:
-    tensors: Iterable[Any] = (*module.parameters(), *module.buffers())
-    return sum(tensor.nbytes for tensor in tensors)

@@ -46,9 +46,9 @@ def compare_velocities(folder):
     with torch.no_grad(), POLICY.on(transformer):
         for size in ((4, 6), (5, 7), (1, 2)):
             alone = velocity(transformer, size)
-            with context_parallel(transformer, group) as context:
+            with context_parallel(transformer, group) as sharing:
                 shared = velocity(transformer, size)
-                with context.paused():
+                with sharing.paused():
                     assert torch.equal(velocity(transformer, size), alone)
             torch.testing.assert_close(shared, alone, atol=1e-6, rtol=1e-5)
             assert torch.equal(velocity(transformer, size), alone)
