@@ -35,26 +35,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from report import RESULTS, conditions, write
 
 from urae import recipes
-from urae.adapters import PAPER_TARGETS, Lora, attach, decompose
-from urae.adapters.targets import linear_layers, select
-from urae.execution import quantised
-from urae.execution.activations import Offload
-from urae.execution.attention import fastest_attention, without_cudnn
-from urae.execution.carrier import Carrier
-from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
-from urae.execution.encoding import free_memory, plan_encoding
-from urae.execution.strips import in_strips
-from urae.execution.swap import repeated_blocks, swapped_blocks
+from urae.adapters import Lora, attach, decompose
+from urae.adapters.targets import linear_layers, resolved, select
+from urae.execution import (
+    Carrier,
+    HostCheckpointing,
+    attention_for_training,
+    compiled_blocks,
+    encoding_way,
+    free_bytes,
+    gradient_checkpointing,
+    quantised,
+    vae_run,
+)
+from urae.execution.attention import without_cudnn
+from urae.execution.modules import repeated_blocks
+from urae.execution.swap import swapped_blocks
 from urae.families.flux import Flux
+from urae.families.flux.pipelines import VAE
 from urae.planning import Gpu, gpu_here, plan
-from urae.planning.architecture import FLUX_VAE
 from urae.planning.compute import Tokens, step_work, trained_by
 from urae.training import Recipe
 from urae.training.checkpoint import Checkpoint, save_checkpoint
@@ -83,7 +88,7 @@ TINY = {
     "joint_attention_dim": 32,
     "pooled_projection_dim": 24,
 }
-TINY_VAE = {**FLUX_VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+TINY_VAE = {**VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +165,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
         gpu=gpu_here(device) if device.type == "cuda" else Gpu(name="cpu", memory=1000, tflops=0.1),
         model="mini" if small else recipes.flux_2k().model,
         transformer={**(TINY if small else {}), "guidance_embeds": True},
-        vae=TINY_VAE if small else FLUX_VAE,
+        vae=TINY_VAE if small else VAE,
         train_sizes=(32, 64) if small else (1024, 2048, 4096),
         run_size=32 if small else 2048,
         host_sizes=host_sizes(device, small=small),
@@ -261,7 +266,9 @@ def plain_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], No
     """Stock parts: `add_adapter`, AdamW, all activations recomputed."""
     transformer = random_transformer(bench)
     transformer.requires_grad_(False)
-    transformer.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=list(PAPER_TARGETS)))
+    transformer.add_adapter(
+        LoraConfig(r=16, lora_alpha=16, target_modules=list(resolved(Lora(), transformer).targets))
+    )
     transformer.enable_gradient_checkpointing()
     cast_training_params(transformer)
     parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
@@ -322,7 +329,7 @@ def step_by(recipe: Recipe, bench: Bench, notes: dict) -> Iterator[Callable[[], 
     size, mode = recipe.size, recipe.gradient_checkpointing
     transformer = host_transformer(bench) if recipe.swap_blocks else random_transformer(bench)
     attached = attach(transformer, recipe.adapter)
-    offload = Offload(Carrier(bench.device)) if recipe.offload_activations else None
+    offload = HostCheckpointing(Carrier(bench.device)) if recipe.offload_activations else None
     num = min(recipe.swap_blocks, len(repeated_blocks(transformer)))
     with ExitStack() as stack:
         if recipe.base_weights != "as_loaded":
@@ -423,11 +430,10 @@ def encode_whole(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], 
 @contextmanager
 def encode_as_cached(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
     vae, pixels = random_vae(bench), random_pixels(bench, size)
-    chosen = plan_encoding(vae, (size, size), "exact", free=free_memory(bench.device))
-    strips = replace(chosen, way="strips")
-    notes["settings"] = f"strips; the cache would choose {chosen.way}"
+    chosen = encoding_way(vae, (size, size), "exact", free=free_bytes(bench.device))
+    notes["settings"] = f"strips; the cache would choose {chosen}"
     notes |= {"times": RUN_IMAGES} if size == bench.run_size else {}
-    with strips.on(vae):
+    with vae_run(vae, "strips"):
         yield torch.no_grad()(lambda: vae.encode(pixels))
 
 
@@ -442,7 +448,7 @@ def decode_whole(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], 
 def decode_in_strips(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], Any]]:
     vae, latents = random_vae(bench), random_latents(bench, size)
     notes["settings"] = "strips: the same picture"
-    with in_strips(vae):
+    with vae_run(vae, "strips"):
         yield torch.no_grad()(lambda: vae.decode(latents))
 
 
@@ -472,7 +478,7 @@ def smallest_triplets(bench: Bench, size: int, notes: dict) -> Iterator[Callable
 def random_weight(bench: Bench, notes: dict) -> torch.Tensor:
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(**bench.transformer)
-    notes["times"] = len(select(linear_layers(transformer), PAPER_TARGETS))
+    notes["times"] = len(select(linear_layers(transformer), resolved(Lora(), transformer).targets))
     side = transformer.inner_dim
     return (torch.randn(side, side, device=bench.device) / side**0.5).to(bench.dtype)
 
@@ -579,9 +585,9 @@ def random_batch(bench: Bench, size: int) -> Batch:
 
 
 def kernel_for(bench: Bench, transformer: Any, size: int, mode: Any) -> Any:
-    return fastest_attention(
+    return attention_for_training(
         transformer,
-        Accelerator(cpu=bench.device.type == "cpu"),
+        bench.device,
         num_tokens=(size // 16) ** 2 + bench.text_tokens,
         num_images=1,
         checkpointing=mode,

@@ -44,9 +44,8 @@ from report import RESULTS, conditions, write
 
 from urae import mini
 from urae.adapters import Adapter
-from urae.execution import FirstBlock, TaylorSeer, quantised
-from urae.execution.caches import cache_text
-from urae.execution.rounding import Format
+from urae.execution import FirstBlock, TaylorSeer, quantised, speed_text
+from urae.execution.choices import Format
 from urae.generation import Direct, Way
 from urae.mini.recogniser import recogniser
 
@@ -107,7 +106,7 @@ def ways_of(adapter: Adapter | None, steps: int) -> Iterator[Way]:
     exact = Way(label=EXACT, method=Direct(), adapter=adapter, steps=steps)
     yield exact
     for cache in CACHES:
-        yield replace(exact, label=cache_text(cache), speed=cache)
+        yield replace(exact, label=speed_text(cache), speed=cache)
     for label in ROUNDED:
         yield replace(exact, label=label)
 

@@ -13,7 +13,7 @@ from pictures import Row, by_way, estimate, recorded, save_sheet, sheet
 from PIL import Image
 
 from parts.bench import Bench, Part
-from urae.execution.strips import ROWS, in_strips
+from urae.execution.strips import ROWS, vae_run
 from urae.mini import scene
 from urae.mini.model import NATIVE_SIZE
 from urae.mini.train.progress import HELD_OUT
@@ -66,7 +66,7 @@ def _row(vae: Any, side: int, number: int) -> Row:
     truth, latents, whole = _decoded(vae, side, number)
     row: Row = {"way": f"{side} px", "prompt": number, "PSNR, dB": _psnr(whole, truth)}
     if side > NATIVE_SIZE:
-        with in_strips(vae):
+        with vae_run(vae, "strips"):
             strips = vae.decode(latents).sample.clamp(-1, 1)
         tiled = vae.tiled_decode(latents).sample.clamp(-1, 1)
         row |= _compared("strips", strips, truth, whole, list(range(ROWS, side, ROWS)))

@@ -1,11 +1,14 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from accelerate import Accelerator
 
 from urae.execution import attention
-from urae.execution.attention import KEEPABLE, KERNELS, fastest_attention, measured_kernels, without_cudnn
+from urae.execution.attention import (
+    KEEPABLE,
+    KERNELS,
+    attention_for_training,
+    measured_kernels,
+    without_cudnn,
+)
 
 SHAPE = (1, 300, 4, 16)
 
@@ -22,8 +25,8 @@ def test_every_kernel_that_runs_here_is_measured():
 
 
 def test_on_a_cpu_nothing_is_chosen(transformer):
-    with fastest_attention(
-        transformer, Accelerator(cpu=True), num_tokens=9, num_images=1, checkpointing=False
+    with attention_for_training(
+        transformer, torch.device("cpu"), num_tokens=9, num_images=1, checkpointing=False
     ) as name:
         assert name == ""
 
@@ -45,9 +48,10 @@ def test_on_cuda_cudnn_is_neither_measured_nor_left_to_torch(transformer, monkey
         return {"native": 1.0}
 
     monkeypatch.setattr(attention, "measured_kernels", measured)
-    cuda = SimpleNamespace(device=torch.device("cuda"), is_main_process=True)
     assert enabled()
-    with fastest_attention(transformer, cuda, num_tokens=9, num_images=1, checkpointing=False) as name:
+    with attention_for_training(
+        transformer, torch.device("cuda"), num_tokens=9, num_images=1, checkpointing=False
+    ) as name:
         assert name == "native"
         assert not enabled()
     assert enabled()

@@ -6,7 +6,8 @@ import torch
 
 from urae.adapters import Lora, attach
 from urae.execution import FirstBlock, MemoryPlan, TaylorSeer
-from urae.execution.caches import CACHES, cache_named, cache_text, cached
+from urae.execution.cache_hooks import cached
+from urae.execution.caches import CACHES, cache_of, speed_text
 from urae.generation import generate
 from urae.generation.imax import Imax
 from urae.generation.sdedit import Sdedit
@@ -97,7 +98,7 @@ def test_the_first_block_decides(small, ran):
 # What stays as it is
 
 
-@pytest.mark.parametrize("cache", [TaylorSeer(), FirstBlock(threshold=1.0)], ids=cache_text)
+@pytest.mark.parametrize("cache", [TaylorSeer(), FirstBlock(threshold=1.0)], ids=speed_text)
 def test_nothing_stays_behind(small, cache):
     exact = draw(small)
     before = [dict(vars(module)) for module in small.transformer.modules()]
@@ -193,8 +194,8 @@ def test_a_part_at_a_time_on_the_device(small):
 
 @pytest.mark.parametrize("cache", [TaylorSeer(), TaylorSeer(interval=2, order=0), FirstBlock(threshold=0.2)])
 def test_a_cache_and_its_text(cache):
-    assert cache_named(cache_text(cache)) == cache
-    assert cache_named(cache.name) == CACHES[cache.name]()
+    assert cache_of(speed_text(cache)) == cache
+    assert cache_of(cache.name) == CACHES[cache.name]()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_a_cache_and_its_text(cache):
 )
 def test_other_words_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        cache_named(text)
+        cache_of(text)
 
 
 # Refusals

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from autoencoders import LiveBytes, flux_vae, vae_of
+from autoencoders import flux_vae
 from tiny import with_text_encoders, write_images
 from urae import mini
 from urae.data import cache, open_cache
-from urae.execution.encoding import USABLE, EncodingPlan, choose_encoding, encoding_need, plan_encoding
+from urae.execution import choose_encoding, encoding_way, vae_run
+from urae.execution.budget import USABLE, encoding_bytes
 from urae.mini.pictures import clean
 
 FLUX = (4096, 4096)
@@ -20,46 +21,20 @@ def test_tiles_differ_by_a_measured_amount():
     pixels = (image / 127.5 - 1).permute(2, 0, 1)[None]
     with torch.no_grad():
         whole = vae.encode(pixels).latent_dist.mean
-        with EncodingPlan(way="tiles").on(vae):
+        with vae_run(vae, "tiles"):
             tiles = vae.encode(pixels).latent_dist.mean
     difference = ((tiles - whole).square().mean() / whole.var()).sqrt().item()
     assert difference == pytest.approx(0.066, abs=0.02)
 
 
-def test_the_vae_is_as_it_was():
-    vae = vae_of()
-    for way in ("whole", "strips", "tiles"):
-        with EncodingPlan(way=way).on(vae):
-            pass
-        assert not vae.use_tiling
-        assert "forward" not in vars(vae.encoder)
-
-
-@pytest.mark.parametrize(
-    ("way", "size"), [("whole", (128, 128)), ("strips", (32, 512)), ("tiles", (192, 128))]
-)
-def test_the_need_is_what_is_alive(weightless, way, size):
-    vae, fake = weightless
-    with fake, torch.no_grad():
-        pixels = torch.empty(1, 3, *reversed(size))
-        with LiveBytes() as live, EncodingPlan(way=way).on(vae):
-            vae.encode(pixels)
-    needed = encoding_need(vae, size, way)
-    assert live.peak <= needed <= 1.3 * live.peak
-
-
-def test_4096_px_fit_within_24_gb():
+def test_4096_px_are_encoded_exactly_within_24_gb():
     fp32, bf16 = flux_vae(torch.float32), flux_vae(torch.bfloat16)
-    needs = [encoding_need(bf16, FLUX, way) / 1e9 for way in ("whole", "strips", "tiles")]
-    assert needs == pytest.approx([21.8, 9.4, 1.7], abs=0.05)
-    assert encoding_need(fp32, FLUX, "whole") > 24e9
-    assert encoding_need(fp32, FLUX, "strips") < USABLE * 24e9
     assert choose_encoding(fp32, [FLUX], asked="auto", free=24e9) == "exact"
-    assert plan_encoding(fp32, FLUX, "exact", free=24e9).way == "strips"
-    assert plan_encoding(fp32, (2048, 2048), "exact", free=24e9).way == "whole"
-    assert plan_encoding(bf16, FLUX, "exact", free=24e9).way == "strips"
-    assert plan_encoding(bf16, FLUX, "exact", free=32e9).way == "whole"
-    assert plan_encoding(bf16, (2048, 2048), "exact", free=8e9).way == "whole"
+    assert encoding_way(fp32, FLUX, "exact", free=24e9) == "strips"
+    assert encoding_way(fp32, (2048, 2048), "exact", free=24e9) == "whole"
+    assert encoding_way(bf16, FLUX, "exact", free=24e9) == "strips"
+    assert encoding_way(bf16, FLUX, "exact", free=32e9) == "whole"
+    assert encoding_way(bf16, (2048, 2048), "exact", free=8e9) == "whole"
     assert choose_encoding(bf16, [FLUX], asked="auto", free=12e9) == "exact"
     assert choose_encoding(bf16, [FLUX], asked="auto", free=10e9) == "tiled"
     assert choose_encoding(fp32, [FLUX], asked="auto", free=16e9) == "tiled"
@@ -84,7 +59,7 @@ def test_a_cache_keeps_its_encoding_whatever_the_memory(pipe, tmp_path):
         folder,
         tmp_path / "strips",
         size=128,
-        memory=encoding_need(pipe.vae, (128, 128), "strips") / USABLE,
+        memory=encoding_bytes(pipe.vae, (128, 128), "strips") / USABLE,
     )
     assert strips.digest == whole.digest
     for first, second in zip(whole.entries, strips.entries, strict=True):

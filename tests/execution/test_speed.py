@@ -1,18 +1,14 @@
 """Speed: which kernels run, when compiling pays, and what a picture remembers of it."""
 
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 from diffusers.hooks import FirstBlockCacheConfig
-from torch._dynamo.testing import CompileCounter
 
-from urae.adapters import Lora, attach
-from urae.execution import FirstBlock, MemoryPlan, TaylorSeer, plan_speed
-from urae.execution.speed import COMPILE_SECONDS, compiled_blocks
+from urae.execution import FirstBlock, MemoryPlan, plan_speed
+from urae.execution.compiling import COMPILE_SECONDS
 from urae.generation import Sdedit, generate, read_png_metadata, save_png
 
 TIGER = "a flat tiger on a wood background"
@@ -26,16 +22,6 @@ def draw(pipe, **settings):
 
 def same(left, right):
     return np.array_equal(np.asarray(left), np.asarray(right))
-
-
-@pytest.fixture
-def counter(monkeypatch):
-    """Counts what is compiled; nothing is translated, so results are those of plain Python."""
-    torch.compiler.reset()
-    counter = CompileCounter()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    yield counter
-    torch.compiler.reset()
 
 
 @pytest.fixture
@@ -118,40 +104,7 @@ def test_a_method_that_does_not_denoise_leaves_nothing_to_speed(small):
         draw(small, size=(128, 128), method="esrgan", steps="auto", speed="fast")
 
 
-# Compiled blocks
-
-
-def test_all_blocks_of_a_kind_share_what_is_compiled_with_and_without_a_cache(small, counter):
-    config = {**small.transformer.config, "num_layers": 2, "num_single_layers": 3}
-    small.transformer = FluxTransformer2DModel.from_config(config).eval()
-    for speed in ("exact", TaylorSeer(interval=2), FirstBlock(threshold=0.5)):
-        eager = draw(small, speed=speed)
-        assert same(draw(small, speed=speed, compile=True), eager)
-        # Not five, and no hook among them. The first single block gets its input as a part of a larger tensor.
-        assert counter.frame_count == 3
-
-
-def test_the_twelfth_adapter_is_compiled_too(small, counter):
-    """By default torch runs what is said to be compiled eagerly after eight variants."""
-    found = []
-    for rank in range(1, 13):
-        attached = attach(
-            small.transformer, Lora(rank=rank, targets=("single_transformer_blocks.0.attn.to_q",))
-        )
-        draw(small, steps=1, compile=True)
-        attached.detach()
-        found.append(counter.frame_count)
-    new = [after - before for before, after in pairwise(found)]
-    assert min(new) >= 1, new
-
-
-def test_blocks_are_as_before_afterwards(small, uncompiled):
-    before = [vars(block).get("forward") for block in small.transformer.transformer_blocks]
-    image = draw(small, compile=True)
-    with pytest.raises(KeyboardInterrupt), compiled_blocks(small.transformer, True):
-        raise KeyboardInterrupt
-    assert [vars(block).get("forward") for block in small.transformer.transformer_blocks] == before
-    assert same(draw(small), image)
+# Drawing
 
 
 def test_native_pictures_are_not_compiled(small, uncompiled):

@@ -5,7 +5,7 @@ import torch
 
 from autoencoders import vae_of
 from urae import mini
-from urae.execution.strips import decode_in_strips, encode_in_strips, in_strips
+from urae.execution.strips import decode_in_strips, encode_in_strips, vae_run
 
 
 @pytest.mark.parametrize("rows", [2, 24, 64, 1000])
@@ -14,7 +14,7 @@ def test_strips_are_the_whole_encoder(rows):
     vae, pixels = vae_of().eval(), torch.rand(2, 3, 144, 80) * 2 - 1
     with torch.no_grad():
         whole = vae.encode(pixels).latent_dist
-        with in_strips(vae, rows=rows):
+        with vae_run(vae, "strips", rows=rows):
             strips = vae.encode(pixels).latent_dist
     assert (strips.mean - whole.mean).abs().max() <= 1e-5
     assert (strips.std - whole.std).abs().max() <= 1e-5
@@ -38,7 +38,7 @@ def test_strips_are_the_whole_decoder(rows, channels):
     vae, latents = vae_of(channels, layers=2).eval(), torch.randn(2, 16, 18, 10)
     with torch.no_grad():
         whole = vae.decode(latents).sample
-        with in_strips(vae, rows=rows):
+        with vae_run(vae, "strips", rows=rows):
             strips = vae.decode(latents).sample
     assert strips.shape == (2, 3, 144, 80)
     assert (strips - whole).abs().max() <= 1e-5 * whole.abs().max()
@@ -64,8 +64,18 @@ def test_in_bf16_strips_are_off_by_rounding_alone():
     assert (strips - exact).square().mean() <= 1.2 * (whole - exact).square().mean()
 
 
+def test_the_vae_is_as_it_was():
+    vae = vae_of()
+    for way in ("whole", "strips", "tiles"):
+        with vae_run(vae, way):
+            assert vae.use_tiling == (way == "tiles")
+            assert ("forward" in vars(vae.encoder)) == (way == "strips")
+        assert not vae.use_tiling
+        assert "forward" not in vars(vae.encoder)
+
+
 def test_the_vae_is_as_it_was_after_a_failure_too():
     vae = vae_of()
-    with pytest.raises(RuntimeError, match="inside"), in_strips(vae):
+    with pytest.raises(RuntimeError, match="inside"), vae_run(vae, "strips"):
         raise RuntimeError("inside")
     assert "forward" not in {*vars(vae.encoder), *vars(vae.decoder)}

@@ -4,14 +4,13 @@ import weakref
 
 import pytest
 import torch
-from test_placement import inputs
 from torch import Tensor
 
+from tiny_calls import inputs
 from urae.adapters import Full, Lora, Minor, attach
-from urae.execution import quantised
-from urae.execution.carrier import Carrier
-from urae.execution.checkpointing import gradient_checkpointing
-from urae.execution.swap import repeated_blocks, spread, swapped_blocks
+from urae.execution import Carrier, gradient_checkpointing, quantised
+from urae.execution.modules import repeated_blocks
+from urae.execution.swap import spread, swapped_blocks
 
 CPU = torch.device("cpu")
 LEAST = 4096

@@ -22,10 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
-from urae.adapters.targets import linear_layers, select
-from urae.execution.activations import Offload
+from urae.adapters.targets import linear_layers, resolved, select
+from urae.execution import HostCheckpointing, gradient_checkpointing
 from urae.execution.carrier import Carrier, Copy
-from urae.execution.checkpointing import Checkpointing, gradient_checkpointing
+from urae.execution.choices import Checkpointing
 
 aten = torch.ops.aten
 ATTENTION_FLOPS = {
@@ -77,7 +77,9 @@ def count_bytes(what: Architecture, mode: Checkpointing, *, offload: bool = Fals
     """Memory of a step. Not counted together with the operations: FlopCounterMode keeps activations alive."""
     with ExitStack() as stack:
         live = Live()
-        transformer, inputs = _ready(what, mode, stack, Offload(ToNowhere(live)) if offload else None)
+        transformer, inputs = _ready(
+            what, mode, stack, HostCheckpointing(ToNowhere(live)) if offload else None
+        )
         for tensor in (*transformer.parameters(), *inputs.values()):
             live.track(tensor)
         before, saved = live.bytes, Saved(live.sizes)
@@ -108,7 +110,9 @@ def saved_by_compiled_blocks(what: Architecture) -> int:
     return saved.bytes
 
 
-def _ready(what: Architecture, mode: Checkpointing, stack: ExitStack, offload: Offload | None = None):
+def _ready(
+    what: Architecture, mode: Checkpointing, stack: ExitStack, offload: HostCheckpointing | None = None
+):
     """The transformer and its inputs, in a world where nothing is computed."""
     fake, dtype = FakeTensorMode(), torch.bfloat16 if what.bf16 else torch.float32
     transformer = _adapted(what.config, fake, what.targets, what.rank, dtype)
@@ -129,7 +133,7 @@ def _adapted(config: dict, fake: FakeTensorMode, targets, rank: int, dtype: torc
         layers = linear_layers(transformer)
         factors = {
             name: (torch.empty(rank, layers[name].in_features), torch.empty(layers[name].out_features, rank))
-            for name in select(layers, targets)
+            for name in select(layers, resolved(Lora(targets=targets), transformer).targets)
         }
     injection = inject(transformer, factors)  # outside of the mode: peft makes its layers on the meta device
     transformer.requires_grad_(False)

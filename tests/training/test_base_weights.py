@@ -1,4 +1,4 @@
-"""Training on a base whose matrices are rounded; the rounding itself is tested in tests/backbones."""
+"""Training on a base whose matrices are rounded; the rounding itself is tested in tests/execution."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_placement import gradients
 
+from tiny_calls import gradients
 from urae import mini, recipes
 from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
 from urae.adapters.base import base_of

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from test_placement import inputs
 
+from tiny_calls import inputs
 from urae.adapters import Minor
-from urae.execution.swap import repeated_blocks
+from urae.execution.modules import repeated_blocks
 from urae.resolution import ResolutionPolicy
 from urae.training import train
 from urae.training.resume import run_identity

@@ -5,9 +5,10 @@ from urae.adapters.attach import Attached, attach
 from urae.adapters.base import Base, base_of
 from urae.adapters.decomposition import Triplets, decompose, decompose_cached
 from urae.adapters.merge import Truncation, merge, truncate
-from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
+from urae.adapters.specs import IMAGE_STREAM, PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
 
 __all__ = [
+    "IMAGE_STREAM",
     "PAPER_TARGETS",
     "SPECS",
     "Adapter",

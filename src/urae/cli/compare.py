@@ -21,8 +21,7 @@ from urae import generation
 from urae.adapters import Adapter
 from urae.cli.generate import choose_memory, opened, parse_policy, parse_size
 from urae.execution import MemoryPlan
-from urae.execution.memory import Decode, Offload
-from urae.execution.rounding import Format
+from urae.execution.choices import Format, Offload, VaeWay
 from urae.generation import Outcome, TwoPass, Way, grid, method_from_texts, save_png
 from urae.io import Progress
 from urae.metrics.detail import detail
@@ -75,7 +74,7 @@ def compare(
     ] = "as_loaded",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     decode: Annotated[
-        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
+        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(VaeWay))}.")
     ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the pictures, the sheet and the table.")] = Path(
         "compared"

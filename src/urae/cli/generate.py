@@ -21,9 +21,7 @@ from urae.cli.stock import draw_stock
 from urae.errors import BadFile
 from urae.execution import MemoryPlan, plan_memory, plan_speed, quantised, this_process
 from urae.execution.caches import CACHES
-from urae.execution.memory import Decode, Offload
-from urae.execution.rounding import Format
-from urae.execution.speed import Compile
+from urae.execution.choices import Compile, Format, Offload, VaeWay
 from urae.families import open_pipeline
 from urae.generation import TwoPass, method_from_texts, policy_for
 from urae.generation.methods import METHODS, Method
@@ -86,7 +84,7 @@ def generate(
     ] = "as_loaded",
     offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
     decode: Annotated[
-        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(Decode))}.")
+        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(VaeWay))}.")
     ] = "auto",
     speed: Annotated[
         str,

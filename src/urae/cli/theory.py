@@ -19,7 +19,7 @@ from rich.table import Table
 from urae.data import Record, read_records
 from urae.data.pixels import load_pixels
 from urae.errors import BadFile
-from urae.families import backbone_of, open_pipeline
+from urae.families import family_of, open_pipeline
 from urae.io import Progress, tracked
 from urae.resolution import check_size, native_size
 from urae.theory import (
@@ -345,11 +345,11 @@ def _sample(kinds: dict[str, Groups], seed: int) -> set[str]:
 
 def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.ndarray]:
     """The means of the VAE's posteriors, (k, C, H, W) by caption, of the images' middle squares."""
-    backbone = backbone_of(pipe)
+    latents = family_of(pipe).latents
 
     def encode(file: Path) -> np.ndarray:
         pixels = load_pixels(file, check_size(size))
-        return backbone.encode_images(pipe, pixels[None]).mean[0].numpy()
+        return latents.encode(pipe, pixels[None]).mean[0].numpy()
 
     return {
         caption: np.stack([encode(file) for file in files])

@@ -38,10 +38,19 @@ from urae.data.pixels import assign_buckets, cropped
 from urae.data.record import Record
 from urae.data.small_form import small
 from urae.errors import BadFile, StaleCache, UraeError
-from urae.execution import gathered, on_main, share
-from urae.execution.encoding import EncodingPlan, choose_encoding, free_memory, plan_encoding
-from urae.execution.placement import placed
-from urae.families import backbone_of
+from urae.execution import (
+    choose_encoding,
+    encoding_way,
+    free_bytes,
+    gathered,
+    on_main,
+    placed,
+    share,
+    text_encoders_placed,
+    vae_run,
+)
+from urae.execution.choices import VaeWay
+from urae.families import family_of
 from urae.io import Progress, check_can_write, decode, locked, read_bytes, remove_leftovers
 from urae.resolution import Size, check_size
 
@@ -126,7 +135,7 @@ def make_cache(
             size=size,
             encoding=encoding,
             form=form,
-            free=min(memory, free_memory(device)),
+            free=min(memory, free_bytes(device)),
         )
     )
     with _alone(Path(out)):
@@ -244,7 +253,7 @@ class _Work:
     ) -> None:
         self.pipe, self.plan, self.root, self.device = pipe, plan, root, device
         self.memory, self.verify = memory, verify
-        self.backbone, self.folder = backbone_of(pipe), _folder(plan)
+        self.family, self.folder = family_of(pipe), _folder(plan)
         self.entries = share(plan.entries)
         self.failures: list[UraeError] = []
 
@@ -252,12 +261,11 @@ class _Work:
         """Embed the captions that are missing; returns their number."""
         missing = self._missing(lambda entry: entry.record.captions)
         with ExitStack() as stack, self._progress("embedding captions", missing) as progress:
-            for name, part in self.pipe.components.items():
-                if missing and name.startswith("text_encoder"):
-                    stack.enter_context(placed(part, self.device))
+            if missing:
+                stack.enter_context(text_encoders_placed(self.pipe, self.device))
             for item in missing:
                 caption = item.entry.record.captions[item.part]
-                embeddings = self.backbone.encode_prompts(self.pipe, [caption])
+                embeddings = self.family.text.encode(self.pipe, [caption])
                 self._write(item, {name: tensor[0] for name, tensor in embeddings.items()})
                 progress.advance(progress.rate("captions"))
         return len(missing)
@@ -269,12 +277,12 @@ class _Work:
         with ExitStack() as stack, self._progress("encoding images", missing) as progress:
             if missing:
                 stack.enter_context(placed(self.pipe.vae, self.device))
-            plans = self._plans(missing)
+            ways = self._ways(missing)
             if self.plan.encoding == "tiled":
                 progress.say("encoding in tiles: latents differ a little from those of the whole image")
             for item, pixels in _ahead(self._pixels, missing):
                 try:
-                    self._write(item, self._posterior(pixels.result(), plans[item.entry.bucket]))
+                    self._write(item, self._posterior(pixels.result(), ways[item.entry.bucket]))
                 except (BadFile, StaleCache) as error:
                     self.failures.append(error)
                 progress.advance(progress.rate("images"))
@@ -315,16 +323,16 @@ class _Work:
             )
         return cropped(image, item.entry.bucket, name=file)
 
-    def _plans(self, missing: list[_Part]) -> dict[Size, EncodingPlan]:
-        free = min(self.memory, free_memory(self.device))
+    def _ways(self, missing: list[_Part]) -> dict[Size, VaeWay]:
+        free = min(self.memory, free_bytes(self.device))
         return {
-            bucket: plan_encoding(self.pipe.vae, bucket, self.plan.encoding, free=free)
+            bucket: encoding_way(self.pipe.vae, bucket, self.plan.encoding, free=free)
             for bucket in {item.entry.bucket for item in missing}
         }
 
-    def _posterior(self, pixels: Tensor, plan: EncodingPlan) -> dict[str, Tensor]:
-        with plan.on(self.pipe.vae):
-            posterior = self.backbone.encode_images(self.pipe, pixels[None])
+    def _posterior(self, pixels: Tensor, way: VaeWay) -> dict[str, Tensor]:
+        with vae_run(self.pipe.vae, way):
+            posterior = self.family.latents.encode(self.pipe, pixels[None])
         # Stored in the VAE's own type: more bits would hold nothing.
         dtype = self.pipe.vae.dtype
         return {"mean": posterior.mean[0].to(dtype), "std": posterior.std[0].to(dtype)}

@@ -14,7 +14,7 @@ from urae.data.dataset import CachedDataset, Source
 from urae.data.manifest import MANIFEST
 from urae.data.scenes import is_scenes, render_scenes
 from urae.execution import on_main
-from urae.families import backbone_of
+from urae.families import family_of
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
@@ -50,8 +50,8 @@ def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.dev
 def cache_folder(pipe: Any, source: str | Path, *, size: int, form: str = "full") -> Path:
     """Where the cache of this data lies: beside it, under a name that tells sizes, models and forms apart. A folder and
     the manifest in it are one data set and have one cache; one that is there is found under either name."""
-    backbone = backbone_of(pipe)
-    name = f"{size}px-{backbone.latent_identity(pipe)[:8]}-{backbone.text_identity(pipe)[:8]}"
+    family = family_of(pipe)
+    name = f"{size}px-{family.latents.identity(pipe)[:8]}-{family.text.identity(pipe)[:8]}"
     name += "" if form == "full" else f"-{form}"
     places = [place / name for place in _places(Path(source))]
     return next((place for place in places if (place / "cache.json").is_file()), places[0])

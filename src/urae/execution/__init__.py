@@ -7,41 +7,79 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.execution.caches import FirstBlock, TaylorSeer
-    from urae.execution.context import Context, context_group, context_parallel, num_groups
+    from urae.execution.activations import HostCheckpointing
+    from urae.execution.attention import attention_for_training
+    from urae.execution.budget import free_bytes
+    from urae.execution.caches import FirstBlock, Speed, StepCache, TaylorSeer, cache_of, speed_text
+    from urae.execution.carrier import Carrier
+    from urae.execution.checkpointing import gradient_checkpointing
+    from urae.execution.compiling import compiled_blocks
+    from urae.execution.encoding import choose_encoding, encoding_way
     from urae.execution.memory import MemoryPlan, plan_memory
-    from urae.execution.processes import this_process
-    from urae.execution.rounding import quantised
-    from urae.execution.sharing import gathered, on_main, share
+    from urae.execution.modules import forward_replaced
+    from urae.execution.placement import frozen_base_placed, placed, text_encoders_placed
+    from urae.execution.processes import gathered, group_of, num_groups, on_main, share, this_process
+    from urae.execution.rounding import check_can_multiply, quantised, stored_as
     from urae.execution.speed import SpeedPlan, plan_speed
+    from urae.execution.strips import vae_run
+    from urae.execution.token_sharing import TokenSharing, context_group, context_parallel
 
 __all__ = [
-    "Context",
+    "Carrier",
     "FirstBlock",
+    "HostCheckpointing",
     "MemoryPlan",
+    "Speed",
     "SpeedPlan",
+    "StepCache",
     "TaylorSeer",
+    "TokenSharing",
+    "attention_for_training",
+    "cache_of",
+    "check_can_multiply",
+    "choose_encoding",
+    "compiled_blocks",
     "context_group",
     "context_parallel",
+    "encoding_way",
+    "forward_replaced",
+    "free_bytes",
+    "frozen_base_placed",
     "gathered",
+    "gradient_checkpointing",
+    "group_of",
     "num_groups",
     "on_main",
+    "placed",
     "plan_memory",
     "plan_speed",
     "quantised",
     "share",
+    "speed_text",
+    "stored_as",
+    "text_encoders_placed",
     "this_process",
+    "vae_run",
 ]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "caches": ["FirstBlock", "TaylorSeer"],
-        "context": ["Context", "context_group", "context_parallel", "num_groups"],
+        "activations": ["HostCheckpointing"],
+        "attention": ["attention_for_training"],
+        "budget": ["free_bytes"],
+        "caches": ["FirstBlock", "Speed", "StepCache", "TaylorSeer", "cache_of", "speed_text"],
+        "carrier": ["Carrier"],
+        "checkpointing": ["gradient_checkpointing"],
+        "compiling": ["compiled_blocks"],
+        "encoding": ["choose_encoding", "encoding_way"],
         "memory": ["MemoryPlan", "plan_memory"],
-        "processes": ["this_process"],
-        "rounding": ["quantised"],
-        "sharing": ["gathered", "on_main", "share"],
+        "modules": ["forward_replaced"],
+        "placement": ["frozen_base_placed", "placed", "text_encoders_placed"],
+        "processes": ["gathered", "group_of", "num_groups", "on_main", "share", "this_process"],
+        "rounding": ["check_can_multiply", "quantised", "stored_as"],
         "speed": ["SpeedPlan", "plan_speed"],
+        "strips": ["vae_run"],
+        "token_sharing": ["TokenSharing", "context_group", "context_parallel"],
     },
 )

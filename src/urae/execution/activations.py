@@ -23,10 +23,10 @@ from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from urae.execution.carrier import SMALL, Carrier, Copy
 
-__all__ = ["Offload"]
+__all__ = ["HostCheckpointing"]
 
 
-class Offload:
+class HostCheckpointing:
     """Checkpointing that keeps what it keeps on the host.
 
     least: bytes of the smallest tensor that leaves the device; parameters never do.

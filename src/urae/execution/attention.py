@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
-from urae.execution.checkpointing import Checkpointing
+from urae.execution.choices import Checkpointing
+from urae.execution.processes import on_main
+from urae.families import family_of
+from urae.resolution import Size, num_tokens
 
-__all__ = ["fastest_attention", "measured_kernels", "without_cudnn"]
+__all__ = ["attention_for_drawing", "attention_for_training", "measured_kernels", "without_cudnn"]
 
 KERNELS = ("native", "_native_flash", "flash", "_flash_3")
 """Names of diffusers' attention backends."""
@@ -34,9 +35,9 @@ KEEPABLE = ("native", "_native_flash")
 
 
 @contextmanager
-def fastest_attention(
+def attention_for_training(
     transformer: Any,
-    accelerator: Accelerator,
+    device: torch.device,
     *,
     num_tokens: int,
     num_images: int,
@@ -44,20 +45,30 @@ def fastest_attention(
 ) -> Iterator[str]:
     """Run attention by the fastest kernel for this many tokens and images; yields its name, which is "" on a CPU,
     where nothing is changed."""
-    if accelerator.device.type != "cuda":
+    if device.type != "cuda":
         yield ""
         return
-    config = transformer.config
-    shape = (num_images, num_tokens, config.num_attention_heads, config.attention_head_dim)
+    shape = _shape(transformer, num_images, num_tokens)
     kernels = KEEPABLE if checkpointing == "attention" else KERNELS
-    name = ""
     with without_cudnn():
-        if accelerator.is_main_process:
-            seconds = measured_kernels(kernels, shape, device=accelerator.device, dtype=torch.bfloat16)
-            name = min(seconds, key=lambda kernel: seconds[kernel])
-        name = broadcast_object_list([name])[0]  # all processes of a run compute alike
+        # All processes of a run compute alike.
+        name = on_main(lambda: _fastest(kernels, shape, device=device, dtype=torch.bfloat16))
         with attention_backend(name):
             yield name
+
+
+@contextmanager
+def attention_for_drawing(pipe: Any, size: Size) -> Iterator[str]:
+    """Attention by the fastest kernel for a picture of `size`; yields its name, "" where nothing is changed: on a CPU,
+    and where the transformer's owner has chosen one."""
+    device, transformer = pipe._execution_device, pipe.transformer
+    if device.type != "cuda" or _has_own_attention(transformer):
+        yield ""
+        return
+    shape = _shape(transformer, 1, num_tokens(pipe, size))
+    name = _fastest(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False)
+    with attention_backend(name):
+        yield name
 
 
 @contextmanager
@@ -94,6 +105,22 @@ def measured_kernels(
         except RuntimeError:  # not installed, or not for this GPU, type or head
             continue
     return seconds
+
+
+def _shape(transformer: Any, num_images: int, num_tokens: int) -> tuple[int, int, int, int]:
+    heads, channels = family_of(transformer).layers.heads(transformer)
+    return num_images, num_tokens, heads, channels
+
+
+def _fastest(kernels: Sequence[str], shape: Sequence[int], **settings: Any) -> str:
+    seconds = measured_kernels(kernels, shape, **settings)
+    return min(seconds, key=lambda kernel: seconds[kernel])
+
+
+def _has_own_attention(transformer: Any) -> bool:
+    if getattr(transformer, "_parallel_config", None) is not None:
+        return True
+    return any(processor._attention_backend is not None for processor in transformer.attn_processors.values())
 
 
 def _timed(inputs: Sequence[torch.Tensor], device: torch.device) -> float:

@@ -1,42 +1,22 @@
-"""Caches of diffusers that leave out most of the transformer's work: faster pictures, which differ a little.
+"""Speeds in words: "exact", and the caches that leave out most of the transformer's work.
 
-Neighbouring steps predict nearly the same, so that some can be had from others. `TaylorSeer` extrapolates the
-velocity over steps fixed beforehand; `FirstBlock` repeats what the later blocks added, where the first block sees
-little change. A cache is put on for one picture and taken off again, so none remembers another picture or pass.
-
-Calls that come at the same place in each step and hold as many tokens share one memory: windows of a tiled picture
-and shifted patches, which call the transformer differently in turn, never see each other's.
+Neighbouring steps predict nearly the same, so that some can be had from others: faster pictures, which differ a
+little. `TaylorSeer` extrapolates the velocity over steps fixed beforehand; `FirstBlock` repeats what the later blocks
+added, where the first block sees little change. `urae.execution.cache_hooks` puts them on a transformer; here nothing
+is imported, so that whoever only names a speed need not wait for torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
-import torch
-from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
-from torch import nn
-
-from urae.execution.forward import forward_replaced
-
-__all__ = [
-    "CACHES",
-    "Cache",
-    "FirstBlock",
-    "TaylorSeer",
-    "attributes_kept",
-    "cache_named",
-    "cache_text",
-    "cached",
-    "check_free",
-    "is_compiled",
-]
+__all__ = ["CACHES", "FirstBlock", "Speed", "StepCache", "TaylorSeer", "cache_of", "speed_text"]
 
 
-class Cache(Protocol):
+class StepCache(Protocol):
     """Which steps are computed in full, and what stands in for the others."""
 
     name: ClassVar[str]
@@ -45,9 +25,6 @@ class Cache(Protocol):
 
     def num_computed(self, steps: int) -> int | None:
         """How many of `steps` steps are computed in full; None where the picture decides."""
-
-    def config(self) -> Any:
-        """The same in diffusers' words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +52,6 @@ class TaylorSeer:
             step < self.warm_up or (step - self.warm_up - 1) % self.interval == 0 for step in range(steps)
         )
 
-    def config(self) -> TaylorSeerCacheConfig:
-        """What is kept are velocities, so keeping them in fp32 costs nothing, and their differences are small."""
-        return TaylorSeerCacheConfig(
-            cache_interval=self.interval,
-            disable_cache_before_step=self.warm_up,
-            max_order=self.order,
-            taylor_factors_dtype=torch.float32,
-            use_lite_mode=True,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class FirstBlock:
@@ -105,84 +72,36 @@ class FirstBlock:
         """The picture decides."""
         return None
 
-    def config(self) -> FirstBlockCacheConfig:
-        """Its threshold is this one."""
-        return FirstBlockCacheConfig(threshold=self.threshold)
-
 
 CACHES: Mapping[str, Any] = {"taylorseer": TaylorSeer, "first-block": FirstBlock}
 """The caches' classes by name."""
 
 
-def cache_named(text: str) -> Any:
-    """The cache that `cache_text` writes, such as "taylorseer:interval=3,order=1"; what is left out has its default.
+Speed = str | StepCache
+"""exact, fast, or a cache: an object such as `TaylorSeer(interval=3)`, or its text "taylorseer:interval=3"."""
+
+
+def cache_of(speed: Speed) -> StepCache | None:
+    """The cache that a speed stands for, what its text leaves out by default; None for "exact".
 
     ValueError for an unknown name or setting, with the valid ones.
     """
-    name, _, settings = text.partition(":")
+    if isinstance(speed, tuple(CACHES.values())):
+        return speed  # type: ignore[return-value]
+    if speed in ("exact", "fast"):
+        return None if speed == "exact" else TaylorSeer()
+    name, _, settings = speed.partition(":") if isinstance(speed, str) else ("", "", "")
     if name not in CACHES:
-        raise ValueError(f"speed is {text!r}: expected exact, fast or a cache, {' or '.join(CACHES)}")
+        raise ValueError(f"speed is {speed!r}: expected exact, fast or a cache, {' or '.join(CACHES)}")
     return CACHES[name](**dict(_setting(name, pair) for pair in settings.split(",") if pair))
 
 
-def cache_text(cache: Cache) -> str:
-    """A cache with all its settings, as command lines and PNGs have it."""
+def speed_text(cache: StepCache | None) -> str:
+    """What decides the pixels, as `cache_of` reads it and PNGs hold it: "exact", or the cache with all its settings."""
+    if cache is None:
+        return "exact"
     settings = ",".join(f"{field.name}={getattr(cache, field.name)}" for field in fields(CACHES[cache.name]))
     return f"{cache.name}:{settings}"
-
-
-@contextmanager
-def cached(transformer: Any, cache: Cache, on_step: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Run a stock transformer with `cache` for one picture; yields what to call after each step in place of `on_step`.
-
-    All is as before on exit, attribute by attribute. `check_free` says whether it can be had.
-    """
-    place = 0
-
-    def step_done() -> None:
-        nonlocal place
-        place = 0
-        on_step()
-
-    def remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*, hidden_states: torch.Tensor, **settings: Any) -> Any:
-            nonlocal place
-            shape = "x".join(map(str, hidden_states.shape))
-            # Named here and not left to the pipeline: stock image-to-image names nothing, and caches then fail.
-            with transformer.cache_context(f"call {place} of {shape}"):
-                place += 1
-                return forward(hidden_states=hidden_states, **settings)
-
-        return call
-
-    with attributes_kept(transformer):
-        transformer.enable_cache(cache.config())
-        try:
-            with forward_replaced(transformer, remembering, what="a cache"):
-                yield step_done
-        finally:
-            transformer.disable_cache()
-
-
-def is_compiled(transformer: Any) -> bool:
-    """Whether its owner has compiled a transformer, whole or by blocks, in place or around it."""
-    return hasattr(transformer, "_orig_mod") or any(
-        getattr(module, "_compiled_call_impl", None) for module in transformer.modules()
-    )
-
-
-def check_free(transformer: Any, cache: Cache) -> None:
-    """Raise ValueError for a transformer that is compiled, and for one that has a cache already."""
-    if transformer.is_cache_enabled:
-        raise ValueError(
-            f"{cache.name} is a second cache on a transformer that has one: call its disable_cache() first"
-        )
-    if is_compiled(transformer):
-        # torch.compile does not guard on what the hooks of a cache do.
-        raise ValueError(
-            f"{cache.name} works by hooks, which a compiled transformer may ignore: give it as it is, and let "
-            "generate compile its blocks (compile=True)"
-        )
 
 
 def _setting(name: str, pair: str) -> tuple[str, Any]:
@@ -195,21 +114,3 @@ def _setting(name: str, pair: str) -> tuple[str, Any]:
     except ValueError as error:
         kind = "a whole number" if kinds[setting] is int else "a number"
         raise ValueError(f"{setting} is {text!r}: expected {kind}") from error
-
-
-@contextmanager
-def attributes_kept(transformer: nn.Module) -> Iterator[None]:
-    """Put back what hooks and compiling replace in a transformer's modules; diffusers leaves a bound forward there, and
-    the registry of its hooks, after the hooks are gone."""
-    names = ("forward", "_diffusers_hook", "_cache_config")
-    before = [
-        (module, {name: vars(module)[name] for name in names if name in vars(module)})
-        for module in transformer.modules()
-    ]
-    try:
-        yield
-    finally:
-        for module, values in before:
-            for name in names:
-                vars(module).pop(name, None)
-            vars(module).update(values)

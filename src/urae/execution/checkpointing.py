@@ -1,4 +1,4 @@
-"""How a transformer keeps activations and how it runs, for the duration of a block.
+"""How a transformer keeps activations, for the duration of a block.
 
 What a backward pass needs can be kept or computed again. Between the two extremes lies the setting for large
 images: at 4096 px attention is four fifths of a block's work, and its output one of some twenty tensors that
@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from urae.execution.activations import Offload
+from urae.execution.activations import HostCheckpointing
+from urae.execution.choices import Checkpointing
 
-__all__ = ["ATTENTION", "CHECKPOINTING", "Checkpointing", "compiled_blocks", "gradient_checkpointing"]
-
-Checkpointing = bool | Literal["full", "attention"]
-"""What the backward pass computes again; True is "full"."""
-
-CHECKPOINTING: tuple[Checkpointing, ...] = (False, True, "full", "attention")
-"""The values that it may have."""
+__all__ = ["ATTENTION", "gradient_checkpointing"]
 
 ATTENTION = [
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
@@ -34,7 +29,11 @@ ATTENTION = [
 
 @contextmanager
 def gradient_checkpointing(
-    transformer: Any, mode: Checkpointing, *, compiled: bool = False, offload: Offload | None = None
+    transformer: Any,
+    mode: Checkpointing,
+    *,
+    compiled: bool = False,
+    offload: HostCheckpointing | None = None,
 ) -> Iterator[None]:
     """Recompute activations in the backward pass: all inside a block (True or "full"), all but the results of
     attention ("attention"), or none (False). `compiled` says that blocks are, and so must be what surrounds
@@ -47,21 +46,7 @@ def gradient_checkpointing(
         _set_checkpointing(transformer, before, function)
 
 
-@contextmanager
-def compiled_blocks(transformer: Any, enabled: bool) -> Iterator[None]:
-    """Compile one block of each kind, which all blocks of the kind then share, or run them as they are."""
-    if not enabled:
-        yield
-        return
-    transformer.compile_repeated_blocks()
-    try:
-        yield
-    finally:
-        for module in transformer.modules():
-            module._compiled_call_impl = None
-
-
-def _run(mode: Checkpointing, compiled: bool, offload: Offload | None) -> Callable[..., Any] | None:
+def _run(mode: Checkpointing, compiled: bool, offload: HostCheckpointing | None) -> Callable[..., Any] | None:
     """How a block is run; None is diffusers' own way."""
     keep = ATTENTION if mode == "attention" else []
     if offload is not None:

@@ -5,8 +5,7 @@ picture; or strips of it, which is the same function and costs little time (`ura
 diffusers' tiles, which change the picture where they meet. Offloading costs time too, more than strips do. So
 strips come first, then offloading, and tiles where nothing else fits.
 
-The needs are counted, not measured: live bytes on fake tensors in bf16 are 17.2 values of the transformer's
-width per token of a FLUX.1 forward pass, and 768 values per pixel of its decoded picture or tile, 320 in strips.
+What a size needs is counted in `urae.execution.budget`.
 """
 
 from __future__ import annotations
@@ -14,31 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-from urae.execution.rounding import BY_ERROR, check_can_multiply, quantised_bytes, stored_as
-from urae.execution.strips import ROWS, has_strips, in_strips
-from urae.resolution import Size, native_size, num_image_tokens, text_tokens
+from urae.execution.budget import call_bytes, decoding_bytes, fits, free_bytes
+from urae.execution.choices import BY_ERROR, Offload, VaeWay
+from urae.execution.modules import is_offloaded, is_offloaded_by_layer, weight_bytes
+from urae.execution.rounding import check_can_multiply, quantised_bytes, stored_as
+from urae.execution.strips import has_strips, vae_run
+from urae.resolution import Size, native_size, num_tokens
 
-__all__ = [
-    "Decode",
-    "MemoryNeed",
-    "MemoryPlan",
-    "Offload",
-    "choose_decode",
-    "choose_plan",
-    "memory_need",
-    "plan_memory",
-]
-
-Offload = Literal["unchanged", "none", "model", "sequential"]
-"""Leave the parts where their owner put them; all on the device; one part at a time; one layer at a time."""
-
-Decode = Literal["whole", "strips", "tiles"]
-"""How the VAE makes the picture; the first two differ in rounding alone."""
+__all__ = ["MemoryNeed", "MemoryPlan", "choose_decode", "choose_plan", "memory_need", "plan_memory"]
 
 _IN_WORDS = {
     "unchanged": "as it is",
@@ -47,14 +34,6 @@ _IN_WORDS = {
     "sequential": "one layer at a time",
 }
 _DECODE_IN_WORDS = {"whole": "", "strips": ", VAE in strips", "tiles": ", VAE in tiles"}
-WIDTHS_PER_TOKEN = 20
-"""Live values per token in a transformer block, in units of its width: 17.2 counted, rounded up."""
-STRIPS = 8
-"""Strips of the decoder's last enlarged map that are alive while one is worked on, their fp32 copies included."""
-PICTURE = 16
-"""Values per pixel beside the maps: the picture, before and after tiles meet, and its latents."""
-USABLE = 0.85
-"""Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +44,12 @@ class MemoryPlan:
     """Where the computation runs: "cpu", "cuda", "cuda:1", ..."""
     offload: Offload
     """How much of the pipeline is on the device at a time."""
-    decode: Decode = "whole"
+    decode: VaeWay = "whole"
     """Of the VAE: "strips" of the whole, or diffusers' overlapping "tiles" of its native size."""
     reason: str = "as asked"
 
     def __post_init__(self) -> None:
-        for name, given, choices in (("offload", self.offload, Offload), ("decode", self.decode, Decode)):
+        for name, given, choices in (("offload", self.offload, Offload), ("decode", self.decode, VaeWay)):
             if given not in get_args(choices):
                 raise ValueError(f"{name} is {given!r}: expected one of {', '.join(get_args(choices))}")
         if self.decode == "strips" and self.offload == "sequential":
@@ -102,10 +81,7 @@ class MemoryPlan:
                 getattr(pipe, f"enable_{self.offload}_cpu_offload")(device=self.device)
             if self.decode == "strips":
                 _check_strips(pipe.vae)
-                undo.enter_context(in_strips(pipe.vae))
-            if self.decode == "tiles":
-                undo.callback(setattr, pipe.vae, "use_tiling", pipe.vae.use_tiling)
-                pipe.vae.enable_tiling()
+            undo.enter_context(vae_run(pipe.vae, self.decode))
             yield
 
 
@@ -121,15 +97,15 @@ class MemoryNeed:
     """Weights of the VAE, which is alone on the device at the end where one part is at a time."""
     denoise: int
     """Activations of one transformer call."""
-    decode: Mapping[Decode, int]
+    decode: Mapping[VaeWay, int]
     """Activations of the VAE's decoder, in each way that it can run at this size, the fastest first."""
 
-    def of(self, offload: Offload, decode: Decode) -> int:
+    def of(self, offload: Offload, decode: VaeWay) -> int:
         """Peak under a way of running."""
         weights = {"none": self.weights, "model": self.largest_part, "sequential": 0}[offload]
         return max(weights + self.denoise, self.decoding(offload, decode))
 
-    def decoding(self, offload: Offload, decode: Decode) -> int:
+    def decoding(self, offload: Offload, decode: VaeWay) -> int:
         """Peak while the VAE decodes."""
         weights = {"none": self.weights, "model": self.vae, "sequential": 0}[offload]
         return weights + self.decode[decode]
@@ -143,12 +119,12 @@ def plan_memory(pipe: Any, size: Size) -> MemoryPlan:
     """
     if not torch.cuda.is_available():
         return MemoryPlan(device=pipe.device.type, offload="unchanged", reason="no CUDA device here")
-    free, _ = torch.cuda.mem_get_info()
+    free = free_bytes(torch.device("cuda"))
     need = memory_need(pipe, size)
-    if pipe.device.type == "cpu" and not _is_offloaded(pipe):
+    if pipe.device.type == "cpu" and not is_offloaded(pipe):
         plan = choose_plan(need, free=free)
         return replace(plan, reason=plan.reason + in_fewer_bits(pipe, need, plan, free=free))
-    return choose_decode(need, free=free, is_offloaded=_is_offloaded(pipe))
+    return choose_decode(need, free=free, is_offloaded=is_offloaded(pipe))
 
 
 def choose_plan(need: MemoryNeed, *, free: int) -> MemoryPlan:
@@ -156,7 +132,7 @@ def choose_plan(need: MemoryNeed, *, free: int) -> MemoryPlan:
 
     If nothing fits, the last one, which needs the least; its reason says so.
     """
-    ways: list[tuple[Offload, Decode]] = [
+    ways: list[tuple[Offload, VaeWay]] = [
         (offload, decode)
         for group in (("whole", "strips"), ("tiles",))
         for offload in ("none", "model")
@@ -164,7 +140,7 @@ def choose_plan(need: MemoryNeed, *, free: int) -> MemoryPlan:
         if decode in group
     ]
     ways += [("sequential", decode) for decode in need.decode if decode != "strips"]
-    fitting = [way for way in ways if need.of(*way) <= USABLE * free]
+    fitting = [way for way in ways if fits(need.of(*way), free)]
     offload, decode = fitting[0] if fitting else ways[-1]
     reason = _compare(need.of(offload, decode), free)
     return MemoryPlan(device="cuda", offload=offload, decode=decode, reason=reason)
@@ -174,7 +150,7 @@ def in_fewer_bits(pipe: Any, need: MemoryNeed, plan: MemoryPlan, *, free: int) -
     """What to say where the weights are the obstacle: the first format of `quantised` in which they would be none."""
     if plan.offload != "sequential" or stored_as(pipe) != "as_loaded":
         return ""
-    parts = [_weight_bytes(part) for part in _parts(pipe) if part is not pipe.transformer]
+    parts = [weight_bytes(part) for part in _parts(pipe) if part is not pipe.transformer]
     for kind in BY_ERROR:
         stored = quantised_bytes(pipe.transformer, kind)
         smaller = replace(need, weights=sum(parts) + stored, largest_part=max(*parts, stored))
@@ -188,7 +164,7 @@ def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryP
     """For a pipeline that its owner has placed: how to decode, the whole where it fits."""
     # Weights that lie on the device are no longer part of what is free; offloaded ones still have to come.
     like: Offload = "model" if is_offloaded else "sequential"
-    fitting = [decode for decode in need.decode if need.decoding(like, decode) <= USABLE * free]
+    fitting = [decode for decode in need.decode if fits(need.decoding(like, decode), free)]
     decode = fitting[0] if fitting else list(need.decode)[-1]
     reason = _compare(need.of(like, decode), free)
     return MemoryPlan(device="cuda", offload="unchanged", decode=decode, reason=reason)
@@ -196,38 +172,19 @@ def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryP
 
 def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     """Estimate from the parts' weights, the token count and the pixels; batch 1."""
-    parts = [_weight_bytes(part) for part in _parts(pipe)]
-    tokens = num_image_tokens(size) + text_tokens(pipe)
-    width = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
+    parts = [weight_bytes(part) for part in _parts(pipe)]
+    tokens = num_tokens(pipe, size)
     return MemoryNeed(
         weights=sum(parts),
         largest_part=max(parts),
-        vae=_weight_bytes(pipe.vae),
-        denoise=WIDTHS_PER_TOKEN * width * tokens * pipe.transformer.dtype.itemsize,
-        decode={way: decode_need(pipe.vae, size, way) for way in _ways_to_decode(pipe, size)},
+        vae=weight_bytes(pipe.vae),
+        denoise=call_bytes(pipe.transformer, tokens),
+        decode={way: decoding_bytes(pipe.vae, size, way) for way in _ways_to_decode(pipe, size)},
     )
 
 
-def decode_need(vae: Any, size: Size, way: Decode) -> int:
-    """Bytes of activations of the decoder for one picture of this size, px."""
-    width, height = size
-    inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
-    # At full resolution the last up block begins with three maps of the channels of the block below it; in
-    # strips with that block's map before it is enlarged, and two maps of its own channels.
-    values = {
-        "whole": 3 * inner * width * height,
-        "strips": (inner // 4 + 2 * outer) * width * height + STRIPS * inner * width * min(ROWS, height),
-        "tiles": 3 * inner * min(vae.config.sample_size**2, width * height),
-    }
-    return (values[way] + PICTURE * width * height) * vae.dtype.itemsize
-
-
-def _is_offloaded(pipe: Any) -> bool:
-    return any(hasattr(part, "_hf_hook") for part in pipe.components.values())
-
-
 def _check_not_offloaded(pipe: Any, offload: Offload) -> None:
-    if _is_offloaded(pipe):
+    if is_offloaded(pipe):
         raise ValueError(
             f"offload is {offload!r}, but the pipeline has been offloaded already: "
             "use unchanged, or call its remove_all_hooks() first"
@@ -238,13 +195,9 @@ def _parts(pipe: Any) -> list[nn.Module]:
     return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
 
 
-def _weight_bytes(part: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*part.parameters(), *part.buffers()))
-
-
-def _ways_to_decode(pipe: Any, size: Size) -> list[Decode]:
-    ways: list[Decode] = ["whole"]
-    if has_strips(pipe.vae) and not _is_layered(pipe.vae):
+def _ways_to_decode(pipe: Any, size: Size) -> list[VaeWay]:
+    ways: list[VaeWay] = ["whole"]
+    if has_strips(pipe.vae) and not is_offloaded_by_layer(pipe.vae):
         ways.append("strips")
     # diffusers decodes in tiles only what is larger than one tile, of the native size.
     if max(size) > native_size(pipe):
@@ -257,21 +210,12 @@ def _check_strips(vae: Any) -> None:
         raise ValueError(
             f"decode is 'strips', which knows the layers of AutoencoderKL, not of {type(vae).__name__}: use tiles"
         )
-    if _is_layered(vae):
+    if is_offloaded_by_layer(vae):
         raise ValueError(
             "decode is 'strips', but the VAE's layers are offloaded one by one: use tiles, or offload whole parts"
         )
 
 
-def _is_layered(vae: Any) -> bool:
-    """Whether hooks of accelerate or diffusers bring the layers' weights one by one."""
-    return any(
-        hasattr(layer, "_hf_hook") or hasattr(layer, "_diffusers_hook")
-        for layer in vae.modules()
-        if layer is not vae
-    )
-
-
 def _compare(needed: int, free: int) -> str:
-    relation = "of" if needed <= USABLE * free else "but there are only"
+    relation = "of" if fits(needed, free) else "but there are only"
     return f"needs about {needed / 1e9:.1f} GB {relation} {free / 1e9:.1f} GB free"

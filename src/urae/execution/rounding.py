@@ -20,7 +20,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -30,22 +30,16 @@ from torch.nn.functional import ScalingType, scaled_mm
 
 from urae.adapters.base import base_remembered
 from urae.adapters.targets import linear_layers, transformer_of
+from urae.execution.choices import Format
+from urae.execution.modules import named_blocks, weight_bytes
 
 __all__ = [
-    "BY_ERROR",
-    "Format",
     "QuantisedLinear",
     "check_can_multiply",
     "quantised",
     "quantised_bytes",
     "stored_as",
 ]
-
-Format = Literal["fp8", "fp8_dynamic", "int8", "nf4"]
-"""How a frozen matrix may be stored."""
-
-BY_ERROR: tuple[Format, ...] = ("int8", "fp8", "fp8_dynamic", "nf4")
-"""From the nearest to the weights as they were loaded to the farthest."""
 
 
 @contextmanager
@@ -137,9 +131,10 @@ def check_can_multiply(kind: str, device: torch.device) -> None:
 
 def quantised_bytes(transformer: nn.Module, kind: Format) -> int:
     """Bytes of a transformer's parameters and buffers under `quantised`; it may be on the meta device."""
-    total = sum(tensor.nbytes for tensor in (*transformer.parameters(), *transformer.buffers()))
     weights = [place.dense.weight for place in _places(transformer).values()]
-    return total + sum(FORMATS[kind].num_bytes(weight) - weight.nbytes for weight in weights)
+    return weight_bytes(transformer) + sum(
+        FORMATS[kind].num_bytes(weight) - weight.nbytes for weight in weights
+    )
 
 
 class _Product(torch.autograd.Function):
@@ -312,8 +307,7 @@ class _Place:
 
 
 def _places(transformer: nn.Module) -> dict[str, _Place]:
-    kinds = getattr(transformer, "_repeated_blocks", ())
-    blocks = tuple(f"{name}." for name, part in transformer.named_modules() if type(part).__name__ in kinds)
+    blocks = tuple(f"{name}." for name in named_blocks(transformer))
     if not blocks:
         raise ValueError(
             f"{type(transformer).__name__} does not say which of its parts are blocks: its weights cannot be quantised"

@@ -12,7 +12,7 @@ The decoder's enlarged maps, its largest, are never whole: whoever reads rows of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-__all__ = ["ROWS", "decode_in_strips", "encode_in_strips", "has_strips", "in_strips"]
+from urae.execution.choices import VaeWay
+
+__all__ = ["ROWS", "decode_in_strips", "encode_in_strips", "has_strips", "vae_run"]
 
 ROWS = 64
 """Rows of a strip: few enough that its temporaries do not count beside two maps of a large image."""
@@ -33,14 +35,18 @@ def has_strips(vae: Any) -> bool:
 
 
 @contextmanager
-def in_strips(vae: Any, *, rows: int = ROWS) -> Iterator[None]:
-    """Have this VAE encode and decode so, without gradients; it is as it was on exit."""
-    vae.encoder.forward = partial(encode_in_strips, vae.encoder, rows=rows)
-    vae.decoder.forward = partial(decode_in_strips, vae.decoder, rows=rows)
-    try:
+def vae_run(vae: Any, way: VaeWay, *, rows: int = ROWS) -> Iterator[None]:
+    """Have this VAE encode and decode in one of its ways, strips of `rows` rows (an even number) without gradients; it
+    is as it was on exit."""
+    with ExitStack() as undo:
+        if way == "strips":
+            for part, run in ((vae.encoder, encode_in_strips), (vae.decoder, decode_in_strips)):
+                part.forward = partial(run, part, rows=rows)
+                undo.callback(delattr, part, "forward")
+        if way == "tiles":
+            undo.callback(setattr, vae, "use_tiling", vae.use_tiling)
+            vae.enable_tiling()
         yield
-    finally:
-        del vae.encoder.forward, vae.decoder.forward
 
 
 @torch.no_grad()

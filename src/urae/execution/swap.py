@@ -20,8 +20,9 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from urae.execution.carrier import SMALL, Carrier, Copy
+from urae.execution.modules import repeated_blocks
 
-__all__ = ["repeated_blocks", "spread", "swapped_blocks"]
+__all__ = ["spread", "swapped_blocks"]
 
 
 @contextmanager
@@ -44,12 +45,6 @@ def swapped_blocks(transformer: Any, num: int, carrier: Carrier, *, least: int =
     finally:
         swap.undo()
         transformer.to(before)
-
-
-def repeated_blocks(transformer: Any) -> list[nn.Module]:
-    """The transformer's blocks, in the order in which they run."""
-    kinds = transformer._repeated_blocks
-    return [module for module in transformer.modules() if type(module).__name__ in kinds]
 
 
 def spread(num: int, total: int) -> list[int]:

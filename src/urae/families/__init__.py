@@ -1,40 +1,58 @@
-"""The model families: the only room that knows one. Encode text and images, velocity, decode, open."""
+"""The model families: a folder for each, with the same file names in it, behind one contract.
+
+`urae.families.family` is the contract; `family_of` says which family a pipeline or a transformer is of. Nothing outside
+this room knows a family's classes, parts, inputs or layers. What is exported is imported when it is first used.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from accelerate.utils import extract_model_from_parallel
-from diffusers import FluxTransformer2DModel
+from urae.exports import lazily
 
-from urae.families.family import Backbone, Embeddings, Exchange, Posterior
-from urae.families.flux import Flux
-from urae.families.opening import DTYPES, check_safetensors, model_name, open_pipeline
+if TYPE_CHECKING:
+    from urae.families.family import SIDE, Axis, Drawing, Embeddings, Exchange, Family, Posterior, Size
+    from urae.families.opening import (
+        DTYPES,
+        Architecture,
+        model_name,
+        open_architecture,
+        open_encoders,
+        open_pipeline,
+        open_transformer,
+    )
+    from urae.families.registry import FAMILIES, families, family_named, family_of
 
 __all__ = [
-    "BACKBONES",
     "DTYPES",
-    "Backbone",
+    "FAMILIES",
+    "SIDE",
+    "Architecture",
+    "Axis",
+    "Drawing",
     "Embeddings",
     "Exchange",
-    "Flux",
+    "Family",
     "Posterior",
-    "backbone_of",
-    "check_safetensors",
+    "Size",
+    "families",
+    "family_named",
+    "family_of",
     "model_name",
+    "open_architecture",
+    "open_encoders",
     "open_pipeline",
+    "open_transformer",
 ]
 
-BACKBONES: dict[type, Backbone] = {FluxTransformer2DModel: Flux()}
-"""By the class of the pipeline's transformer."""
-
-
-def backbone_of(pipe: Any) -> Backbone:
-    """The backbone of a stock pipeline, by its transformer's class, compiled or not; `ValueError` for an unknown
-    family."""
-    transformer = extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)
-    for kind, backbone in BACKBONES.items():
-        if isinstance(transformer, kind):
-            return backbone
-    known = ", ".join(kind.__name__ for kind in BACKBONES)
-    raise ValueError(f"{type(transformer).__name__} is not a supported transformer: expected one of {known}")
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "family": ["SIDE", "Axis", "Drawing", "Embeddings", "Exchange", "Family", "Posterior", "Size"],
+        "opening": [
+            *("DTYPES", "Architecture", "model_name", "open_architecture", "open_encoders"),
+            *("open_pipeline", "open_transformer"),
+        ],
+        "registry": ["FAMILIES", "families", "family_named", "family_of"],
+    },
+)

@@ -19,9 +19,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from urae.adapters import Adapter
-from urae.execution import MemoryPlan, plan_memory
-from urae.execution.forward import forward_replaced
-from urae.execution.speed import Compile, Speed
+from urae.execution import MemoryPlan, Speed, forward_replaced, plan_memory
+from urae.execution.choices import Compile
 from urae.generation.drawing import generate
 from urae.generation.methods import Method
 from urae.generation.native import TwoPass

@@ -17,11 +17,19 @@ from typing import Any, Literal
 from PIL import Image
 
 from urae.adapters import Adapter
-from urae.execution import MemoryPlan, context_group, plan_memory, plan_speed
-from urae.execution.context import context_parallel as tokens_shared
-from urae.execution.rounding import stored_as
-from urae.execution.speed import Compile, Speed, cache_of, speed_text
-from urae.families import backbone_of, model_name
+from urae.execution import (
+    MemoryPlan,
+    Speed,
+    cache_of,
+    context_group,
+    plan_memory,
+    plan_speed,
+    speed_text,
+    stored_as,
+)
+from urae.execution import context_parallel as tokens_shared
+from urae.execution.choices import Compile
+from urae.families import family_of, model_name
 from urae.generation.direct import Direct
 from urae.generation.methods import Method, method_named, options_of
 from urae.generation.native import (
@@ -273,7 +281,7 @@ def _prepared(
             stack.enter_context(adapter.on(pipe, policy=None))
         stack.enter_context(without_policy(pipe) if policy is None else policy.on(pipe))
         if group:
-            stack.enter_context(tokens_shared(backbone_of(pipe), pipe.transformer, group))
+            stack.enter_context(tokens_shared(pipe.transformer, group))
         stack.enter_context(plan.on(pipe))
         yield
 
@@ -293,7 +301,7 @@ def _provenance(
         seed=request.seed,
         size=request.size,
         steps=request.steps,
-        guidance=request.guidance if pipe.transformer.config.guidance_embeds else None,
+        guidance=request.guidance if family_of(pipe).guidance.kind(pipe.transformer) != "none" else None,
         method=method.name,
         options=options_of(method),
         native=picture_hash(request.native) if request.native else "",
@@ -335,7 +343,7 @@ def _check_not_denoising(method: Method, **settings: Any) -> None:
 
 
 def _check_guidance(pipe: Any, guidance: float) -> None:
-    if guidance != DEFAULT_GUIDANCE and not pipe.transformer.config.guidance_embeds:
+    if guidance != DEFAULT_GUIDANCE and family_of(pipe).guidance.kind(pipe.transformer) == "none":
         raise ValueError(
             f"guidance is {guidance}, but this model takes no guidance scale: leave guidance out"
         )

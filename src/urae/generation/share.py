@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from urae.execution import num_groups, on_main, this_process
+from urae.execution import num_groups, on_main, share, this_process
 from urae.generation.provenance import Provenance, claimed_provenance
 
 __all__ = ["places_to_draw"]
@@ -30,10 +30,8 @@ def places_to_draw(
 
     Raises ValueError for two pictures of one file, and for more groups than pictures.
     """
-    state = this_process()
-    groups = num_groups(state.num_processes, context_parallel)
     paths = [path_of(made) for made in planned]
-    _check(paths, groups)
+    _check(paths, num_groups(this_process().num_processes, context_parallel))
     left = on_main(
         lambda: [
             place
@@ -41,7 +39,7 @@ def places_to_draw(
             if not (keep and _is_there(path, made))
         ]
     )
-    return left[state.process_index // context_parallel :: groups], len(left)
+    return share(left, group_size=context_parallel), len(left)
 
 
 def _check(paths: Sequence[Path], groups: int) -> None:

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from urae.execution.carrier import SMALL
+from urae.execution.modules import repeated_blocks, weight_bytes
 from urae.execution.rounding import quantised_bytes
-from urae.execution.swap import repeated_blocks, spread
+from urae.execution.swap import spread
 from urae.planning.compute import Work
 from urae.planning.gpus import Gpu
 from urae.training import Recipe
@@ -61,7 +62,7 @@ def seconds_of(
 
 @lru_cache(maxsize=4)  # a plan asks for each of its options
 def _stored(transformer: Any, base_weights: Any) -> tuple[int, tuple[int, ...]]:
-    loaded = sum(tensor.nbytes for tensor in (*transformer.parameters(), *transformer.buffers()))
+    loaded = weight_bytes(transformer)
     sizes = [
         sum(weight.nbytes for weight in block.parameters() if weight.nbytes >= SMALL)
         for block in repeated_blocks(transformer)

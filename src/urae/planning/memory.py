@@ -8,13 +8,12 @@ full-size architecture and in compiled blocks, and tests/planning/test_plan_memo
 block's gradients are computed, `BACKWARD` widths more are alive; these are what an H200 measured
 (benchmarks/results/gpu.json), with which the tests compare the whole.
 
-What comes beside: a share of the GPU for its driver, libraries and fragments (`CONTEXT`, `USABLE`).
+What comes beside: a share of the GPU for its driver, libraries and fragments (`CUDA_CONTEXT`, `USABLE`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -22,27 +21,26 @@ import torch
 
 from urae.adapters import Full, Lora
 from urae.execution import num_groups
-from urae.execution.checkpointing import Checkpointing
-from urae.execution.encoding import encoding_need
+from urae.execution.budget import encoding_bytes
+from urae.execution.choices import Checkpointing
 from urae.execution.memory import memory_need
+from urae.execution.modules import weight_bytes
+from urae.families import Architecture, family_of
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
-from urae.planning.architecture import Architecture
 from urae.planning.compute import Trained
 from urae.planning.gpus import GIB, Gpu
 from urae.planning.host import block_bytes, saved_bytes, stored_bytes
-from urae.resolution import num_image_tokens
+from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
 
 __all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
 
-CONTEXT = 0.6 * GIB
+CUDA_CONTEXT = 0.6 * GIB
 """What CUDA and its libraries take before the first tensor; about."""
 
 USABLE = 0.95
-"""Share of the rest that is planned with; fragments and workspaces of kernels take some."""
-
-KEPT = {"eager bf16": {"double": 16, "single": 14}, "other": {"double": 12, "single": 11}}
-"""Widths per token that a block keeps for its backward pass, without those for adapters."""
+"""Share of the rest that is planned with; fragments and workspaces of kernels take some. More than what
+`urae.execution.budget` reckons with, since here the gradients' needs are measured, and nothing else has the GPU."""
 
 BACKWARD = 11
 """Widths per token that are alive beside what was kept, while a block's gradients are computed."""
@@ -60,7 +58,7 @@ its values."""
 
 def usable(gpu: Gpu) -> float:
     """Bytes of a GPU to plan with."""
-    return (gpu.num_bytes - CONTEXT) * USABLE
+    return (gpu.num_bytes - CUDA_CONTEXT) * USABLE
 
 
 def phases(
@@ -70,7 +68,7 @@ def phases(
     architecture's transformer."""
     weights, fixed = _resident_bytes(architecture.transformer, recipe), _fixed(architecture, recipe.size)
     held = weights + _state_bytes(_adapter_size(architecture.transformer, recipe.adapter), recipe)
-    teacher = 0 if recipe.teacher == "base" else _weight_bytes(architecture.transformer)
+    teacher = 0 if recipe.teacher == "base" else weight_bytes(architecture.transformer)
     held += (fixed["vae"] if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
     images = (
         recipe.batch_size // num_groups(num_gpus, recipe.context_parallel) // recipe.gradient_accumulation
@@ -95,8 +93,8 @@ def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
     need = memory_need(architecture, (size, size))
     return {
         "captions": architecture.encoder_bytes,
-        "vae": _weight_bytes(architecture.vae),
-        "encode": encoding_need(architecture.vae, (size, size), "strips"),
+        "vae": weight_bytes(architecture.vae),
+        "encode": encoding_bytes(architecture.vae, (size, size), "strips"),
         "draw": max(need.denoise, need.decode["whole"]),
     }
 
@@ -107,7 +105,11 @@ _adapter_size = lru_cache(maxsize=4)(adapter_size)
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
     """Of a training step on that many images at a time, gradients of activations included."""
     copies = recipe.base_dtype == "bf16" and not recipe.compile
-    kept = [_kept(trained, block, adapted, copies) for block, adapted in trained.blocks().items()]
+    layers = family_of(architecture).layers
+    kept = [
+        layers.kept(block, copies=copies) + _inputs(trained, adapted, copies)
+        for block, adapted in trained.blocks().items()
+    ]
     widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
     return int(widths * num_images * _unit(architecture, trained, recipe))
 
@@ -122,7 +124,7 @@ def offloaded_bytes(architecture: Architecture, trained: Trained, recipe: Recipe
 
 def _unit(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
     """Bytes of one width on the tokens of an image that a GPU has."""
-    of_each = (num_image_tokens(recipe.size), architecture.num_text_tokens)
+    of_each = (num_image_tokens(architecture, recipe.size), text_tokens(architecture))
     tokens = sum(math.ceil(num / recipe.context_parallel) for num in of_each)
     return int(tokens * trained.width * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32))
 
@@ -139,13 +141,12 @@ def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> fl
     )
 
 
-def _kept(trained: Trained, block: str, adapted: list[str], copies: bool) -> float:
-    """Widths of one block, whose adapted layers have `copies` of their inputs or share them."""
+def _inputs(trained: Trained, adapted: list[str], copies: bool) -> float:
+    """Widths of the inputs of a block's adapted layers, which have `copies` of them or share them."""
     inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
     if not copies:
         inputs = {_shared_input(name): widths for name, widths in inputs.items()}
-    kept = KEPT["eager bf16" if copies else "other"]
-    return kept["single" if block.startswith("single") else "double"] + sum(inputs.values())
+    return sum(inputs.values())
 
 
 def _shared_input(name: str) -> str:
@@ -176,8 +177,3 @@ def _restoring_bytes(trained: Trained, recipe: Recipe) -> int:
         return 0
     largest = max(inputs * outputs for inputs, outputs in trained.sides.values())
     return RESTORING * largest * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32)
-
-
-def _weight_bytes(module: Any) -> int:
-    tensors: Iterable[Any] = (*module.parameters(), *module.buffers())
-    return sum(tensor.nbytes for tensor in tensors)

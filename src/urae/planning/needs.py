@@ -15,21 +15,20 @@ import torch
 
 from urae.adapters import Full
 from urae.execution import num_groups
-from urae.execution.checkpointing import Checkpointing
-from urae.execution.rounding import BY_ERROR
+from urae.execution.choices import BY_ERROR, Checkpointing
+from urae.families import Architecture, open_architecture
 from urae.planning.adapter import adapter_size
-from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import Efficiency, efficiency_of
 from urae.planning.gpus import GPUS, Gpu, gpu_named
 from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_bytes
 from urae.planning.memory import offloaded_bytes, phases, usable
-from urae.resolution import num_image_tokens
+from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
 from urae.training.validation import SIGMAS
 
-__all__ = ["Option", "Plan", "plan"]
+__all__ = ["Option", "TrainingPlan", "plan"]
 
 CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 """Ways to keep activations, from the fastest to the smallest."""
@@ -88,7 +87,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """What a run will need."""
 
     asked: Option
@@ -143,7 +142,7 @@ class Plan:
         return [gpu.name for gpu in GPUS.values() if least <= usable(gpu)]
 
 
-def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> Plan:
+def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> TrainingPlan:
     """What training by `recipe` needs on `num_gpus` GPUs of this kind.
 
     gpu: a name of `urae.planning.GPUS`, or a `Gpu` of your own. price: of one GPU for one hour, in any currency.
@@ -151,7 +150,7 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
     """
     gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
     _check_shares(recipe, num_gpus)
-    architecture = architecture_of(recipe.model, dtype=_loaded_as(recipe))
+    architecture = open_architecture(recipe.model, dtype=_loaded_as(recipe))
     efficiency = efficiency_of(gpu, recipe.size)
     rate = efficiency.share * gpu.tflops * 1e12
     trained = trained_by(architecture.transformer, recipe.adapter)
@@ -168,7 +167,7 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
             plain += _with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))
         others += plain
     size = adapter_size(architecture.transformer, recipe.adapter)
-    return Plan(
+    return TrainingPlan(
         asked=asked,
         options=tuple(sorted(others, key=_preference)),
         gpu=gpu,
@@ -281,7 +280,7 @@ def _least_swap(without: Option, gpu: Gpu, sizes: tuple[int, ...]) -> int:
 
 
 def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
-    return Tokens(image=num_image_tokens(recipe.size), text=architecture.num_text_tokens)
+    return Tokens(image=num_image_tokens(architecture, recipe.size), text=text_tokens(architecture))
 
 
 def _hours(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from urae.execution import num_groups
 from urae.planning.memory import usable
-from urae.planning.needs import Option, Plan
+from urae.planning.needs import Option, TrainingPlan
 
 __all__ = ["refusal", "report"]
 
 GB = 1e9
 
 
-def report(plan: Plan) -> str:
+def report(plan: TrainingPlan) -> str:
     """The whole plan in some twenty lines."""
     recipe = plan.asked.recipe
     parts = _at_a_time(plan, plan.asked)
@@ -37,14 +37,14 @@ def report(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def refusal(plan: Plan) -> str:
+def refusal(plan: TrainingPlan) -> str:
     """Why a run that does not fit is not begun, and what would make it fit; one sentence."""
     needed, there = plan.asked.num_bytes / GB, usable(plan.gpu) / GB
     phase = max(plan.asked.phases, key=lambda name: plan.asked.phases[name])
     return f"the run needs {needed:.1f} GB for {phase} and {plan.gpu.name} has {there:.1f} GB{_advice(plan)}"
 
 
-def _advice(plan: Plan) -> str:
+def _advice(plan: TrainingPlan) -> str:
     settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
     if plan.best is None:
         return (
@@ -57,19 +57,19 @@ def _advice(plan: Plan) -> str:
     return ""
 
 
-def _checkpoints(plan: Plan) -> int:
+def _checkpoints(plan: TrainingPlan) -> int:
     # One more while the next is written and the oldest not yet removed.
     return (plan.asked.recipe.keep_checkpoints + 1) * plan.disk["checkpoint"]
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(plan: TrainingPlan) -> list[str]:
     return [
         "gradient_checkpointing  images at a time  memory      a step",
         *(_row(plan, option) for option in plan.options if _is_shown(plan, option)),
     ]
 
 
-def _is_shown(plan: Plan, option: Option) -> bool:
+def _is_shown(plan: TrainingPlan, option: Option) -> bool:
     """All ways to keep activations on the GPU; those that use the host's memory where nothing else fits, and those
     that fit with the base in fewer bits beside them."""
     best = plan.best
@@ -80,11 +80,11 @@ def _is_shown(plan: Plan, option: Option) -> bool:
     return option.recipe.sample_every == plan.asked.recipe.sample_every
 
 
-def _is_rounded_more(plan: Plan, option: Option) -> bool:
+def _is_rounded_more(plan: TrainingPlan, option: Option) -> bool:
     return option.recipe.base_weights != plan.asked.recipe.base_weights
 
 
-def _row(plan: Plan, option: Option) -> str:
+def _row(plan: TrainingPlan, option: Option) -> str:
     mode = option.settings["gradient_checkpointing"]
     images = _at_a_time(plan, option)
     notes = [
@@ -98,7 +98,7 @@ def _row(plan: Plan, option: Option) -> str:
     return f"{mode:<24}{numbers}  {' '.join(notes)}".rstrip()
 
 
-def _at_a_time(plan: Plan, option: Option) -> int:
+def _at_a_time(plan: TrainingPlan, option: Option) -> int:
     """Images on a GPU, or in part on each of the GPUs that share their tokens."""
     recipe = option.recipe
     return (

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from urae.adapters import Attached
 from urae.data import CachedDataset, Sample
 from urae.errors import TrainingDiverged
-from urae.execution import Context
+from urae.execution import TokenSharing, group_of
 from urae.io import Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
-from urae.training.groups import group_of
 from urae.training.metrics import Metrics
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
@@ -47,7 +46,7 @@ class Setting:
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
-    context: Context
+    sharing: TokenSharing
     """The processes that share the tokens of each image."""
     attention: str
     """Name of the attention kernel that was chosen; "" where torch chooses."""
@@ -113,7 +112,7 @@ class Loop:
 
     def _shares(self) -> Iterator[Share]:
         """This process's images of each remaining step."""
-        group, num_groups = group_of(self.accelerator, self.recipe)
+        group, num_groups = group_of(self.recipe.context_parallel)
         samples = self.setting.data.stream(
             self.recipe.batch_size,
             seed=self.recipe.seed,
@@ -169,13 +168,13 @@ class Loop:
                 self.setting.objective.student,
                 self.setting.held_out,
                 self.accelerator,
-                group=group_of(self.accelerator, self.recipe),
+                group=group_of(self.recipe.context_parallel),
             )
 
     def _draw(self) -> None:
         if self.setting.sampler:
             # This process draws alone.
-            with self.result(), self.setting.context.paused():
+            with self.result(), self.setting.sharing.paused():
                 self.setting.sampler.draw(self.step)
         self.accelerator.wait_for_everyone()
 

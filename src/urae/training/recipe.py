@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from urae.adapters import Full, Spec
-from urae.execution.checkpointing import CHECKPOINTING, Checkpointing
+from urae.execution.choices import CHECKPOINTING, BaseWeights, Checkpointing
 from urae.resolution import ResolutionPolicy, check_size
 from urae.training.sigma import shift_at
 
@@ -99,7 +99,7 @@ class Recipe:
     # Memory
     base_dtype: Literal["bf16", "fp32"] = "bf16"
     """What the frozen model computes in, whatever its weights are stored in. What is trained is fp32."""
-    base_weights: Literal["as_loaded", "fp8", "fp8_dynamic", "int8", "nf4"] = "as_loaded"
+    base_weights: BaseWeights = "as_loaded"
     """How the frozen matrices of the blocks are stored. "fp8" and "int8" take a byte a weight and "nf4" half of
     one, and each rounds them, the last the most; they are restored for each product. "fp8_dynamic" is stored as "fp8"
     and multiplied in fp8, tokens and gradients rounded too. The adapter belongs to the unrounded base."""

@@ -26,17 +26,26 @@ from accelerate.utils import ProjectConfiguration
 from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
+from urae.adapters.targets import resolved, transformer_of
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
-from urae.execution import Context, context_group, context_parallel, num_groups, quantised, this_process
-from urae.execution.activations import Offload
-from urae.execution.attention import fastest_attention
-from urae.execution.carrier import Carrier
-from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
-from urae.execution.placement import placed
-from urae.execution.rounding import check_can_multiply
-from urae.execution.swap import swapped_blocks
-from urae.families import backbone_of
-from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
+from urae.execution import (
+    Carrier,
+    HostCheckpointing,
+    TokenSharing,
+    attention_for_training,
+    check_can_multiply,
+    compiled_blocks,
+    context_group,
+    context_parallel,
+    frozen_base_placed,
+    gradient_checkpointing,
+    num_groups,
+    placed,
+    text_encoders_placed,
+    this_process,
+)
+from urae.families import family_of, open_transformer
+from urae.resolution import ResolutionPolicy, native_size, num_tokens, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
@@ -47,7 +56,7 @@ from urae.training.samples import Sampler, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
 from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 from urae.training.step import Objective
-from urae.training.teacher import Teacher, base_teacher, load_teacher, other_teacher
+from urae.training.teacher import Teacher, base_teacher, other_teacher
 
 __all__ = ["train"]
 
@@ -64,7 +73,8 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     check_loggers(recipe.loggers)
     accelerator = _accelerator(recipe)
     policy = _policy(pipe, recipe)
-    recipe = replace(recipe, policy=policy)
+    spec = resolved(recipe.adapter, transformer_of(pipe))
+    recipe = replace(recipe, policy=policy, adapter=spec)
     _check_fit(pipe, recipe, policy, accelerator)
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     data = cached_dataset(
@@ -79,7 +89,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
-        context = stack.enter_context(context_parallel(backbone_of(pipe), pipe.transformer, group))
+        sharing = stack.enter_context(context_parallel(pipe.transformer, group))
         kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
         stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
         stack.enter_context(_checkpointing(pipe, recipe, accelerator.device))
@@ -93,10 +103,10 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
                 objective=stack.enter_context(_objective(pipe, recipe, policy, accelerator, attached, group)),
                 data=train_on,
                 held_out=held_out,
-                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity, context)),
+                sampler=stack.enter_context(_sampler(pipe, lean, recipe, accelerator, identity, sharing)),
                 metrics=stack.enter_context(_metrics(recipe, accelerator, checkpoint)),
                 identity=identity,
-                context=context,
+                sharing=sharing,
                 attention=kernel,
             )
         )
@@ -175,15 +185,6 @@ def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator:
 
 
 @contextmanager
-def _encoders_placed(pipe: Any, device: torch.device) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name, module in pipe.components.items():
-            if name == "vae" or name.startswith("text_encoder"):
-                stack.enter_context(placed(module, device))
-        yield
-
-
-@contextmanager
 def _attached(
     pipe: Any, recipe: Recipe, accelerator: Accelerator, start: Adapter | None
 ) -> Iterator[Attached]:
@@ -196,24 +197,20 @@ def _attached(
         cache = Path(recipe.out) / "decomposition"
         attached = attach(transformer, recipe.adapter, start=start, cache=cache, device=device)
         stack.callback(attached.detach)
-        if recipe.base_weights != "as_loaded":
-            # Only now: what is decomposed, and what names the base, are the weights before they are rounded.
-            # On the host where most of it stays there.
-            where = None if recipe.swap_blocks else device
-            stack.enter_context(quantised(transformer, recipe.base_weights, device=where))
-        if recipe.swap_blocks:
-            stack.enter_context(swapped_blocks(transformer, recipe.swap_blocks, Carrier(device)))
-        else:
-            stack.enter_context(placed(transformer, device))
+        stack.enter_context(
+            frozen_base_placed(
+                transformer, device, weights=recipe.base_weights, num_swapped=recipe.swap_blocks
+            )
+        )
         yield attached
 
 
 def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractContextManager[str]:
     groups = num_groups(accelerator.num_processes, recipe.context_parallel)
-    return fastest_attention(
+    return attention_for_training(
         pipe.transformer,
-        accelerator,
-        num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
+        accelerator.device,
+        num_tokens=num_tokens(pipe, recipe.size),
         num_images=recipe.batch_size // groups // recipe.gradient_accumulation,
         checkpointing=recipe.gradient_checkpointing,
     )
@@ -224,7 +221,7 @@ def _checkpointing(pipe: Any, recipe: Recipe, device: torch.device) -> AbstractC
         pipe.transformer,
         recipe.gradient_checkpointing,
         compiled=recipe.compile,
-        offload=Offload(Carrier(device)) if recipe.offload_activations else None,
+        offload=HostCheckpointing(Carrier(device)) if recipe.offload_activations else None,
     )
 
 
@@ -238,16 +235,16 @@ def _objective(
     group: Any,
 ) -> Iterator[Objective]:
     def predict(transformer: Any, guidance: float) -> Predictor:
-        return predictor(backbone_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
+        return predictor(family_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
 
     with ExitStack() as stack:
         teacher: Teacher | None = None
         if recipe.distill_weight and recipe.teacher == "base":
             teacher = base_teacher(predict(pipe.transformer, recipe.teacher_guidance), attached.parameters())
         elif recipe.distill_weight:
-            other = load_teacher(pipe, recipe.teacher).to(accelerator.device)
+            other = open_transformer(pipe, recipe.teacher).to(accelerator.device)
             stack.enter_context(policy.on(other))
-            stack.enter_context(context_parallel(backbone_of(pipe), other, group))
+            stack.enter_context(context_parallel(other, group))
             teacher = other_teacher(predict(other, recipe.teacher_guidance))
         yield Objective(
             recipe=recipe,
@@ -274,18 +271,18 @@ def _sampler(
     recipe: Recipe,
     accelerator: Accelerator,
     identity: dict[str, Any],
-    context: Context,
+    sharing: TokenSharing,
 ) -> Iterator[Sampler | None]:
     """The sampler, with the base's images drawn, in the main process of a run that wants samples."""
     if not (recipe.sample_every and accelerator.is_main_process):
         yield None
         return
-    with _encoders_placed(pipe, accelerator.device):
-        embeddings = backbone_of(pipe).encode_prompts(pipe, recipe.sample_prompts)
+    with text_encoders_placed(pipe, accelerator.device):
+        embeddings = family_of(pipe).text.encode(pipe, recipe.sample_prompts)
     with placed(pipe.vae, accelerator.device):
         base = json.dumps([identity[name] for name in ("base", "base_weights", "start", "policy")])
         sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)
-        with context.paused():  # this process draws alone
+        with sharing.paused():  # this process draws alone
             sampler.draw_base()
         yield sampler
 

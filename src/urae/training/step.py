@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from urae.data import Sample
-from urae.training.groups import group_of
+from urae.execution import group_of
 from urae.training.objective import Batch, draw_batch, losses
 from urae.training.prediction import Predictor
 from urae.training.recipe import Recipe
@@ -118,7 +118,7 @@ class Objective:
 
     def _parts(self, samples: Sequence[Sample]) -> list[tuple[Sequence[Sample], range]]:
         """Parts of this process's share, each with its places in the global batch."""
-        process, num = group_of(self.accelerator, self.recipe)
+        process, num = group_of(self.recipe.context_parallel)
         places = range(process, self.recipe.batch_size, num)
         length = len(samples) // self.recipe.gradient_accumulation
         return [

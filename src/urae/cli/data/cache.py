@@ -6,16 +6,14 @@ import math
 from datetime import timedelta
 from typing import Annotated
 
-import torch
 import typer
 from accelerate import PartialState
 from rich.console import Console
 
 from urae.data import make_cache, write_shards
-from urae.data.encoders import open_encoders
 from urae.data.sources import cache_folder
 from urae.execution import on_main
-from urae.families import DTYPES
+from urae.families import DTYPES, open_encoders
 
 __all__ = ["cache"]
 
@@ -60,7 +58,7 @@ def cache(
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
     PartialState(timeout=PATIENCE)
-    pipe = open_encoders(model, dtype=_dtype(dtype, model))
+    pipe = open_encoders(model, dtype=dtype)
     folder = out or on_main(lambda: str(cache_folder(pipe, source, size=size, form=form)))
     report = make_cache(
         pipe,
@@ -79,14 +77,6 @@ def cache(
         num = write_shards(report.cache, shards)
         _say(f"wrote {num} shards to {shards}")
     _say(f"next: urae train RECIPE data={shards or folder} size={size}")
-
-
-def _dtype(name: str, model: str) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
-    if name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}: expected one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 def _say(text: str) -> None:

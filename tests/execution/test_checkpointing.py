@@ -1,40 +1,12 @@
 import pytest
 import torch
-from diffusers import FluxPipeline
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from tiny_calls import gradients, inputs
 from urae.adapters import Lora, Minor, attach
-from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
+from urae.execution import gradient_checkpointing
 
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-
-
-def inputs(tokens: int = 8, text: int = 7) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "hidden_states": torch.randn(2, tokens**2, 64, generator=generator),
-        "encoder_hidden_states": torch.randn(2, text, 32, generator=generator),
-        "pooled_projections": torch.randn(2, 24, generator=generator),
-        "timestep": torch.tensor([0.3, 0.8]),
-        "guidance": torch.ones(2),
-        "img_ids": FluxPipeline._prepare_latent_image_ids(1, tokens, tokens, "cpu", torch.float32),
-        "txt_ids": torch.zeros(text, 3),
-    }
-
-
-def gradients(transformer, spec, mode, *, compile: bool = False) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    attached = attach(transformer, spec)
-    try:
-        with (
-            compiled_blocks(transformer, compile),
-            gradient_checkpointing(transformer, mode, compiled=compile),
-        ):
-            transformer(**inputs()).sample.square().mean().backward()
-        return {name: parameter.grad for name, parameter in attached.named_parameters().items()}
-    finally:
-        attached.detach()
 
 
 @pytest.mark.parametrize("mode", [True, "full", "attention"])
@@ -100,9 +72,6 @@ def test_the_transformer_is_as_before(transformer):
     with gradient_checkpointing(transformer, False):
         assert not transformer.is_gradient_checkpointing
     assert transformer.is_gradient_checkpointing
-    with compiled_blocks(transformer, True):
-        assert transformer.transformer_blocks[0]._compiled_call_impl is not None
-    assert all(module._compiled_call_impl is None for module in transformer.modules())
 
 
 @pytest.mark.slow

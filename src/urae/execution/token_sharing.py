@@ -6,7 +6,7 @@ of the heads, and afterwards all heads for its own tokens (Ulysses; Jacobs et al
 attention kernel serves as it is, and position ids, position tables and the policy that makes them see the whole
 image. Neither tokens nor heads need to divide evenly; a process has at least one head.
 
-A backbone names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
+The family names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
 be differentiated. With one loss on each process, the sum over processes of a parameter's gradients is the gradient of
 the sum of the losses.
 
@@ -24,18 +24,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 
-from urae.execution.processes import this_process
-from urae.families import Exchange
-from urae.families.family import Backbone, Stream
+from urae.execution.modules import is_compiled
+from urae.execution.processes import num_groups, this_process
+from urae.families import Exchange, family_of
+from urae.families.family import Stream
 
-__all__ = ["Context", "context_group", "context_parallel", "num_groups"]
+__all__ = ["TokenSharing", "context_group", "context_parallel"]
 
 
-class Context:
+class TokenSharing:
     """The processes that share a call's tokens, and the tensors' ways between them.
 
     Tensors are (B, tokens, features). "All" tokens are in their natural order, those of the text first.
@@ -110,16 +110,6 @@ class Context:
         return [one.view(shape) for one, shape in zip(received.split(sizes), shapes, strict=True)]
 
 
-def num_groups(num_processes: int, context_parallel: int) -> int:
-    """Groups of `context_parallel` processes that all processes make; `ValueError` if some would be left over."""
-    if context_parallel < 1 or num_processes % context_parallel:
-        raise ValueError(
-            f"context_parallel is {context_parallel} and {num_processes} processes were started: expected a divisor, "
-            f"as under torchrun --nproc-per-node {max(context_parallel, 1)}"
-        )
-    return num_processes // context_parallel
-
-
 def context_group(context_parallel: int) -> Any:
     """The group of that many neighbouring processes which this one belongs to; None for 1, which is no group.
 
@@ -133,37 +123,38 @@ def context_group(context_parallel: int) -> Any:
 
 
 @contextmanager
-def context_parallel(backbone: Backbone, transformer: Any, group: Any) -> Iterator[Context]:
+def context_parallel(transformer: Any, group: Any) -> Iterator[TokenSharing]:
     """Let the processes of a `context_group` share the tokens of every call of the transformer.
 
     All processes of the group make the same calls, with the same inputs, and get the same output. Adapters have to be
     attached before, and blocks compiled inside. None for a group changes nothing. Raises ValueError for more processes
     than attention heads, and for a transformer that is compiled already.
     """
-    context = Context(group, num_heads=transformer.config.num_attention_heads)
+    layers = family_of(transformer).layers
+    sharing = TokenSharing(group, num_heads=layers.heads(transformer)[0])
     if group:
-        _check(transformer, context)
-    handles = [_hooked(exchange, context) for exchange in backbone.exchanges(transformer) if group]
+        _check(transformer, sharing)
+    handles = [_hooked(exchange, sharing) for exchange in layers.exchanges(transformer) if group]
     try:
-        yield context
+        yield sharing
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hooked(exchange: Exchange, context: Context) -> Any:
+def _hooked(exchange: Exchange, sharing: TokenSharing) -> Any:
     streams = exchange.streams
 
     def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if not context.is_on:
+        if not sharing.is_on:
             return None
-        change = getattr(context, exchange.before)
+        change = getattr(sharing, exchange.before)
         if exchange.argument:
             return inputs, named | {exchange.argument: change(named[exchange.argument], streams)}
         return (change(inputs[0], streams), *inputs[1:]), named
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        return getattr(context, exchange.after)(output, streams) if context.is_on else None
+        return getattr(sharing, exchange.after)(output, streams) if sharing.is_on else None
 
     if exchange.before:
         return exchange.module.register_forward_pre_hook(before, with_kwargs=True)
@@ -175,15 +166,14 @@ def _shares(num: int, parts: int) -> list[int]:
     return [num // parts + (part < num % parts) for part in range(parts)]
 
 
-def _check(transformer: Any, context: Context) -> None:
-    if context.num > sum(context.heads):
+def _check(transformer: Any, sharing: TokenSharing) -> None:
+    if sharing.num > sum(sharing.heads):
         raise ValueError(
-            f"context_parallel is {context.num}: expected at most {sum(context.heads)}, the transformer's attention "
+            f"context_parallel is {sharing.num}: expected at most {sum(sharing.heads)}, the transformer's attention "
             "heads"
         )
-    whole = extract_model_from_parallel(transformer, keep_torch_compile=False)
-    if transformer is not whole or any(module._compiled_call_impl for module in transformer.modules()):
+    if is_compiled(transformer):
         raise ValueError(
-            f"context_parallel is {context.num}, but the transformer is compiled already, and compiled code takes no "
+            f"context_parallel is {sharing.num}, but the transformer is compiled already, and compiled code takes no "
             "notice of hooks: compile its blocks afterwards"
         )

@@ -4,14 +4,14 @@ import weakref
 
 import pytest
 import torch
-from test_placement import inputs
 from torch import Tensor, nn
 
+from tiny_calls import inputs
 from urae.adapters import Lora, Minor, attach
-from urae.execution.activations import Offload
-from urae.execution.carrier import Carrier
-from urae.execution.checkpointing import ATTENTION, compiled_blocks, gradient_checkpointing
-from urae.execution.swap import repeated_blocks, swapped_blocks
+from urae.execution import Carrier, HostCheckpointing, compiled_blocks, gradient_checkpointing
+from urae.execution.checkpointing import ATTENTION
+from urae.execution.modules import repeated_blocks
+from urae.execution.swap import swapped_blocks
 
 CPU = torch.device("cpu")
 LEAST = 512
@@ -65,7 +65,7 @@ def gradients(transformer, spec, mode, offload) -> list[Tensor]:
 def test_gradients_are_the_same_to_the_bit(transformer, spec, mode):
     carrier = Watched()
     own = gradients(transformer, spec, mode, None)
-    offloaded = gradients(transformer, spec, mode, Offload(carrier, least=LEAST))
+    offloaded = gradients(transformer, spec, mode, HostCheckpointing(carrier, least=LEAST))
     assert len(carrier.back) > 0
     assert any(gradient.abs().max() > 0 for gradient in own)
     assert all(torch.equal(a, b) for a, b in zip(own, offloaded, strict=True))
@@ -76,7 +76,7 @@ def test_the_device_holds_the_last_block_only(transformer, mode, per_block):
     """Per block: image and text; with "attention" its result and the logarithms of its sums too."""
     attach(transformer, Lora(rank=2))
     carrier, blocks = Watched(), len(repeated_blocks(transformer))
-    with gradient_checkpointing(transformer, mode, offload=Offload(carrier, least=LEAST)):
+    with gradient_checkpointing(transformer, mode, offload=HostCheckpointing(carrier, least=LEAST)):
         loss = loss_of(transformer)
         assert len(carrier.left) == len(carrier.on_host) == per_block * blocks
         assert alive(carrier.on_device) <= {
@@ -92,7 +92,7 @@ def test_the_device_holds_the_last_block_only(transformer, mode, per_block):
 def test_the_block_below_is_on_its_way_when_a_block_is_needed(transformer):
     attach(transformer, Lora(rank=2))
     carrier, seen = Watched(), []
-    with gradient_checkpointing(transformer, "full", offload=Offload(carrier, least=LEAST)):
+    with gradient_checkpointing(transformer, "full", offload=HostCheckpointing(carrier, least=LEAST)):
         loss = loss_of(transformer)
         for block in repeated_blocks(transformer):
             block.register_forward_pre_hook(lambda *_: seen.append(len(carrier.back)))
@@ -104,11 +104,13 @@ def test_small_tensors_and_parameters_stay(transformer):
     attach(transformer, Lora(rank=2))
     carrier = Watched()
     least = 4 * 2 * 64 * 32  # of the image's tokens; those of the text are fewer
-    with gradient_checkpointing(transformer, "full", offload=Offload(carrier, least=least)):
+    with gradient_checkpointing(transformer, "full", offload=HostCheckpointing(carrier, least=least)):
         loss_of(transformer).backward()
     assert carrier.left == [(2, 64, 32)] * len(repeated_blocks(transformer))
     weight = nn.Parameter(torch.ones(64, 64))
-    Offload(carrier, least=1).checkpoint(lambda x, w: x @ w, torch.ones(64, 64), weight).sum().backward()
+    HostCheckpointing(carrier, least=1).checkpoint(
+        lambda x, w: x @ w, torch.ones(64, 64), weight
+    ).sum().backward()
     assert len(carrier.left) == len(repeated_blocks(transformer)) + 1
     assert torch.equal(weight.grad, torch.full((64, 64), 64.0))
 
@@ -116,7 +118,7 @@ def test_small_tensors_and_parameters_stay(transformer):
 def test_a_graph_without_backward_leaves_nothing(transformer):
     attach(transformer, Lora(rank=2, targets=("re:single_transformer_blocks\\.2\\.attn\\.to_q",)))
     carrier = Watched()
-    with gradient_checkpointing(transformer, "attention", offload=Offload(carrier, least=LEAST)):
+    with gradient_checkpointing(transformer, "attention", offload=HostCheckpointing(carrier, least=LEAST)):
         loss = loss_of(transformer)
         # Below the first adapter nothing is kept.
         assert len(alive(carrier.on_host)) == 4
@@ -133,7 +135,7 @@ def test_what_is_kept_of_attention_is_not_computed_again(transformer):
             calls.extend([function] if function in ATTENTION else [])
             return function(*args, **(kwargs or {}))
 
-    offload = Offload(Carrier(CPU), least=LEAST)
+    offload = HostCheckpointing(Carrier(CPU), least=LEAST)
     with gradient_checkpointing(transformer, "attention", offload=offload), Count():
         loss_of(transformer).backward()
     assert len(calls) == len(repeated_blocks(transformer))
@@ -144,7 +146,7 @@ def test_together_with_swapped_weights(transformer, mode):
     own = gradients(transformer, Lora(rank=2), mode, None)
     torch.manual_seed(0)
     attached = attach(transformer, Lora(rank=2))
-    offload = Offload(Carrier(CPU), least=LEAST)
+    offload = HostCheckpointing(Carrier(CPU), least=LEAST)
     with (
         swapped_blocks(transformer, 3, Carrier(CPU), least=LEAST),
         gradient_checkpointing(transformer, mode, offload=offload),
@@ -160,7 +162,7 @@ def test_compiled_blocks_give_what_they_keep_too(transformer):
     own = gradients(transformer, Lora(rank=2), "full", None)
     carrier = Watched()
     with compiled_blocks(transformer, True):
-        offloaded = gradients(transformer, Lora(rank=2), "full", Offload(carrier, least=LEAST))
+        offloaded = gradients(transformer, Lora(rank=2), "full", HostCheckpointing(carrier, least=LEAST))
     assert len(carrier.back) > 0
     for a, b in zip(own, offloaded, strict=True):
         torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
