@@ -45,5 +45,5 @@ def test_only_the_encoders_have_weights(prepared, tmp_path):
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match="there is no pipeline '.*nowhere': expected mini, a folder"):
+    with pytest.raises(ValueError, match="there is no model '.*nowhere': expected mini, a folder"):
         open_encoders(tmp_path / "nowhere", dtype="float32")
