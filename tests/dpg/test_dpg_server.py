@@ -8,7 +8,7 @@ from judge_server import completion, failure, running
 from PIL import Image
 
 from urae.dpg.benchmark import dpg_bench, plan_dpg
-from urae.dpg.server import Server
+from urae.dpg.server import ServerModel
 from urae.judge.endpoint import Endpoint, Unanswered
 from urae.judge.journal import read_journal
 
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 def plan(folder, url, *, retries=2, **settings):
     endpoint = Endpoint(model="toy", base_url=url, schema=False, retries=retries, timeout=20.0)
-    return plan_dpg({"a": folder}, ITEMS, Server(endpoint=endpoint, **settings))
+    return plan_dpg({"a": folder}, ITEMS, ServerModel(endpoint=endpoint, **settings))
 
 
 def test_one_picture_and_one_question_a_request(folder, tmp_path):

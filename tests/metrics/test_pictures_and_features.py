@@ -10,7 +10,7 @@ from urae.errors import BadFile
 from urae.generation import save_png
 from urae.metrics import METRICS, Options
 from urae.metrics.features import FeatureCache, feature_key, versions
-from urae.metrics.pictures import Picture, Sample, as_candidates, collect
+from urae.metrics.pictures import LazyPicture, MeasuredPicture, as_candidates, collect
 
 
 def picture(shade: int, **info: str) -> Image.Image:
@@ -77,7 +77,7 @@ def test_folders_that_cannot_be_measured(folder, tmp_path):
         collect("ours", folder, "names")
     (tmp_path / "text.png").write_text("nothing")
     with pytest.raises(BadFile, match="cannot be read as a picture"):
-        Picture(tmp_path / "text.png").image  # noqa: B018
+        LazyPicture(tmp_path / "text.png").image  # noqa: B018
 
 
 def test_a_single_candidate_is_named_after_its_folder(folder):
@@ -90,13 +90,13 @@ def test_a_turned_photograph_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(0).save(tmp_path / "turned.jpg", exif=exif)
-    turned = Picture(tmp_path / "turned.jpg")
+    turned = LazyPicture(tmp_path / "turned.jpg")
     assert turned.size == turned.image.size == (16, 32)
 
 
 def test_a_released_picture_is_read_again(tmp_path):
     picture(1).save(tmp_path / "a.png")
-    one = Picture(tmp_path / "a.png")
+    one = LazyPicture(tmp_path / "a.png")
     assert one.image.getpixel((0, 0)) == (1, 0, 0)
     picture(2).save(tmp_path / "a.png")
     assert one.image.getpixel((0, 0)) == (1, 0, 0)
@@ -125,8 +125,8 @@ def test_a_damaged_entry_is_named(tmp_path):
 
 def test_a_key_holds_what_the_number_depends_on(monkeypatch):
     def key(name: str, shade: int = 0, prompt: str = "a", partner: int | None = None, crops: int = 8) -> str:
-        other = None if partner is None else Picture(picture(partner))
-        sample = Sample(picture=Picture(picture(shade)), name="x", prompt=prompt, partner=other)
+        other = None if partner is None else LazyPicture(picture(partner))
+        sample = MeasuredPicture(picture=LazyPicture(picture(shade)), name="x", prompt=prompt, partner=other)
         metric = METRICS[name]
         return feature_key(metric, metric.open(None, Options(device="cpu", num_crops=crops)), sample)
 

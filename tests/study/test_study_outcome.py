@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 from study_material import HOSTILE, IDS, NAMES, PROMPTS, small_study
-
 from urae.statistics.agreement import agreement, krippendorff_alpha
+
 from urae.study.ballots import BallotBox
 from urae.study.manifest import ASPECTS
 from urae.study.outcome import count_votes, two_way_interval

@@ -15,7 +15,7 @@ from urae.dpg.answerer import Answerer
 from urae.dpg.benchmark import Dpg, DpgPlan
 from urae.dpg.model import LocalModel
 from urae.dpg.scenes import SceneModel
-from urae.dpg.server import OPTIONS, Server
+from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.endpoint import Endpoint
 from urae.judge.journal import read_journal
 
@@ -94,7 +94,7 @@ def _answerer(
         endpoint = Endpoint(
             model=model, base_url=server, key_variable=key_variable, options=_options(options), schema=False
         )
-        return Server(endpoint=endpoint, concurrency=concurrency)
+        return ServerModel(endpoint=endpoint, concurrency=concurrency)
     if options:
         raise ValueError(
             f"the option {options[0]!r} has no effect without a server: give its URL with --server"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from urae.io import Progress
-from urae.metrics import DEFAULT_METRICS, METRICS, Evaluation, plan_evaluation
+from urae.metrics import DEFAULT_METRICS, METRICS, EvaluationPlan, plan_evaluation
 from urae.metrics.pictures import Prompts
 from urae.statistics import Table
 
@@ -79,7 +79,7 @@ def evaluate(
         console.print(f"wrote {_save(table, plan, file)}")
 
 
-def _save(table: Table, plan: Evaluation, file: Path) -> Path:
+def _save(table: Table, plan: EvaluationPlan, file: Path) -> Path:
     return table.save(file, pictures=plan.pictures() if file.suffix == ".html" else None)
 
 

@@ -15,7 +15,7 @@ from urae import judge as judging
 from urae.judge.endpoint import OPENAI, OPTIONS, Endpoint
 from urae.judge.instructions import KINDS, OWN
 from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, Plan
+from urae.judge.plan import ASPECTS, Cost, JudgingPlan
 from urae.judge.verdicts import Verdicts
 
 __all__ = ["judge"]
@@ -101,7 +101,7 @@ def judge(
     _write(_ask(plan, out / ANSWERS, cost, concurrency), plan, out)
 
 
-def _show(plan: Plan, cost: Cost, price_in: float, price_out: float) -> None:
+def _show(plan: JudgingPlan, cost: Cost, price_in: float, price_out: float) -> None:
     console.print(f"judge: {plan.endpoint.model} at {plan.endpoint.base_url}")
     console.print(
         f"prompts: {len(plan.items)}, candidates: {len(plan.candidates)}, pairs: {len(plan.pairs)}, each in both "
@@ -121,7 +121,7 @@ def _show(plan: Plan, cost: Cost, price_in: float, price_out: float) -> None:
             )
 
 
-def _ask(plan: Plan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
+def _ask(plan: JudgingPlan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=cost.num_requests)
         return judging.judge(
@@ -129,7 +129,7 @@ def _ask(plan: Plan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
         )
 
 
-def _write(verdicts: Verdicts, plan: Plan, out: Path) -> None:
+def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
     report = verdicts.to_markdown()
     console.print(report)
     files = [_write_text(out / "verdicts.md", report), _write_text(out / "verdicts.json", verdicts.to_json())]

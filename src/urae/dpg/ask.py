@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from urae.dpg.answerer import Answerer, Ask
-from urae.dpg.questions import Item
+from urae.dpg.questions import DpgItem
 from urae.dpg.score import read_answer
 from urae.errors import BadFile
 from urae.judge.journal import Journal
@@ -33,7 +33,7 @@ Records = Mapping[str, Sequence[Mapping[str, Any]]]
 class Tile:
     """One picture of a prompt: a file, or a part of one that holds a square grid of them."""
 
-    item: Item
+    item: DpgItem
     file: Path
     digest: str
     """SHA-256 of the file."""

@@ -12,12 +12,12 @@ from typing import Any
 
 from urae.dpg.answerer import Answerer
 from urae.dpg.ask import Records, Tile, ask, pending, said
-from urae.dpg.questions import Item
+from urae.dpg.questions import DpgItem
 from urae.dpg.score import Compat, Scores, read_answer, score
+from urae.io import escape_markdown as escape
 from urae.metrics.matching import SUFFIXES, match_pictures
 from urae.statistics import Column, Table, by_prompt, tabulate
 from urae.statistics.intervals import MIN_PROMPTS
-from urae.statistics.table import escape_markdown as escape
 
 __all__ = ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"]
 
@@ -34,7 +34,7 @@ class DpgPlan:
     answerer: Answerer
     compat: Compat
     """The rule of the table; no answer depends on it."""
-    items: tuple[Item, ...]
+    items: tuple[DpgItem, ...]
     """All of the file, in its order."""
     tiles: Mapping[str, Sequence[Tile]]
     """Candidate -> every picture that is there, item by item."""
@@ -125,7 +125,7 @@ class Dpg:
 
 def plan_dpg(
     candidates: Mapping[str, Path | str],
-    items: Sequence[Item],
+    items: Sequence[DpgItem],
     answerer: Answerer,
     *,
     grid: int = 1,
@@ -200,12 +200,12 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _missing(folder: Path, items: Sequence[Item]) -> list[str]:
+def _missing(folder: Path, items: Sequence[DpgItem]) -> list[str]:
     there = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
     return [item.id for item in items if item.id not in there]
 
 
-def _enough(items: Sequence[Item], shown: Mapping[str, Item], compat: Compat) -> None:
+def _enough(items: Sequence[DpgItem], shown: Mapping[str, DpgItem], compat: Compat) -> None:
     forgotten = {items[0].id} if items and compat == "official" else set()
     count = len({item.prompt for name, item in shown.items() if name not in forgotten})
     if count < MIN_PROMPTS:
@@ -215,7 +215,7 @@ def _enough(items: Sequence[Item], shown: Mapping[str, Item], compat: Compat) ->
         )
 
 
-def _tiles(item: Item, file: Path, grid: int) -> list[Tile]:
+def _tiles(item: DpgItem, file: Path, grid: int) -> list[Tile]:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return [Tile(item=item, file=file, digest=digest, place=place, grid=grid) for place in range(grid**2)]

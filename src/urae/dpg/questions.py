@@ -15,7 +15,7 @@ from pathlib import Path
 
 from urae.errors import BadFile
 
-__all__ = ["Item", "Question", "read_questions", "write_questions"]
+__all__ = ["DpgItem", "Question", "read_questions", "write_questions"]
 
 COLUMNS = (
     *("item_id", "text", "keywords", "proposition_id", "dependency"),
@@ -48,7 +48,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class DpgItem:
     """A prompt and its questions, in the order of the file."""
 
     id: str
@@ -72,7 +72,7 @@ class Item:
             ) from error
 
 
-def read_questions(path: Path | str) -> tuple[Item, ...]:
+def read_questions(path: Path | str) -> tuple[DpgItem, ...]:
     """The prompts of a csv file, such as dpg_bench.csv of the ELLA repository. `BadFile` names what is wrong in it."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -85,7 +85,7 @@ def read_questions(path: Path | str) -> tuple[Item, ...]:
     return tuple(_item(name, [row for row in rows if row["item_id"] == name], path) for name in items)
 
 
-def write_questions(items: Sequence[Item], path: Path | str) -> Path:
+def write_questions(items: Sequence[DpgItem], path: Path | str) -> Path:
     """The same format, for questions of one's own."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +109,12 @@ def _rows(reader: csv.DictReader[str], path: Path | str) -> Iterator[dict[str, s
         yield row
 
 
-def _item(name: str, rows: Sequence[Mapping[str, str]], path: Path | str) -> Item:
+def _item(name: str, rows: Sequence[Mapping[str, str]], path: Path | str) -> DpgItem:
     texts = {row["text"] for row in rows}
     if len(texts) > 1:
         raise BadFile(f"{path} has {len(texts)} different texts for the prompt {name!r}: expected one")
     try:
-        return Item(id=name, prompt=texts.pop(), questions=tuple(map(_question, rows)))
+        return DpgItem(id=name, prompt=texts.pop(), questions=tuple(map(_question, rows)))
     except ValueError as error:
         raise BadFile(f"{path}: {error}") from error
 
@@ -134,7 +134,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _row(item: Item, question: Question) -> dict[str, str | int]:
+def _row(item: DpgItem, question: Question) -> dict[str, str | int]:
     return {
         "item_id": item.id,
         "text": item.prompt,

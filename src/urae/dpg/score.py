@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Literal
 
-from urae.dpg.questions import Item, Question
+from urae.dpg.questions import DpgItem, Question
 
-__all__ = ["Compat", "Scores", "Share", "read_answer", "score"]
+__all__ = ["Compat", "Scores", "YesShare", "read_answer", "score"]
 
 Compat = Literal["fixed", "official"]
 Answers = Mapping[int, str]
@@ -29,7 +29,7 @@ Answers = Mapping[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class YesShare:
     """Of questions answered yes."""
 
     yes: int
@@ -46,9 +46,9 @@ class Scores:
 
     prompts: Mapping[str, float]
     """Item -> score in [0, 1]."""
-    categories: Mapping[str, Share]
+    categories: Mapping[str, YesShare]
     """Such as "attribute - color", in the order in which they first come."""
-    broad: Mapping[str, Share]
+    broad: Mapping[str, YesShare]
     """Such as "attribute"."""
     left_out: tuple[str, ...]
     """Items on which the published script fails; none by the fixed rule."""
@@ -60,7 +60,7 @@ class Scores:
 
 
 def score(
-    items: Sequence[Item], answers: Mapping[str, Sequence[Answers]], *, compat: Compat = "fixed"
+    items: Sequence[DpgItem], answers: Mapping[str, Sequence[Answers]], *, compat: Compat = "fixed"
 ) -> Scores:
     """Scores of `answers`: item -> for each of its pictures, question -> what the model said.
 
@@ -92,22 +92,22 @@ def read_answer(text: str) -> bool | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rest:
-    """What the published script reads of the first prompt: a graph with a hole, which `Item` would refuse."""
+    """What the published script reads of the first prompt: a graph with a hole, which `DpgItem` would refuse."""
 
     id: str
     questions: tuple[Question, ...]
 
 
-def _without_first(item: Item) -> _Rest:
+def _without_first(item: DpgItem) -> _Rest:
     return _Rest(id=item.id, questions=item.questions[1:])
 
 
-def _whole(item: Item | _Rest) -> bool:
+def _whole(item: DpgItem | _Rest) -> bool:
     known = {question.id for question in item.questions}
     return bool(known) and all(known.issuperset(question.parents) for question in item.questions)
 
 
-def _points(item: Item | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
+def _points(item: DpgItem | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
     """Question -> whether it was answered yes, before dependencies. What cannot be read is no yes."""
     said = {question.id: answers[question.id] for question in item.questions}
     return {number: text == "yes" if official else read_answer(text) is True for number, text in said.items()}
@@ -131,17 +131,17 @@ def _earned_in_order(questions: Sequence[Question], points: Mapping[int, bool]) 
 
 
 def _shares(
-    items: Sequence[Item | _Rest],
+    items: Sequence[DpgItem | _Rest],
     points: Mapping[str, Sequence[Mapping[int, bool]]],
     level: Literal["category", "broad"],
     official: bool,
-) -> dict[str, Share]:
+) -> dict[str, YesShare]:
     found: dict[str, list[bool]] = defaultdict(list)
     for item in items:
         for tile in points[item.id][-1:] if official else points[item.id]:
             for question in item.questions:
                 found[getattr(question, level)].append(tile[question.id])
-    return {name: Share(yes=sum(values), questions=len(values)) for name, values in found.items()}
+    return {name: YesShare(yes=sum(values), questions=len(values)) for name, values in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

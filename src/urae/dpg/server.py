@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from urae.dpg.answerer import INSTRUCTION, Answer, Ask
+from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
 from urae.judge.endpoint import Endpoint
 
-__all__ = ["OPTIONS", "Server"]
+__all__ = ["OPTIONS", "ServerModel"]
 
 OPTIONS = {"temperature": 0, "seed": 0, "max_completion_tokens": 16}
 """Sent with each request. A model that thinks aloud before it answers needs more tokens."""
@@ -25,7 +25,7 @@ REMINDER = "Your last answer was not one word. Say yes or no, and nothing else."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ServerModel:
     """A model behind a server; what it is asked costs money or somebody's GPU, so each answer is kept at once."""
 
     attempts: ClassVar[int] = 2
@@ -57,13 +57,13 @@ class Server:
 
     def _ask(
         self, client: Any, picture: Image.Image, questions: Sequence[str], attempt: int
-    ) -> Iterator[Answer]:
+    ) -> Iterator[ModelAnswer]:
         jpeg = self._jpeg(picture)
         for question in questions:
             text = " ".join([question, INSTRUCTION, *([REMINDER] if attempt else [])])
             key = hashlib.sha256(jpeg + f"{self.identity} {text}".encode()).hexdigest()
             reply = self.endpoint.ask(client, _content(jpeg, text), schema={}, key=key)
-            yield Answer(text=reply.text, model=reply.model)
+            yield ModelAnswer(text=reply.text, model=reply.model)
 
     def _jpeg(self, picture: Image.Image) -> bytes:
         shown = picture.copy()

@@ -13,7 +13,7 @@ from urae.judge.endpoint import Endpoint, Unanswered
 from urae.judge.instructions import Instructions, read_instructions
 from urae.judge.journal import read_journal
 from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, Plan, plan_judging
+from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
 from urae.judge.verdicts import Preference, Verdicts, count_verdicts
 from urae.metrics.matching import read_prompts
 from urae.statistics import bradley_terry, rank
@@ -23,7 +23,7 @@ __all__ = [
     "Cost",
     "Endpoint",
     "Instructions",
-    "Plan",
+    "JudgingPlan",
     "Preference",
     "Unanswered",
     "Verdicts",

@@ -10,14 +10,14 @@ from threading import Event
 from typing import Any
 
 from urae.judge.journal import Journal
-from urae.judge.plan import ATTEMPTS, Plan, Question
+from urae.judge.plan import ATTEMPTS, JudgeQuestion, JudgingPlan
 from urae.judge.verdicts import Verdicts, count_verdicts
 
 __all__ = ["judge"]
 
 
 def judge(
-    plan: Plan,
+    plan: JudgingPlan,
     *,
     journal: Path | str,
     concurrency: int = 4,
@@ -39,7 +39,11 @@ def judge(
 
 
 def _ask_all(
-    plan: Plan, pending: list[Question], journal: Journal, concurrency: int, on_question: Callable[[], object]
+    plan: JudgingPlan,
+    pending: list[JudgeQuestion],
+    journal: Journal,
+    concurrency: int,
+    on_question: Callable[[], object],
 ) -> None:
     with plan.endpoint.connect() as client, ThreadPoolExecutor(concurrency) as pool:
         stopped = Event()
@@ -56,7 +60,9 @@ def _ask_all(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _settle(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
+def _settle(
+    plan: JudgingPlan, question: JudgeQuestion, journal: Journal, client: Any, stopped: Event
+) -> None:
     """Ask until the answer can be read or the attempts are used up, unless the run was `stopped`."""
     try:
         _attempt(plan, question, journal, client, stopped)
@@ -66,7 +72,9 @@ def _settle(plan: Plan, question: Question, journal: Journal, client: Any, stopp
         raise
 
 
-def _attempt(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
+def _attempt(
+    plan: JudgingPlan, question: JudgeQuestion, journal: Journal, client: Any, stopped: Event
+) -> None:
     for attempt in range(len(journal.answers.get(question.key, ())), ATTEMPTS):
         if stopped.is_set():
             return

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from urae.errors import BadFile
-from urae.metrics.matching import Item
+from urae.metrics.matching import MatchedItem
 
 __all__ = ["DETAIL", "View"]
 
@@ -40,7 +40,7 @@ class View:
         """What an answer depends on, as text."""
         return json.dumps(asdict(self) | {"encoding": "png crops" if aspect == DETAIL else "jpeg 95 4:4:4"})
 
-    def check(self, item: Item, aspects: tuple[str, ...]) -> None:
+    def check(self, item: MatchedItem, aspects: tuple[str, ...]) -> None:
         """`ValueError` where the judge would see one candidate larger than another."""
         sizes = {name: _size(path) for name, path in item.pictures.items()}
         native = ", ".join(f"{name} {width}x{height}" for name, (width, height) in sizes.items())

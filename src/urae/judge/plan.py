@@ -18,10 +18,10 @@ from urae.judge.answer import SCHEMAS, read_answer
 from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import KINDS, Instructions, Kind, read_instructions
 from urae.judge.pictures import DETAIL, View
-from urae.metrics.matching import Item, match_pictures
+from urae.metrics.matching import MatchedItem, match_pictures
 from urae.statistics.intervals import MIN_PROMPTS
 
-__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "Plan", "Question", "plan_judging"]
+__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "plan_judging"]
 
 ASPECTS = ("overall", "alignment", "aesthetics", DETAIL)
 ATTEMPTS = 2
@@ -32,12 +32,12 @@ OUTPUT_TOKENS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class JudgeQuestion:
     """Two pictures in the order shown, or one to be scored."""
 
     kind: Kind
     aspect: str
-    item: Item
+    item: MatchedItem
     shown: tuple[str, ...]
     """Candidates, in order."""
     text: str
@@ -64,7 +64,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class JudgingPlan:
     """Everything that will be asked. Made by `plan_judging`."""
 
     endpoint: Endpoint
@@ -74,18 +74,20 @@ class Plan:
     aspects: tuple[str, ...]
     kinds: tuple[Kind, ...]
     pairs: tuple[tuple[str, str], ...]
-    items: tuple[Item, ...]
-    questions: tuple[Question, ...]
+    items: tuple[MatchedItem, ...]
+    questions: tuple[JudgeQuestion, ...]
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the pictures that belong to no prompt."""
 
-    def read(self, question: Question, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
+    def read(
+        self, question: JudgeQuestion, answers: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> float | None:
         """The first valid answer to a question; None if there is none."""
         texts = (record["text"] for record in answers.get(question.key, ()))
         values = (read_answer(text, question.kind, self.instructions.answers) for text in texts)
         return next((value for value in values if value is not None), None)
 
-    def pending(self, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Question]:
+    def pending(self, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[JudgeQuestion]:
         """Questions without a valid answer that have attempts left, each key once."""
         open_questions = {
             question.key: question
@@ -111,10 +113,10 @@ class Plan:
             output_tokens=len(pending) * OUTPUT_TOKENS,
         )
 
-    def schema(self, question: Question) -> Mapping[str, Any]:
+    def schema(self, question: JudgeQuestion) -> Mapping[str, Any]:
         return SCHEMAS[question.kind] if self.instructions.answers == "json" else {}
 
-    def content(self, question: Question, attempt: int) -> list[dict[str, Any]]:
+    def content(self, question: JudgeQuestion, attempt: int) -> list[dict[str, Any]]:
         """The parts of the message: the instruction, then each picture under its name."""
         parts: list[dict[str, Any]] = [_text(question.text)]
         for place, name in enumerate(question.shown, 1):
@@ -136,7 +138,7 @@ def plan_judging(
     against: str = "",
     instructions: Instructions | None = None,
     view: View | None = None,
-) -> Plan:
+) -> JudgingPlan:
     """Questions for `candidates` (name -> folder of `<id>.png`) on `prompts` (id -> text).
 
     Pairs are of all candidates, or of `against` with each other one; each is asked in both orders. Scores are asked
@@ -152,7 +154,7 @@ def plan_judging(
     hashes = {path: _hash_file(path) for item in items for path in item.pictures.values()}
     asked = _asked(items, tuple(candidates), aspects, kinds, pairs)
     questions = [_question(*asking, endpoint, instructions, view, hashes) for asking in asked]
-    return Plan(
+    return JudgingPlan(
         endpoint=endpoint,
         instructions=instructions,
         view=view,
@@ -166,11 +168,11 @@ def plan_judging(
     )
 
 
-Asking = tuple[Kind, str, Item, tuple[str, ...]]
+Asking = tuple[Kind, str, MatchedItem, tuple[str, ...]]
 
 
 def _asked(
-    items: Sequence[Item],
+    items: Sequence[MatchedItem],
     candidates: Sequence[str],
     aspects: Sequence[str],
     kinds: Sequence[Kind],
@@ -188,13 +190,13 @@ def _asked(
 def _question(
     kind: Kind,
     aspect: str,
-    item: Item,
+    item: MatchedItem,
     shown: tuple[str, ...],
     endpoint: Endpoint,
     instructions: Instructions,
     view: View,
     hashes: Mapping[Path, str],
-) -> Question:
+) -> JudgeQuestion:
     text = instructions.text(kind, aspect, item.prompt)
     identity = {
         "model": endpoint.model,
@@ -208,7 +210,7 @@ def _question(
         "pictures": [hashes[item.pictures[name]] for name in shown],
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Question(kind=kind, aspect=aspect, item=item, shown=shown, text=text, key=key)
+    return JudgeQuestion(kind=kind, aspect=aspect, item=item, shown=shown, text=text, key=key)
 
 
 def _pairs(candidates: tuple[str, ...], against: str) -> tuple[tuple[str, str], ...]:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from urae.judge.plan import Plan
+from urae.io import escape_markdown as escape
+from urae.judge.plan import JudgingPlan
 from urae.statistics import Column, Interval, Table, by_prompt, holm, mean, rank, sign_test, tabulate, wilson
 from urae.statistics.intervals import MIN_PROMPTS
-from urae.statistics.table import escape_markdown as escape
 
 __all__ = ["Preference", "Verdicts", "count_verdicts"]
 
@@ -138,7 +138,7 @@ class Verdicts:
         return ["## Scores", *table, *missing] if table or missing else []
 
 
-def count_verdicts(plan: Plan, answers: Answers, *, seed: int = 0) -> Verdicts:
+def count_verdicts(plan: JudgingPlan, answers: Answers, *, seed: int = 0) -> Verdicts:
     """Add up the answers (by key, as `read_journal` returns them) to a plan, which must all have been asked."""
     if pending := plan.pending(answers):
         raise ValueError(
@@ -175,7 +175,7 @@ def count_verdicts(plan: Plan, answers: Answers, *, seed: int = 0) -> Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
+class _BothOrders:
     """One pair on one item: the candidate's credit in both orders, None where an answer was invalid."""
 
     prompt: str
@@ -200,10 +200,10 @@ class _Outcome:
         return [slot for slot in forth + back if slot != 0.5]
 
 
-Outcomes = dict[tuple[str, tuple[str, str]], list[_Outcome]]
+Outcomes = dict[tuple[str, tuple[str, str]], list[_BothOrders]]
 
 
-def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
+def _outcomes(plan: JudgingPlan, answers: Answers) -> Outcomes:
     credit = {
         (question.aspect, question.item.id, question.shown): plan.read(question, answers)
         for question in plan.questions
@@ -212,7 +212,7 @@ def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
     outcomes: Outcomes = defaultdict(list)
     for aspect, (a, b), item in itertools.product(plan.aspects, plan.pairs, plan.items):
         back = credit[aspect, item.id, (b, a)]
-        outcome = _Outcome(
+        outcome = _BothOrders(
             prompt=item.prompt,
             shown_first=credit[aspect, item.id, (a, b)],
             shown_second=None if back is None else 1 - back,
@@ -222,7 +222,7 @@ def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
 
 
 def _preference(
-    plan: Plan, aspect: str, pair: tuple[str, str], outcomes: Sequence[_Outcome], seed: int
+    plan: JudgingPlan, aspect: str, pair: tuple[str, str], outcomes: Sequence[_BothOrders], seed: int
 ) -> Preference:
     valid = [outcome for outcome in outcomes if outcome.valid]
     credits, prompts = [outcome.credit for outcome in valid], _by_prompt(valid)
@@ -244,7 +244,7 @@ def _preference(
     )
 
 
-def _by_prompt(valid: Sequence[_Outcome]) -> dict[str, float]:
+def _by_prompt(valid: Sequence[_BothOrders]) -> dict[str, float]:
     return by_prompt([outcome.prompt for outcome in valid], [outcome.credit for outcome in valid])
 
 
@@ -259,7 +259,7 @@ def _corrected(preferences: Sequence[Preference]) -> list[Preference]:
     ]
 
 
-def _rankings_of(plan: Plan, outcomes: Outcomes, seed: int) -> dict[str, dict[str, Interval]]:
+def _rankings_of(plan: JudgingPlan, outcomes: Outcomes, seed: int) -> dict[str, dict[str, Interval]]:
     if len(plan.candidates) < 3 or not plan.pairs:
         return {}
     rankings = {}
@@ -275,7 +275,7 @@ ScoreValues = dict[str, dict[str, dict[str, float | None]]]
 """Aspect -> candidate -> item -> score."""
 
 
-def _score_values(plan: Plan, answers: Answers) -> ScoreValues:
+def _score_values(plan: JudgingPlan, answers: Answers) -> ScoreValues:
     values: ScoreValues = {aspect: {name: {} for name in plan.candidates} for aspect in plan.aspects}
     for question in plan.questions:
         if question.kind == "score":
@@ -283,7 +283,7 @@ def _score_values(plan: Plan, answers: Answers) -> ScoreValues:
     return values
 
 
-def _score_table(plan: Plan, values: ScoreValues, seed: int) -> Table | None:
+def _score_table(plan: JudgingPlan, values: ScoreValues, seed: int) -> Table | None:
     scores: dict[str, dict[str, dict[str, float]]] = {name: {} for name in plan.candidates}
     columns = []
     for aspect, rows in values.items():
@@ -297,7 +297,7 @@ def _score_table(plan: Plan, values: ScoreValues, seed: int) -> Table | None:
     return tabulate(scores, columns=columns, seed=seed) if columns else None
 
 
-def _num_invalid(plan: Plan, answers: Answers) -> int:
+def _num_invalid(plan: JudgingPlan, answers: Answers) -> int:
     different = {question.key: question for question in plan.questions}
     return sum(
         plan.read(question, {key: [record]}) is None

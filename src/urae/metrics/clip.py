@@ -18,8 +18,8 @@ from torch import Tensor
 
 from urae.errors import BadFile
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
 __all__ = [
     "AgreementReader",
@@ -81,9 +81,9 @@ class AgreementReader:
     """A multiple of the cosine between a picture and its prompt."""
 
     name: str
-    weights: Weights
+    weights: LocalWeights
     device: str
-    open: Callable[[Weights, str], Towers]
+    open: Callable[[LocalWeights, str], Towers]
     prepare: Prepare
     score: Callable[[float, Towers], float]
 
@@ -95,7 +95,7 @@ class AgreementReader:
     def towers(self) -> Towers:
         return self.open(self.weights, self.device)
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             pixels = torch.stack([self.prepare(sample.image, self.towers.side) for sample in samples])
             pictures, texts = self.towers.pictures(pixels), self.towers.texts([s.prompt for s in samples])
@@ -107,7 +107,7 @@ class AgreementReader:
 class EmbeddingReader:
     """(1, dims) embeddings of the whole picture."""
 
-    weights: Weights
+    weights: LocalWeights
     device: str
 
     @property
@@ -118,29 +118,29 @@ class EmbeddingReader:
     def towers(self) -> Towers:
         return open_clip_folder(self.weights, self.device)
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             pixels = torch.stack([whole(sample.image, self.towers.side) for sample in samples])
             return list(self.towers.pictures(pixels).cpu().numpy()[:, None])
 
 
-def open_clip_score(weights: Weights | None, options: Options) -> AgreementReader:
+def open_clip_score(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """100 times the cosine, 0 where it is negative."""
     return _agreement("clip score", weights, options, lambda cosine, towers: 100 * max(cosine, 0.0))
 
 
-def open_pickscore(weights: Weights | None, options: Options) -> AgreementReader:
+def open_pickscore(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """The cosine times the model's own temperature."""
     return _agreement("pickscore", weights, options, lambda cosine, towers: towers.logit_scale * cosine)
 
 
-def open_cmmd(weights: Weights | None, options: Options) -> EmbeddingReader:
+def open_cmmd(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
     """Embeddings of length 1."""
     assert weights
     return EmbeddingReader(weights=weights, device=options.device)
 
 
-def open_clip_folder(weights: Weights, device: str) -> Towers:
+def open_clip_folder(weights: LocalWeights, device: str) -> Towers:
     """Model and tokenizer of a folder that `CLIPModel.from_pretrained` reads, safetensors only, fp32."""
     # transformers takes many seconds to import, and metrics without a network need none of it.
     from transformers import CLIPModel, CLIPTokenizer
@@ -179,7 +179,7 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _agreement(
-    name: str, weights: Weights | None, options: Options, score: Callable[[float, Towers], float]
+    name: str, weights: LocalWeights | None, options: Options, score: Callable[[float, Towers], float]
 ) -> AgreementReader:
     assert weights
     return AgreementReader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from urae.io import escape_markdown
 from urae.metrics import clip, hps, inception, iqa, lpips, mini
 from urae.metrics.detail import detail
 from urae.metrics.distances import cmmd, frechet, kid
@@ -10,7 +11,6 @@ from urae.metrics.metric import Metric, plain
 from urae.metrics.repetition import repetition
 from urae.metrics.seams import grid, stripes
 from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
-from urae.statistics.table import escape_markdown
 
 __all__ = ["METRICS", "metric_named", "metrics_table"]
 

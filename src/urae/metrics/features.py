@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from urae.errors import BadFile
 from urae.metrics.metric import Metric, Reader
-from urae.metrics.pictures import Sample
+from urae.metrics.pictures import MeasuredPicture
 
 __all__ = ["FeatureCache", "feature_key", "versions"]
 
@@ -35,7 +35,7 @@ SOURCES = (
 """Modules that compute the numbers."""
 
 
-def feature_key(metric: Metric, reader: Reader, sample: Sample) -> str:
+def feature_key(metric: Metric, reader: Reader, sample: MeasuredPicture) -> str:
     """SHA-256 of what `reader` makes of `sample`; equal for metrics that share their features."""
     parts = {
         "source": _source(),

@@ -20,14 +20,14 @@ from torch import Tensor
 from urae.errors import BadFile
 from urae.metrics.clip import AgreementReader, Towers, normalised
 from urae.metrics.metric import Options
-from urae.metrics.weights import Weights
+from urae.metrics.weights import LocalWeights
 
 __all__ = ["open_hps", "padded_square", "renamed"]
 
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 
 
-def open_hps(weights: Weights | None, options: Options) -> AgreementReader:
+def open_hps(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """100 times the cosine."""
     assert weights
     return AgreementReader(
@@ -54,7 +54,7 @@ def padded_square(image: Image.Image, side: int) -> Tensor:
     return normalised(F.pad(pixels, (left, side - width - left, top, side - height - top)))
 
 
-def _open_towers(weights: Weights, device: str) -> Towers:
+def _open_towers(weights: LocalWeights, device: str) -> Towers:
     # As in clip.py: a slow import that other metrics do without.
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -62,7 +62,7 @@ def _open_towers(weights: Weights, device: str) -> Towers:
         raise BadFile(f"{weights.path} holds no {missing[0]}: expected a folder in open_clip's layout")
     settings = json.loads((weights.path / CONFIG).read_text())["model_cfg"]
     model = CLIPModel(CLIPConfig(**_configuration(settings)))
-    tensors = Weights(weights.path / MODEL).tensors()
+    tensors = LocalWeights(weights.path / MODEL).tensors()
     wrong = model.load_state_dict(dict(renamed(tensors)), strict=False)
     # Positions are counted and not learned; transformers keeps them as buffers.
     if lost := [*(name for name in wrong.missing_keys if "position_ids" not in name), *wrong.unexpected_keys]:

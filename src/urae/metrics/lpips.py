@@ -19,8 +19,8 @@ from torch import Tensor
 
 from urae.errors import BadFile
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
 __all__ = ["LpipsReader", "lpips_distance", "open_lpips"]
 
@@ -34,7 +34,7 @@ VGG: Sequence[Sequence[int]] = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24,
 class LpipsReader:
     """The distance of each picture to its partner, at full size."""
 
-    weights: Weights
+    weights: LocalWeights
     device: str
 
     @property
@@ -45,11 +45,11 @@ class LpipsReader:
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self.weights.tensors().items()}
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         # One pair at a time: at 4096 px a pair alone fills gigabytes.
         return [np.array(self._distance(sample)) for sample in samples]
 
-    def _distance(self, sample: Sample) -> float:
+    def _distance(self, sample: MeasuredPicture) -> float:
         image, reference = sample.image, sample.reference
         if image.size != reference.size:
             raise ValueError(
@@ -64,7 +64,7 @@ class LpipsReader:
         return (pixels / 127.5 - 1).to(self.device)
 
 
-def open_lpips(weights: Weights | None, options: Options) -> LpipsReader:
+def open_lpips(weights: LocalWeights | None, options: Options) -> LpipsReader:
     """AlexNet or VGG, as the file has it."""
     assert weights
     return LpipsReader(weights=weights, device=options.device)

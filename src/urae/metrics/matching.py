@@ -9,14 +9,14 @@ from pathlib import Path
 
 from urae.errors import BadFile
 
-__all__ = ["SUFFIXES", "Item", "match_pictures", "read_prompts"]
+__all__ = ["SUFFIXES", "MatchedItem", "match_pictures", "read_prompts"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Of the pictures that are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class MatchedItem:
     """A prompt and each candidate's picture of it."""
 
     id: str
@@ -41,7 +41,7 @@ def read_prompts(path: Path | str) -> dict[str, str]:
 
 def match_pictures(
     candidates: Mapping[str, Path], prompts: Mapping[str, str]
-) -> tuple[list[Item], dict[str, list[str]]]:
+) -> tuple[list[MatchedItem], dict[str, list[str]]]:
     """Each prompt with the picture `<id>.png` (or .jpg, .jpeg, .webp) of each candidate's folder.
 
     Also returns, by candidate, the pictures that belong to no prompt. `ValueError` where one is missing or there
@@ -59,7 +59,7 @@ def match_pictures(
         for name, files in found.items()
     }
     items = [
-        Item(id=name, prompt=prompt, pictures={c: files[name] for c, files in found.items()})
+        MatchedItem(id=name, prompt=prompt, pictures={c: files[name] for c, files in found.items()})
         for name, prompt in prompts.items()
     ]
     return items, unused

@@ -23,12 +23,12 @@ import torch
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Picture, Pictures, Prompts, Sample, as_candidates, collect
+from urae.metrics.pictures import LazyPicture, MeasuredPicture, Pictures, Prompts, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
 from urae.statistics.intervals import adjusted
-from urae.statistics.table import Scores
+from urae.statistics.table import Values
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"]
+__all__ = ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"]
 
 DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
 """What needs nothing but the pictures."""
@@ -76,11 +76,11 @@ def evaluate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationPlan:
     """Everything that will be measured. Made by `plan_evaluation`."""
 
-    candidates: Mapping[str, Sequence[Sample]]
-    references: Mapping[str, Mapping[str, Picture]]
+    candidates: Mapping[str, Sequence[MeasuredPicture]]
+    references: Mapping[str, Mapping[str, LazyPicture]]
     """Name -> picture by its name."""
     chosen: Sequence[Chosen]
     baseline: str
@@ -124,7 +124,7 @@ class Evaluation:
         ]
         return tabulate(scores, columns=columns, seed=self.seed)
 
-    def _tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
+    def _tasks(self, samples: Sequence[MeasuredPicture]) -> Iterator[Task]:
         """Each picture with what is to be measured on it; pairs know their partners."""
         for sample in samples:
             yield [
@@ -137,15 +137,15 @@ class Evaluation:
     def _reference_tasks(self, reference: str) -> Iterator[Task]:
         chosen = [c for c in self.chosen if c.metric.needs == "set" and c.reference == reference]
         for name, picture in self.references[reference].items() if chosen else ():
-            yield [(c, Sample(picture=picture, name=name, prompt="")) for c in chosen]
+            yield [(c, MeasuredPicture(picture=picture, name=name, prompt="")) for c in chosen]
 
-    def _score(self, c: Chosen, name: str, arrays: Arrays, behind: Mapping[str, Arrays]) -> Scores:
+    def _score(self, c: Chosen, name: str, arrays: Arrays, behind: Mapping[str, Arrays]) -> Values:
         if c.metric.distance:
             return c.metric.distance(arrays[c.column], behind[c.reference][c.column], seed=self.seed)
         units = (sample.unit for sample in self.candidates[name])
         return by_prompt(units, (float(value) for value in arrays[c.column]))
 
-    def _column(self, c: Chosen, scores: Mapping[str, Scores]) -> Column:
+    def _column(self, c: Chosen, scores: Mapping[str, Values]) -> Column:
         untrained = bool(c.weights and c.weights.untrained)
         differences = "" if untrained else self._against_baseline(c.metric.digits, scores)
         return Column(
@@ -171,7 +171,7 @@ class Evaluation:
             parts.append(f"weights {c.weights.path.name} ({c.weights.sha256[:12]})")
         return "; ".join(parts)
 
-    def _against_baseline(self, digits: int, scores: Mapping[str, Scores]) -> str:
+    def _against_baseline(self, digits: int, scores: Mapping[str, Values]) -> str:
         """Paired differences, corrected by Holm for their number; empty without a baseline, and for whole sets."""
         paired = {name: values for name, values in scores.items() if isinstance(values, Mapping)}
         if self.baseline not in paired:
@@ -201,7 +201,7 @@ class Evaluation:
         return details
 
 
-Task = list[tuple[Chosen, Sample]]
+Task = list[tuple[Chosen, MeasuredPicture]]
 """What is to be measured on one picture."""
 Arrays = Mapping[str, list[np.ndarray]]
 """Column -> one array a picture."""
@@ -218,7 +218,7 @@ def plan_evaluation(
     crops: int = 8,
     device: str = "auto",
     seed: int = 0,
-) -> Evaluation:
+) -> EvaluationPlan:
     """What `evaluate` will measure, checked as far as can be without reading pixels. Arguments as there."""
     candidates = {name: collect(name, given, prompts) for name, given in as_candidates(images).items()}
     references = {
@@ -235,7 +235,7 @@ def plan_evaluation(
         )
     for c in chosen:
         check(c, candidates, references, prompts)
-    return Evaluation(
+    return EvaluationPlan(
         candidates=candidates,
         references=references,
         chosen=chosen,
@@ -263,7 +263,7 @@ def _measure(
     return arrays
 
 
-def _read(column: Sequence[tuple[Chosen, Sample]], cache: FeatureCache) -> list[np.ndarray]:
+def _read(column: Sequence[tuple[Chosen, MeasuredPicture]], cache: FeatureCache) -> list[np.ndarray]:
     """The arrays of one metric on a batch, measured where the cache has none."""
     missing = [(c, sample) for c, sample in column if _key(c, sample) not in cache]
     if missing:
@@ -281,7 +281,7 @@ def _release(batch: Sequence[Task]) -> None:
                 sample.partner.release()
 
 
-def _key(c: Chosen, sample: Sample) -> str:
+def _key(c: Chosen, sample: MeasuredPicture) -> str:
     return feature_key(c.metric, c.reader, sample)
 
 

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 from urae.statistics import Interval
 from urae.statistics.table import Direction
 
@@ -29,7 +29,7 @@ class Reader(Protocol):
     def identity(self) -> str:
         """Variant, settings and hash of the weights."""
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         """One array a sample: shape () for a value, (rows, dims) for features."""
 
 
@@ -70,7 +70,7 @@ class Metric:
     sees: str
     """What it looks at of a 2K or 4K picture."""
     paper: str
-    open: Callable[[Weights | None, Options], Reader]
+    open: Callable[[LocalWeights | None, Options], Reader]
     weights: str = ""
     """Which file or folder holds the weights; empty for a metric without."""
     licence: str = ""
@@ -92,12 +92,14 @@ class PlainReader:
     """A function of the sample, without weights."""
 
     identity: str
-    function: Callable[[Sample], float]
+    function: Callable[[MeasuredPicture], float]
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         return [np.array(self.function(sample)) for sample in samples]
 
 
-def plain(name: str, function: Callable[[Sample], float]) -> Callable[[Weights | None, Options], Reader]:
+def plain(
+    name: str, function: Callable[[MeasuredPicture], float]
+) -> Callable[[LocalWeights | None, Options], Reader]:
     """How a metric that is a function of the sample is opened."""
     return lambda weights, options: PlainReader(identity=name, function=function)

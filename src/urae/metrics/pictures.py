@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from urae.errors import BadFile
 from urae.metrics.matching import SUFFIXES, read_prompts
 
-__all__ = ["Picture", "Pictures", "Prompts", "Sample", "Source", "as_candidates", "collect"]
+__all__ = ["LazyPicture", "MeasuredPicture", "Pictures", "Prompts", "Source", "as_candidates", "collect"]
 
 Source = Path | str | Image.Image
 Pictures = Path | str | Sequence[Source]
@@ -30,7 +30,7 @@ Prompts = Literal["png", "names"] | Path | str | Mapping[str, str] | Sequence[st
 a file of lines {"id": picture name, "prompt": text}; a mapping of the same; or one prompt a picture, in order."""
 
 
-class Picture:
+class LazyPicture:
     """One picture, read when it is first looked at and held until `release`."""
 
     def __init__(self, source: Path | Image.Image) -> None:
@@ -76,15 +76,15 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class MeasuredPicture:
     """A picture, and what some metrics compare it with."""
 
-    picture: Picture
+    picture: LazyPicture
     name: str
     """The file's name without suffix, or the place in the list: what references are matched by."""
     prompt: str
     """Empty where none is known."""
-    partner: Picture | None = None
+    partner: LazyPicture | None = None
     """The reference of this very picture."""
 
     @property
@@ -112,7 +112,7 @@ def as_candidates(images: Pictures | Mapping[str, Pictures]) -> dict[str, Pictur
     return {name: images}
 
 
-def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[Sample]:
+def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[MeasuredPicture]:
     """Every picture of a candidate, folders in the order of names. `ValueError` where prompts and pictures differ."""
     if isinstance(pictures, Path | str):
         found = _by_stem(name, _files(name, Path(pictures)))
@@ -123,9 +123,9 @@ def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[Sample]:
         found = _by_stem(name, paths) if len(paths) == len(sources) else in_order
     if not found:
         raise ValueError(f"{name} holds no pictures: expected at least one")
-    read = {stem: Picture(source) for stem, source in found.items()}
+    read = {stem: LazyPicture(source) for stem, source in found.items()}
     texts = _texts(name, read, prompts)
-    return [Sample(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
+    return [MeasuredPicture(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
 
 
 def _files(name: str, folder: Path) -> list[Path]:
@@ -143,7 +143,7 @@ def _by_stem(name: str, files: Sequence[Path]) -> dict[str, Path | Image.Image]:
     return found
 
 
-def _texts(name: str, found: Mapping[str, Picture], prompts: Prompts) -> Mapping[str, str]:
+def _texts(name: str, found: Mapping[str, LazyPicture], prompts: Prompts) -> Mapping[str, str]:
     if prompts == "names":
         return dict.fromkeys(found, "")
     if prompts == "png":
@@ -159,7 +159,7 @@ def _texts(name: str, found: Mapping[str, Picture], prompts: Prompts) -> Mapping
     return dict(zip(found, prompts, strict=True))
 
 
-def _own_prompt(name: str, stem: str, picture: Picture) -> str:
+def _own_prompt(name: str, stem: str, picture: LazyPicture) -> str:
     prompt = picture.info.get("prompt")
     if not (isinstance(prompt, str) and prompt):
         raise ValueError(

@@ -87,7 +87,11 @@ def _reduced(image: Image.Image) -> np.ndarray:
 def _smooth(small: np.ndarray) -> np.ndarray:
     """Gaussian of an eighth of the side; beyond its borders the picture is mirrored, so that a gradient goes on."""
     places = np.arange(SIDE)
-    distances = [places[:, None] - places, places[:, None] + places + 1, places[:, None] + places + 1 - 2 * SIDE]
+    distances = [
+        places[:, None] - places,
+        places[:, None] + places + 1,
+        places[:, None] + places + 1 - 2 * SIDE,
+    ]
     weights = np.sum([np.exp(-((d / (SIDE / 8)) ** 2) / 2) for d in distances], axis=0)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.einsum("ij,jkc,lk->ilc", weights, small, weights)

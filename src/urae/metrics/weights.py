@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from urae.errors import BadFile
 
-__all__ = ["Weights"]
+__all__ = ["LocalWeights"]
 
 SUFFIXES = (".jinja", ".json", ".model", ".pt", ".pth", ".safetensors", ".txt")
 """What of a folder decides a result: weights, settings, vocabularies, and the words around a question. The pickles are
@@ -27,7 +27,7 @@ those of pyiqa, which reads them itself."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class LocalWeights:
     """A file or folder on this machine."""
 
     path: Path

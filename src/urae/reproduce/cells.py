@@ -23,22 +23,22 @@ from urae.generation.methods import Method, method_named
 from urae.generation.stock import generate_stock, stock_of
 from urae.io import Progress
 from urae.metrics.matching import SUFFIXES
-from urae.reproduce.plan import Made, Plan, Row
+from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
 from urae.reproduce.training import adapter_file, identity_of
 from urae.resolution import ResolutionPolicy
 
-__all__ = ["Cell", "cell_of", "draw_cell", "method_of"]
+__all__ = ["CellPictures", "cell_of", "draw_cell", "method_of"]
 
 TRUTH = "mini:truth"
 OpenModel = Callable[[str, str], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellPictures:
     """The pictures of one row for one prompt set."""
 
-    row: Row
+    row: TableRow
     prompts: str
     folder: Path
     texts: dict[str, str]
@@ -58,7 +58,7 @@ class Cell:
         return [key for key in self.texts if key not in files]
 
 
-def cell_of(plan: Plan, row: Row, prompts: str, out: Path) -> Cell:
+def cell_of(plan: TablePlan, row: TableRow, prompts: str, out: Path) -> CellPictures:
     """Where the pictures are, or will be. Prompts and adapter file must be there."""
     if row.folder and plan.folders[row.folder] != TRUTH:
         folder = Path(plan.folders[row.folder]) / prompts
@@ -67,10 +67,10 @@ def cell_of(plan: Plan, row: Row, prompts: str, out: Path) -> Cell:
         folder = out / "pictures" / f"truth-{scenes}-{plan.size}" / prompts
     else:
         folder = out / "pictures" / f"{_slug(row.name)}-{identity_of(_settings(plan, row, out))}" / prompts
-    return Cell(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
+    return CellPictures(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
 
 
-def draw_cell(plan: Plan, cell: Cell, out: Path, open_model: OpenModel) -> None:
+def draw_cell(plan: TablePlan, cell: CellPictures, out: Path, open_model: OpenModel) -> None:
     """Make the pictures that are missing; each is on the disk as soon as it is there."""
     row, missing = cell.row, cell.missing
     if not missing:
@@ -87,7 +87,7 @@ def draw_cell(plan: Plan, cell: Cell, out: Path, open_model: OpenModel) -> None:
     draw(plan, row, texts, out, open_model, f"{row.name}, {cell.prompts}", save)
 
 
-def method_of(plan: Plan, row: Row) -> Method:
+def method_of(plan: TablePlan, row: TableRow) -> Method:
     """The row's method with its options; in two passes, both have the plan's number of steps."""
     options = {key: _file(plan, value) for key, value in row.options.items()}
     method = method_named(row.method, options)
@@ -97,8 +97,8 @@ def method_of(plan: Plan, row: Row) -> Method:
 
 
 def _draw(
-    plan: Plan,
-    row: Row,
+    plan: TablePlan,
+    row: TableRow,
     texts: list[str],
     out: Path,
     open_model: OpenModel,
@@ -128,8 +128,8 @@ def _draw(
 
 
 def _draw_stock(
-    plan: Plan,
-    row: Row,
+    plan: TablePlan,
+    row: TableRow,
     texts: list[str],
     out: Path,
     open_model: OpenModel,
@@ -154,7 +154,7 @@ def _draw_stock(
         )
 
 
-def _settings(plan: Plan, row: Row, out: Path) -> dict[str, Any]:
+def _settings(plan: TablePlan, row: TableRow, out: Path) -> dict[str, Any]:
     """All that decides the pixels."""
     return {
         "model": plan.models[row.model],
@@ -168,7 +168,7 @@ def _settings(plan: Plan, row: Row, out: Path) -> dict[str, Any]:
     }
 
 
-def _adapter_identity(plan: Plan, row: Row, out: Path) -> str:
+def _adapter_identity(plan: TablePlan, row: TableRow, out: Path) -> str:
     if not row.adapter:
         return ""
     file = adapter_file(plan, row.adapter, out)
@@ -177,7 +177,7 @@ def _adapter_identity(plan: Plan, row: Row, out: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _file(plan: Plan, value: Any) -> Any:
+def _file(plan: TablePlan, value: Any) -> Any:
     section, _, name = value.partition(".") if isinstance(value, str) else ("", "", "")
     return plan.files[name] if section == "files" and name in plan.files else value
 

@@ -19,7 +19,7 @@ from urae.errors import BadFile
 from urae.metrics import METRICS
 from urae.recipes import RECIPES
 
-__all__ = ["PLANS", "Column", "Made", "Plan", "Row", "read_plan"]
+__all__ = ["PLANS", "Made", "TableColumn", "TablePlan", "TableRow", "read_plan"]
 
 FOLDER = Path(__file__).parent / "plans"
 PLANS = tuple(sorted(file.stem for file in FOLDER.glob("*.yaml")))
@@ -29,7 +29,7 @@ Kind = Literal["metric", "dpg", "score", "pair", "study"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """A candidate: pictures that `urae generate` makes, or that lie in a folder."""
 
     name: str
@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class TableColumn:
     """Something measured on all rows."""
 
     name: str
@@ -73,7 +73,7 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TablePlan:
     """A table of the paper as an experiment."""
 
     name: str
@@ -81,8 +81,8 @@ class Plan:
     miniature: bool
     size: int
     """Side of the pictures, px."""
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
     differs: tuple[str, ...]
     """What is known to differ from the paper, or is not known at all."""
     seed: int = 0
@@ -114,7 +114,7 @@ class Plan:
     study: Mapping[str, str] = field(default_factory=dict)
     """`folder` of a study whose candidates are named as the rows."""
 
-    def only(self, rows: Sequence[str], columns: Sequence[str]) -> Plan:
+    def only(self, rows: Sequence[str], columns: Sequence[str]) -> TablePlan:
         """Some rows and columns by name; empty for all. A row that a column compares with stays."""
         kept = tuple(column for column in self.columns if not columns or column.name in columns)
         wanted = {*rows, *(column.against for column in kept)}
@@ -131,7 +131,7 @@ class Plan:
         return list(dict.fromkeys(column.prompts for column in self.columns if column.prompts))
 
 
-def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature: bool = False) -> Plan:
+def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature: bool = False) -> TablePlan:
     """A plan by its name or YAML file, with changes by dotted key. `ValueError` for a key that it does not have."""
     file = FOLDER / f"{name}.yaml" if name in PLANS else Path(name)
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
@@ -159,23 +159,23 @@ OPEN_SECTIONS |= {"judge": ("model", "base_url", "key_variable")}
 NUMBERS = ("size", "seed", "steps", "num_prompts")
 
 
-def _plan(values: dict[str, Any]) -> Plan:
+def _plan(values: dict[str, Any]) -> TablePlan:
     paper = values.pop("paper_columns")
     rows = tuple(_row(row, paper) for row in values.pop("rows"))
-    columns = tuple(Column(**column) for column in values.pop("columns"))
+    columns = tuple(TableColumn(**column) for column in values.pop("columns"))
     adapters = {
         name: one if isinstance(one, str) else Made(**one) for name, one in values.pop("adapters", {}).items()
     }
-    plan = Plan(
+    plan = TablePlan(
         **{**values, "differs": tuple(values["differs"])}, rows=rows, columns=columns, adapters=adapters
     )
     _check_names(plan)
     return plan
 
 
-def _row(values: Mapping[str, Any], paper: Sequence[str]) -> Row:
+def _row(values: Mapping[str, Any], paper: Sequence[str]) -> TableRow:
     numbers = zip(paper, values.get("paper", [None] * len(paper)), strict=True)
-    return Row(**{**values, "paper": {name: number for name, number in numbers if number is not None}})
+    return TableRow(**{**values, "paper": {name: number for name, number in numbers if number is not None}})
 
 
 def _merged(values: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, An
     return values
 
 
-def _check_names(plan: Plan) -> None:
+def _check_names(plan: TablePlan) -> None:
     """Whatever a plan refers to must be in it."""
     for row in plan.rows:
         if row.folder:

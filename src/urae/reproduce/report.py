@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from urae.io import escape_markdown as escape
 from urae.reproduce.measure import Number
-from urae.reproduce.plan import Column, Plan, Row
+from urae.reproduce.plan import TableColumn, TablePlan, TableRow
 from urae.statistics.table import UNTRAINED
-from urae.statistics.table import escape_markdown as escape
 
 __all__ = ["Reproduction"]
 
@@ -28,7 +28,7 @@ MINIATURE = (
 class Reproduction:
     """A plan with its numbers."""
 
-    plan: Plan
+    plan: TablePlan
     numbers: Mapping[tuple[str, str], Number]
     """(row, column) -> measured."""
     notes: Sequence[str]
@@ -68,12 +68,12 @@ class Reproduction:
         }
         return json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def _columns(self) -> dict[str, Column | None]:
+    def _columns(self) -> dict[str, TableColumn | None]:
         """The plan's, and those that a biased metric brought along."""
-        named: dict[str, Column | None] = {column.name: column for column in self.plan.columns}
+        named: dict[str, TableColumn | None] = {column.name: column for column in self.plan.columns}
         return named | {column: None for _, column in self.numbers if column not in named}
 
-    def _shown(self, row: Row, name: str, column: Column | None) -> str:
+    def _shown(self, row: TableRow, name: str, column: TableColumn | None) -> str:
         number, paper = self.numbers.get((row.name, name)), row.paper.get(column.paper) if column else None
         here = ABSENT
         if number:

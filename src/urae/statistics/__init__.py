@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.statistics.agreement import Agreement
     from urae.statistics.intervals import (
         Comparison,
         Interval,
         by_prompt,
         compare,
-        compare_all,
         holm,
         mean,
         sign_test,
         wilson,
     )
+    from urae.statistics.krippendorff import Agreement, agreement, krippendorff_alpha
     from urae.statistics.ranking import bradley_terry, rank
     from urae.statistics.table import Cell, Column, Table, tabulate
 
@@ -29,11 +28,12 @@ __all__ = [
     "Comparison",
     "Interval",
     "Table",
+    "agreement",
     "bradley_terry",
     "by_prompt",
     "compare",
-    "compare_all",
     "holm",
+    "krippendorff_alpha",
     "mean",
     "rank",
     "sign_test",
@@ -44,13 +44,12 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "agreement": ["Agreement"],
+        "krippendorff": ["Agreement", "agreement", "krippendorff_alpha"],
         "intervals": [
             "Comparison",
             "Interval",
             "by_prompt",
             "compare",
-            "compare_all",
             "holm",
             "mean",
             "sign_test",

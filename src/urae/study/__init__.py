@@ -10,10 +10,10 @@ the invitations. The pages need nothing from outside, and a vote that was acknow
 
 from urae.statistics import Agreement, agreement
 from urae.statistics.agreement import krippendorff_alpha
-from urae.study.ballots import Ballot, BallotBox, Rater, Refused, Vote, invite, read_invitations
+from urae.study.ballots import Ballot, BallotBox, Rater, Vote, VoteRefused, invite, read_invitations
 from urae.study.build import build_study
 from urae.study.manifest import ASPECTS, Aspect, Study, StudyItem, read_study
-from urae.study.outcome import Outcome, Preference, RaterSummary, Standing, count_votes
+from urae.study.outcome import Outcome, RaterSummary, Standing, VotedPreference, count_votes
 from urae.study.report import write_report
 from urae.study.serve import serve
 
@@ -24,14 +24,14 @@ __all__ = [
     "Ballot",
     "BallotBox",
     "Outcome",
-    "Preference",
     "Rater",
     "RaterSummary",
-    "Refused",
     "Standing",
     "Study",
     "StudyItem",
     "Vote",
+    "VoteRefused",
+    "VotedPreference",
     "agreement",
     "build_study",
     "count_votes",

@@ -27,7 +27,7 @@ from typing import Self
 from urae.errors import UraeError
 from urae.study.manifest import Study
 
-__all__ = ["Ballot", "BallotBox", "Rater", "Refused", "Vote", "invite", "read_invitations"]
+__all__ = ["Ballot", "BallotBox", "Rater", "Vote", "VoteRefused", "invite", "read_invitations"]
 
 VOTES, INVITATIONS = "votes.sqlite", "invitations.csv"
 SCHEMA = """
@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS votes (
 """
 
 
-class Refused(UraeError):
+class VoteRefused(UraeError):
     """A vote or a ballot that does not belong to this rater, or comes too late."""
 
 
@@ -167,24 +167,24 @@ class BallotBox(AbstractContextManager):
     def vote(self, rater: Rater, position: int, aspect: str, picture: str, *, zoomed: bool = False) -> None:
         """Cast or change a vote; it is on the disk when this returns.
 
-        `LookupError` where there is no such ballot; `Refused` for a picture that is not on it, an unknown aspect,
+        `LookupError` where there is no such ballot; `VoteRefused` for a picture that is not on it, an unknown aspect,
         or a rater who has submitted.
         """
         with self._writing() as db:
             ballot = _ballot(db, rater, position)
             _refuse_late(db, rater)
             if aspect not in self.aspects:
-                raise Refused("no such question is asked in this study")
+                raise VoteRefused("no such question is asked in this study")
             if picture not in json.loads(ballot["slots"]):
-                raise Refused("no such picture is on this ballot")
+                raise VoteRefused("no such picture is on this ballot")
             db.execute(CAST, (ballot["id"], aspect, picture, zoomed, _now()))
 
     def submit(self, rater: Rater) -> None:
-        """The rater is done: votes are final. `Refused` while questions are open, or a second time."""
+        """The rater is done: votes are final. `VoteRefused` while questions are open, or a second time."""
         with self._writing() as db:
             _refuse_late(db, rater)
             if open_ballots := db.execute(OPEN, (rater.id, len(self.aspects))).fetchall():
-                raise Refused(f"{len(open_ballots)} sets of pictures still have open questions")
+                raise VoteRefused(f"{len(open_ballots)} sets of pictures still have open questions")
             db.execute("UPDATE raters SET submitted = ? WHERE id = ?", (_now(), rater.id))
 
     def votes(self) -> list[Vote]:
@@ -266,7 +266,7 @@ def _ballot(db: sqlite3.Connection, rater: Rater, position: int) -> sqlite3.Row:
 
 def _refuse_late(db: sqlite3.Connection, rater: Rater) -> None:
     if db.execute("SELECT submitted FROM raters WHERE id = ?", (rater.id,)).fetchone()[0]:
-        raise Refused("your votes have been submitted and are final")
+        raise VoteRefused("your votes have been submitted and are final")
 
 
 def _hash(token: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from urae.errors import BadFile
-from urae.metrics.matching import Item, match_pictures
+from urae.metrics.matching import MatchedItem, match_pictures
 from urae.statistics.intervals import MIN_PROMPTS
 from urae.study.ballots import BallotBox, invite
 from urae.study.encode import encode, read_picture
@@ -73,7 +73,7 @@ def build_study(
     return replace(study, folder=out)
 
 
-def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
+def match_provenance(folders: Mapping[str, Path]) -> list[MatchedItem]:
     """Items of the pictures that `urae generate` made, matched by prompt and seed.
 
     `ValueError` where candidates do not hold the same ones, `BadFile` for a picture without this metadata.
@@ -90,7 +90,7 @@ def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
             )
     numbers = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys), 1)}
     return [
-        Item(
+        MatchedItem(
             id=f"prompt-{numbers[prompt]:03d}-seed{seed}",
             prompt=prompt,
             pictures={name: files[prompt, seed] for name, files in found.items()},
@@ -128,7 +128,7 @@ def _provenance(path: Path) -> tuple[str, str]:
         raise BadFile(f"{path} holds no {error.args[0]} of urae's: give the prompts by id") from error
 
 
-def _blinded(item: Item) -> StudyItem:
+def _blinded(item: MatchedItem) -> StudyItem:
     names = [(secrets.token_hex(16), candidate) for candidate in item.pictures]
     # In an order that says nothing either.
     random.SystemRandom().shuffle(names)
@@ -141,7 +141,7 @@ def _blinded(item: Item) -> StudyItem:
     )
 
 
-def _common_size(item: Item) -> tuple[int, int]:
+def _common_size(item: MatchedItem) -> tuple[int, int]:
     sizes = {candidate: read_picture(path).size for candidate, path in item.pictures.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{candidate} {width}x{height}" for candidate, (width, height) in sizes.items())
@@ -152,7 +152,7 @@ def _common_size(item: Item) -> tuple[int, int]:
     return next(iter(sizes.values()))
 
 
-def _encode_all(study: Study, items: list[Item], on_picture: Callable[[int], object]) -> None:
+def _encode_all(study: Study, items: list[MatchedItem], on_picture: Callable[[int], object]) -> None:
     for part in ("pictures", "previews"):
         (study.folder / part).mkdir(parents=True)
     for blinded, item in zip(study.items, items, strict=True):
@@ -179,7 +179,7 @@ def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int
         )
 
 
-def _check_prompts(items: list[Item]) -> None:
+def _check_prompts(items: list[MatchedItem]) -> None:
     if (num := len({item.prompt for item in items})) < MIN_PROMPTS:
         raise ValueError(
             f"there are {num} different prompts: expected at least {MIN_PROMPTS}, because fewer cannot show a "

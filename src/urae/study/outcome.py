@@ -29,9 +29,9 @@ from urae.study.manifest import Study
 __all__ = [
     "AspectOutcome",
     "Outcome",
-    "Preference",
     "RaterSummary",
     "Standing",
+    "VotedPreference",
     "count_votes",
     "two_way_interval",
 ]
@@ -52,7 +52,7 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference:
+class VotedPreference:
     """One candidate against another: the difference of their shares."""
 
     candidate: str
@@ -81,7 +81,7 @@ class AspectOutcome:
     num_votes: int
     standings: Mapping[str, Standing]
     """By candidate."""
-    preferences: tuple[Preference, ...]
+    preferences: tuple[VotedPreference, ...]
     agreement: Agreement
     slots: tuple[Interval, ...]
     """Share of each place on the screen, 1/N without a habit; Wilson's interval."""
@@ -247,7 +247,7 @@ def _counts(study: Study, votes: Sequence[Vote]) -> np.ndarray:
 def _standings(
     candidates: Sequence[str],
     counts: np.ndarray,
-    preferences: Sequence[Preference],
+    preferences: Sequence[VotedPreference],
     confidence: float,
     seed: int,
 ) -> dict[str, Standing]:
@@ -263,13 +263,13 @@ def _standings(
     }
 
 
-def _is_best(name: str, leads: bool, preferences: Sequence[Preference]) -> bool:
+def _is_best(name: str, leads: bool, preferences: Sequence[VotedPreference]) -> bool:
     return bool(leads) and all(p.real for p in preferences if name in (p.candidate, p.against))
 
 
 def _preferences(
     candidates: Sequence[str], counts: np.ndarray, confidence: float, seed: int
-) -> tuple[Preference, ...]:
+) -> tuple[VotedPreference, ...]:
     found = []
     for a, b in itertools.combinations(range(len(candidates)), 2):
         weights = np.zeros(len(candidates))
@@ -277,7 +277,7 @@ def _preferences(
         # Shares by prompt and by rater, so that one who voted more has no more weight in the tests.
         tests = [_sign_test(counts.sum(axis=axis) @ weights) for axis in (0, 1)]
         found.append(
-            Preference(
+            VotedPreference(
                 candidate=candidates[a],
                 against=candidates[b],
                 difference=two_way_interval(counts, weights, confidence=confidence, seed=seed),

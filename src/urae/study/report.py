@@ -15,8 +15,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from urae.io import escape_markdown as escape
 from urae.statistics import Interval
-from urae.statistics.table import escape_markdown as escape
 from urae.study.ballots import BallotBox
 from urae.study.manifest import Study
 from urae.study.outcome import AspectOutcome, Outcome

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from urae.study.ballots import BallotBox, Rater, Refused
+from urae.study.ballots import BallotBox, Rater, VoteRefused
 from urae.study.manifest import Study
 
 __all__ = ["Guard", "make_site"]
@@ -204,7 +204,7 @@ class _Site:
             self.box.vote(rater, choice.position, choice.aspect, choice.picture, zoomed=choice.zoomed)
         except LookupError as error:
             raise HTTPException(404, "There is no such ballot.") from error
-        except Refused as error:
+        except VoteRefused as error:
             raise HTTPException(409, str(error)) from error
         return JSONResponse({"open": self.box.open_positions(rater)})
 
@@ -212,7 +212,7 @@ class _Site:
         """Make the votes final."""
         try:
             self.box.submit(self._rater(request))
-        except Refused as error:
+        except VoteRefused as error:
             raise HTTPException(409, str(error)) from error
         return JSONResponse({"next": "/finish"})
 
