@@ -29,7 +29,7 @@ def run(*arguments: object) -> int:
 
 def test_four_kinds_of_table_from_one_run(folders, capsys):
     candidates = [f"--candidate={name}={folders / name}" for name in ("sharp", "soft")]
-    files = [folders / f"table{suffix}" for suffix in (".md", ".tex", ".json", ".html")]
+    files = [folders / f"table{suffix}" for suffix in (".md", ".json", ".html")]
     code = run(
         *candidates,
         "--metrics=psnr@sharp, mini_alignment",
@@ -52,7 +52,7 @@ def test_four_kinds_of_table_from_one_run(folders, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out=table.pdf"], "expected a name that ends in .md, .tex, .json or .html"),
+        (["--out=table.pdf"], "expected a name that ends in .md, .json or .html"),
         (["--candidate=sharp"], "candidate is 'sharp': expected name=PATH"),
         (["--candidate=sharp=x"], "candidate 'sharp' is given twice"),
         (["--prompts=nowhere.jsonl"], "expected png, names, or a file of prompts"),

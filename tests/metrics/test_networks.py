@@ -249,7 +249,7 @@ def test_the_hash_of_weights_is_that_of_their_files(tmp_path):
 
 def test_only_safetensors_are_read(tmp_path):
     torch.save({}, tmp_path / "weights.pth")
-    with pytest.raises(BadFile, match="no safetensors file"):
+    with pytest.raises(ValueError, match="weights.pth is not a .safetensors file"):
         LocalWeights(tmp_path / "weights.pth").tensors()
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(BadFile, match="cannot be read as safetensors"):

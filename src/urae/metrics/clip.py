@@ -126,12 +126,12 @@ class EmbeddingReader:
 
 def open_clip_score(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """100 times the cosine, 0 where it is negative."""
-    return _agreement("clip score", weights, options, lambda cosine, towers: 100 * max(cosine, 0.0))
+    return _agreement("clip score", weights, options, _clip_score)
 
 
 def open_pickscore(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """The cosine times the model's own temperature."""
-    return _agreement("pickscore", weights, options, lambda cosine, towers: towers.logit_scale * cosine)
+    return _agreement("pickscore", weights, options, _pick_score)
 
 
 def open_cmmd(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
@@ -176,6 +176,14 @@ def normalised(pixels: Tensor) -> Tensor:
 
 def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
+
+
+def _clip_score(cosine: float, towers: Towers) -> float:
+    return 100 * max(cosine, 0.0)
+
+
+def _pick_score(cosine: float, towers: Towers) -> float:
+    return towers.logit_scale * cosine
 
 
 def _agreement(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def choose(
         chosen.append(_open(metric, reference, opened, options))
         sizes = [*map(len, candidates.values()), len(references.get(reference, ()))]
         rows = min(sizes) * (options.num_crops if metric.crop else 1)
-        if rows < metric.enough and (metric.beside, reference) not in asked:
-            chosen.append(_open(METRICS[metric.beside], reference, opened, options))
+        if metric.beside and rows < metric.enough and (metric.beside, reference) not in asked:
+            chosen.append(_open(metric_named(metric.beside), reference, opened, options))
     useful = {c.metric.weights for c in chosen}
     if useless := [name for name in weights if METRICS[name].weights not in useful]:
         raise ValueError(f"weights of {useless[0]} have no effect: none of the metrics reads them")
@@ -95,10 +95,18 @@ def check(
     if c.metric.needs == "prompt" and prompts == "names":
         raise ValueError(f"{c.metric.name} reads prompts, and 'names' are none: give prompts")
     for name, samples in candidates.items():
+        if c.metric.needs == "set":
+            _check_enough(c, {name: samples, c.reference: references[c.reference]})
         if c.metric.needs == "pair":
             _check_partners(c, name, samples, references[c.reference])
         if c.metric.crop:
             _check_sizes(c, name, [s.picture for s in samples], list(references[c.reference].values()))
+
+
+def _check_enough(c: Chosen, sets: Mapping[str, Sized]) -> None:
+    for name, pictures in sets.items():
+        if len(pictures) < 2:
+            raise ValueError(f"{c.column} compares sets, and {name} has one picture: expected at least two")
 
 
 def _check_partners(

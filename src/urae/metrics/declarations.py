@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from urae.io import escape_markdown
-from urae.metrics import clip, hps, inception, iqa, lpips, mini
+from urae.io import Markdown, markdown_table
+from urae.metrics.clip import open_clip_score, open_cmmd, open_pickscore
 from urae.metrics.detail import detail
 from urae.metrics.distances import cmmd, frechet, kid
 from urae.metrics.fidelity import consistency, psnr
+from urae.metrics.hps import open_hps
+from urae.metrics.inception import SIDE as INCEPTION_SIDE
+from urae.metrics.inception import open_crops, open_whole
+from urae.metrics.iqa import open_iqa
+from urae.metrics.lpips import open_lpips
 from urae.metrics.metric import Metric, plain
-from urae.metrics.repetition import repetition
+from urae.metrics.mini import SIDE as MINI_SIDE
+from urae.metrics.mini import open_alignment, open_patches, open_recognition
+from urae.metrics.repetition import autocorrelation, repetition
 from urae.metrics.seams import grid, stripes
 from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
+from urae.statistics.table import ARROWS
 
 __all__ = ["METRICS", "metric_named", "metrics_table"]
 
@@ -34,7 +42,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=inception.open_whole,
+        open=open_whole,
         distance=frechet,
         enough=ENOUGH_PICTURES,
         beside="kid",
@@ -50,7 +58,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=inception.open_whole,
+        open=open_whole,
         distance=kid,
     ),
     Metric(
@@ -64,9 +72,9 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=inception.open_crops,
+        open=open_crops,
         distance=frechet,
-        crop=inception.SIDE,
+        crop=INCEPTION_SIDE,
         enough=ENOUGH_CROPS,
         beside="patch_kid",
     ),
@@ -81,9 +89,9 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=inception.open_crops,
+        open=open_crops,
         distance=kid,
-        crop=inception.SIDE,
+        crop=INCEPTION_SIDE,
     ),
     Metric(
         name="cmmd",
@@ -95,7 +103,7 @@ _ALL = [
         paper="Jayasumana et al. 2024",
         weights="folder of openai/clip-vit-large-patch14-336",
         licence=CLIP_LICENCE,
-        open=clip.open_cmmd,
+        open=open_cmmd,
         distance=cmmd,
     ),
     Metric(
@@ -108,7 +116,7 @@ _ALL = [
         paper="Zhang et al. 2018",
         weights="safetensors file of trunk and heads",
         licence="heads BSD-2-Clause, trunk torchvision's BSD-3-Clause",
-        open=lpips.open_lpips,
+        open=open_lpips,
     ),
     Metric(
         name="psnr",
@@ -117,7 +125,6 @@ _ALL = [
         range="up to 58.9",
         needs="pair",
         sees="every pixel",
-        paper="-",
         digits=2,
         open=plain("psnr", lambda sample: psnr(sample.image, sample.reference)),
     ),
@@ -128,7 +135,6 @@ _ALL = [
         range="up to 58.9",
         needs="pair",
         sees="the picture reduced to the native size",
-        paper="-",
         digits=2,
         open=plain("consistency", lambda sample: consistency(sample.image, sample.reference)),
     ),
@@ -143,7 +149,7 @@ _ALL = [
         weights=CLIP_LARGE,
         licence=CLIP_LICENCE,
         digits=2,
-        open=clip.open_clip_score,
+        open=open_clip_score,
     ),
     Metric(
         name="pickscore",
@@ -156,7 +162,7 @@ _ALL = [
         weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
         licence="none stated; the CLIP-H that it began from is MIT",
         digits=2,
-        open=clip.open_pickscore,
+        open=open_pickscore,
     ),
     Metric(
         name="hps",
@@ -169,7 +175,7 @@ _ALL = [
         weights="open_clip folder with HPS_v2.1",
         licence="Apache-2.0",
         digits=2,
-        open=hps.open_hps,
+        open=open_hps,
     ),
     Metric(
         name="maniqa",
@@ -182,7 +188,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=NON_COMMERCIAL,
         digits=4,
-        open=iqa.open_iqa("maniqa"),
+        open=open_iqa("maniqa"),
     ),
     Metric(
         name="qualiclip",
@@ -195,7 +201,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=f"{NON_COMMERCIAL}; QualiCLIP CC BY-NC 4.0",
         digits=4,
-        open=iqa.open_iqa("qualiclip"),
+        open=open_iqa("qualiclip"),
     ),
     Metric(
         name="detail",
@@ -204,7 +210,6 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="every pixel",
-        paper="-",
         digits=4,
         open=plain("detail", lambda sample: detail(sample.image)),
     ),
@@ -242,6 +247,7 @@ _ALL = [
     Metric(
         name="flatness",
         says="share of flat 240 px tiles",
+        bounds=(0.0, 1.0),
         direction="neither",
         range="0 to 1",
         needs="picture",
@@ -267,8 +273,16 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="the whole picture at 64 px",
-        paper="-",
         open=plain("repetition", lambda sample: repetition(sample.image)),
+    ),
+    Metric(
+        name="autocorrelation",
+        says="repetition as it was until November 2026: what is alike along a line counts as copies too",
+        direction="lower",
+        range="0 to 1",
+        needs="picture",
+        sees="the whole picture at 64 px",
+        open=plain("autocorrelation", lambda sample: autocorrelation(sample.image)),
     ),
     Metric(
         name="grid",
@@ -277,7 +291,6 @@ _ALL = [
         range="from 0",
         needs="picture",
         sees="every pixel",
-        paper="-",
         open=plain("grid", lambda sample: grid(sample.image)),
     ),
     Metric(
@@ -287,7 +300,6 @@ _ALL = [
         range="0 to 510",
         needs="picture",
         sees="every pixel",
-        paper="-",
         digits=2,
         open=plain("stripes", lambda sample: stripes(sample.image)),
     ),
@@ -298,20 +310,19 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="the whole picture at 64 px",
-        paper="-",
         licence=MINIATURE,
-        open=mini.open_recognition,
+        open=open_recognition,
     ),
     Metric(
         name="mini_alignment",
         says="miniature only: share of what the prompt says that is there",
+        bounds=(0.0, 1.0),
         direction="higher",
         range="0 to 1",
         needs="prompt",
         sees="the whole picture at 64 px",
-        paper="-",
         licence=MINIATURE,
-        open=mini.open_alignment,
+        open=open_alignment,
     ),
     Metric(
         name="mini_patch_fid",
@@ -323,9 +334,9 @@ _ALL = [
         paper="as patch_fid",
         licence=MINIATURE,
         digits=4,
-        open=mini.open_patches,
+        open=open_patches,
         distance=frechet,
-        crop=mini.SIDE,
+        crop=MINI_SIDE,
         enough=ENOUGH_CROPS,
         beside="mini_patch_kid",
     ),
@@ -339,9 +350,9 @@ _ALL = [
         paper="as patch_kid",
         licence=MINIATURE,
         digits=5,
-        open=mini.open_patches,
+        open=open_patches,
         distance=kid,
-        crop=mini.SIDE,
+        crop=MINI_SIDE,
     ),
 ]
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
@@ -357,15 +368,19 @@ def metric_named(name: str) -> Metric:
 
 def metrics_table() -> str:
     """The declarations of all metrics as a Markdown table; the page docs/guides/evaluate.md holds it."""
-    better = {"higher": "↑", "lower": "↓", "neither": ""}
     needs = {"picture": "", "prompt": "prompt", "pair": "its reference", "set": "reference set"}
-    lines = [
-        "| metric | | says | range | sees of a 2K or 4K picture | needs | licence | paper |",
-        "|---|---|---|---|---|---|---|---|",
+    rows = [
+        [
+            Markdown(f"`{metric.name}`"),
+            ARROWS[metric.direction],
+            metric.says,
+            metric.range,
+            metric.sees,
+            "; ".join(filter(None, [needs[metric.needs], metric.weights])),
+            metric.licence,
+            metric.paper,
+        ]
+        for metric in METRICS.values()
     ]
-    for metric in METRICS.values():
-        wanted = "; ".join(filter(None, [needs[metric.needs], metric.weights]))
-        cells = [metric.says, metric.range, metric.sees, wanted, metric.licence, metric.paper]
-        texts = " | ".join(escape_markdown(cell) for cell in cells)
-        lines.append(f"| `{metric.name}` | {better[metric.direction]} | {texts} |")
-    return "\n".join(lines) + "\n"
+    head = ("metric", "", "says", "range", "sees of a 2K or 4K picture", "needs", "licence", "paper")
+    return markdown_table(head, rows) + "\n"

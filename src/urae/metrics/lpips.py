@@ -28,6 +28,8 @@ MEAN, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 ALEX: Sequence[Sequence[int]] = ((0,), (3,), (6,), (8,), (10,))
 VGG: Sequence[Sequence[int]] = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Places of the convolutions in the trunk; the features after each group count."""
+SMALLEST = 31
+"""Pixels from which on AlexNet's pools have something left; VGG's have from 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,10 @@ class LpipsReader:
             raise ValueError(
                 f"{sample.name} is {image.width}x{image.height} px and its reference {reference.width}x"
                 f"{reference.height}: expected equal sizes, as LPIPS compares place by place"
+            )
+        if min(image.size) < SMALLEST:
+            raise ValueError(
+                f"{sample.name} is {image.width}x{image.height} px: LPIPS needs at least {SMALLEST} px a side"
             )
         with torch.inference_mode():
             return float(lpips_distance(self._pixels(image), self._pixels(reference), self.tensors))

@@ -22,10 +22,10 @@ import torch
 
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
-from urae.metrics.metric import Options
+from urae.metrics.metric import Metric, Options
 from urae.metrics.pictures import LazyPicture, MeasuredPicture, Pictures, Prompts, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
-from urae.statistics.intervals import adjusted
+from urae.statistics.intervals import MIN_PROMPTS, adjusted
 from urae.statistics.table import Values
 
 __all__ = ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"]
@@ -77,7 +77,7 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPlan:
-    """Everything that will be measured. Made by `plan_evaluation`."""
+    """Everything that will be measured: it can be printed, compared and run. Made by `plan_evaluation`."""
 
     candidates: Mapping[str, Sequence[MeasuredPicture]]
     references: Mapping[str, Mapping[str, LazyPicture]]
@@ -86,6 +86,12 @@ class EvaluationPlan:
     baseline: str
     options: Options
     seed: int
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {len(samples)} pictures" for name, samples in self.candidates.items()]
+        lines += [f"against {name}: {len(pictures)} pictures" for name, pictures in self.references.items()]
+        columns = ", ".join(c.column for c in self.chosen)
+        return "\n".join([*lines, f"metrics: {columns}", f"device: {self.options.device}"])
 
     @property
     def num_pictures(self) -> int:
@@ -147,11 +153,12 @@ class EvaluationPlan:
 
     def _column(self, c: Chosen, scores: Mapping[str, Values]) -> Column:
         untrained = bool(c.weights and c.weights.untrained)
-        differences = "" if untrained else self._against_baseline(c.metric.digits, scores)
+        differences = "" if untrained else self._against_baseline(c.metric, scores)
         return Column(
             name=c.column,
             direction=c.metric.direction,
             digits=c.metric.digits,
+            bounds=c.metric.bounds,
             note=". ".join(filter(None, [self._told(c), differences])),
             untrained=untrained,
             details=self._details(c),
@@ -164,21 +171,28 @@ class EvaluationPlan:
         if c.metric.needs == "set":
             shown = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
             crops = f", {self.options.num_crops} crops of each" if c.metric.crop else ""
+            few = f"; no interval with fewer than {MIN_PROMPTS} pictures" if counts[0] < MIN_PROMPTS else ""
             parts.append(
-                f"{shown} pictures against {len(self.references[c.reference]):,} of {c.reference}{crops}"
+                f"{shown} pictures against {len(self.references[c.reference]):,} of {c.reference}{crops}{few}"
             )
         if c.weights:
             parts.append(f"weights {c.weights.path.name} ({c.weights.sha256[:12]})")
         return "; ".join(parts)
 
-    def _against_baseline(self, digits: int, scores: Mapping[str, Values]) -> str:
+    def _against_baseline(self, metric: Metric, scores: Mapping[str, Values]) -> str:
         """Paired differences, corrected by Holm for their number; empty without a baseline, and for whole sets."""
         paired = {name: values for name, values in scores.items() if isinstance(values, Mapping)}
         if self.baseline not in paired:
             return ""
         base = paired.pop(self.baseline)
-        results = adjusted({name: compare(values, base, seed=self.seed) for name, values in paired.items()})
-        return f"Difference to {self.baseline}: {', '.join(_told(name, r, digits) for name, r in results.items())}"
+        results = adjusted(
+            {
+                name: compare(values, base, bounds=metric.bounds, seed=self.seed)
+                for name, values in paired.items()
+            }
+        )
+        told = (_told(name, result, metric.digits) for name, result in results.items())
+        return f"Difference to {self.baseline}: {', '.join(told)}"
 
     def _details(self, c: Chosen) -> dict[str, Any]:
         details: dict[str, Any] = {
@@ -287,7 +301,7 @@ def _key(c: Chosen, sample: MeasuredPicture) -> str:
 
 def _told(name: str, result: Comparison, digits: int) -> str:
     value, low, high = (
-        f"{number:+.{digits}f}"
+        f"{number:+z.{digits}f}"
         for number in (result.difference.value, result.difference.low, result.difference.high)
     )
     return (

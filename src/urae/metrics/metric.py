@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
 from urae.statistics import Interval
+from urae.statistics.intervals import Bounds
 from urae.statistics.table import Direction
 
 __all__ = ["Distance", "Metric", "Needs", "Options", "PlainReader", "Reader", "plain"]
@@ -28,6 +29,10 @@ class Reader(Protocol):
     @property
     def identity(self) -> str:
         """Variant, settings and hash of the weights."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
 
     def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         """One array a sample: shape () for a value, (rows, dims) for features."""
@@ -69,14 +74,16 @@ class Metric:
     """The picture alone, its prompt, its own reference picture ("pair"), or a set of reference pictures."""
     sees: str
     """What it looks at of a 2K or 4K picture."""
-    paper: str
     open: Callable[[LocalWeights | None, Options], Reader]
+    paper: str = "-"
     weights: str = ""
     """Which file or folder holds the weights; empty for a metric without."""
     licence: str = ""
     """Of the weights, and of code that a user installs, as their own pages have it (November 2026)."""
     digits: int = 3
     """Decimals shown."""
+    bounds: Bounds | None = None
+    """Of a share of things counted, the least and the greatest value."""
     distance: Distance | None = None
     """Of a metric that needs a set."""
     crop: int = 0
@@ -90,6 +97,8 @@ class Metric:
 @dataclass(frozen=True, kw_only=True)
 class PlainReader:
     """A function of the sample, without weights."""
+
+    device: ClassVar[str] = "cpu"
 
     identity: str
     function: Callable[[MeasuredPicture], float]
