@@ -9,7 +9,8 @@ from PIL import Image
 
 from urae.dpg.benchmark import dpg_bench, plan_dpg
 from urae.dpg.server import ServerModel
-from urae.judge.endpoint import Endpoint, Unanswered
+from urae.io import Unanswered
+from urae.judge.endpoint import Endpoint
 from urae.judge.journal import read_journal
 
 NAMES = [f"p{i}" for i in range(6)]

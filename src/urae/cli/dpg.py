@@ -17,7 +17,7 @@ from urae.dpg.model import LocalModel
 from urae.dpg.scenes import SceneModel
 from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.endpoint import Endpoint
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 
 __all__ = ["dpg"]
 
@@ -73,7 +73,7 @@ def dpg(
         compat=compat,
         allow_missing=allow_missing,
     )
-    num_open = plan.num_open(read_journal(out / ANSWERS))
+    num_open = plan.num_open(read_answers(out / ANSWERS))
     console.print(f"answered by: {answerer.name}")
     console.print(
         f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}"

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from urae import judge as judging
-from urae.judge.endpoint import OPENAI, OPTIONS, Endpoint
+from urae.io import OPENAI
+from urae.judge.endpoint import OPTIONS, Endpoint
 from urae.judge.instructions import KINDS, OWN
 from urae.judge.pictures import View
 from urae.judge.plan import ASPECTS, Cost, JudgingPlan
@@ -92,7 +93,7 @@ def judge(
         instructions=judging.read_instructions(instructions),
         view=View(max_side=max_side, crop=crop, num_crops=crops),
     )
-    cost = plan.cost(judging.read_journal(out / ANSWERS))
+    cost = plan.cost(judging.read_answers(out / ANSWERS))
     _show(plan, cost, price_in, price_out)
     if dry_run:
         return

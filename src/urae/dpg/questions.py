@@ -7,13 +7,14 @@ picture that shows a tiger. The questions of a prompt thus form a graph, which i
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from urae.errors import BadFile
+from urae.io import read_text, write_text
 
 __all__ = ["DpgItem", "Question", "read_questions", "write_questions"]
 
@@ -75,9 +76,8 @@ class DpgItem:
 def read_questions(path: Path | str) -> tuple[DpgItem, ...]:
     """The prompts of a csv file, such as dpg_bench.csv of the ELLA repository. `BadFile` names what is wrong in it."""
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(csv.DictReader(file, strict=True), path))
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = list(_rows(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True), path))
+    except csv.Error as error:
         raise BadFile(f"{path} cannot be read as csv: {error}") from error
     if not rows:
         raise BadFile(f"{path} holds no questions")
@@ -87,15 +87,12 @@ def read_questions(path: Path | str) -> tuple[DpgItem, ...]:
 
 def write_questions(items: Sequence[DpgItem], path: Path | str) -> Path:
     """The same format, for questions of one's own."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(_row(item, question) for item in items for question in item.questions)
-    os.replace(temporary, path)
-    return path
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS)
+    writer.writeheader()
+    writer.writerows(_row(item, question) for item in items for question in item.questions)
+    write_text(path, stream.getvalue())
+    return Path(path)
 
 
 def _rows(reader: csv.DictReader[str], path: Path | str) -> Iterator[dict[str, str]]:

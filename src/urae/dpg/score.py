@@ -85,9 +85,13 @@ def score(
 
 
 def read_answer(text: str) -> bool | None:
-    """Whether an answer says yes; None where its first word is neither yes nor no."""
+    """Whether an answer says yes; None where its first word is neither yes nor no, or stands beside the other, as in
+    "Yes/No"."""
     word = re.match(r"\W*(\w+)", text)
-    return {"yes": True, "no": False}.get(word[1].casefold()) if word else None
+    both = re.match(r"\W*(yes|no)\W*(?:\b(?:or|and)\b\W*)?(yes|no)\b", text, re.IGNORECASE)
+    if word is None or (both and both[1].casefold() != both[2].casefold()):
+        return None
+    return {"yes": True, "no": False}.get(word[1].casefold())
 
 
 @dataclass(frozen=True, kw_only=True)

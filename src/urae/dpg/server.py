@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
+from urae.io import data_uri, thumbnail
 from urae.judge.endpoint import Endpoint
 
 __all__ = ["OPTIONS", "ServerModel"]
@@ -52,30 +51,19 @@ class ServerModel:
     @contextmanager
     def opened(self) -> Iterator[Ask]:
         """A connection. `MissingExtra` without the `openai` package."""
-        with self.endpoint.connect() as client:
+        with self.endpoint.client() as client:
             yield partial(self._ask, client)
 
     def _ask(
         self, client: Any, picture: Image.Image, questions: Sequence[str], attempt: int
     ) -> Iterator[ModelAnswer]:
-        jpeg = self._jpeg(picture)
+        shown = data_uri(thumbnail(picture, self.max_side), quality=95, subsampling=0)
         for question in questions:
             text = " ".join([question, INSTRUCTION, *([REMINDER] if attempt else [])])
-            key = hashlib.sha256(jpeg + f"{self.identity} {text}".encode()).hexdigest()
-            reply = self.endpoint.ask(client, _content(jpeg, text), schema={}, key=key)
+            content = [
+                {"type": "text", "text": text},
+                {"type": "image_url", "image_url": {"url": shown, "detail": "high"}},
+            ]
+            key = hashlib.sha256(f"{shown} {self.identity} {text}".encode()).hexdigest()
+            reply = self.endpoint.ask(client, content, schema={}, key=key)
             yield ModelAnswer(text=reply.text, model=reply.model)
-
-    def _jpeg(self, picture: Image.Image) -> bytes:
-        shown = picture.copy()
-        shown.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS)
-        stream = io.BytesIO()
-        shown.save(stream, "JPEG", quality=95, subsampling=0)
-        return stream.getvalue()
-
-
-def _content(jpeg: bytes, text: str) -> list[dict[str, Any]]:
-    uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return [
-        {"type": "text", "text": text},
-        {"type": "image_url", "image_url": {"url": uri, "detail": "high"}},
-    ]

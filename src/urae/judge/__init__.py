@@ -8,15 +8,15 @@ Any OpenAI-compatible server will do. Every pair is shown in both orders, answer
 invalid, and a run that is killed goes on without paying twice for an answer that it has.
 """
 
+from urae.io import Unanswered
 from urae.judge.ask import judge
-from urae.judge.endpoint import Endpoint, Unanswered
+from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import Instructions, read_instructions
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 from urae.judge.pictures import View
 from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
 from urae.judge.verdicts import Preference, Verdicts, count_verdicts
 from urae.metrics.matching import read_prompts
-from urae.statistics import bradley_terry, rank
 
 __all__ = [
     "ASPECTS",
@@ -28,12 +28,10 @@ __all__ = [
     "Unanswered",
     "Verdicts",
     "View",
-    "bradley_terry",
     "count_verdicts",
     "judge",
     "plan_judging",
-    "rank",
+    "read_answers",
     "read_instructions",
-    "read_journal",
     "read_prompts",
 ]

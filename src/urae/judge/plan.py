@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from urae.io import file_hash
 from urae.judge.answer import SCHEMAS, read_answer
 from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import KINDS, Instructions, Kind, read_instructions
+from urae.judge.journal import Answers
 from urae.judge.pictures import DETAIL, View
 from urae.metrics.matching import MatchedItem, match_pictures
-from urae.statistics.intervals import MIN_PROMPTS
+from urae.statistics.intervals import check_prompts
 
 __all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "plan_judging"]
 
@@ -65,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingPlan:
-    """Everything that will be asked. Made by `plan_judging`."""
+    """Everything that will be asked: it can be printed, compared, and run by `judge`. Made by `plan_judging`."""
 
     endpoint: Endpoint
     instructions: Instructions
@@ -79,15 +81,13 @@ class JudgingPlan:
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the pictures that belong to no prompt."""
 
-    def read(
-        self, question: JudgeQuestion, answers: Mapping[str, Sequence[Mapping[str, Any]]]
-    ) -> float | None:
+    def read(self, question: JudgeQuestion, answers: Answers) -> float | None:
         """The first valid answer to a question; None if there is none."""
         texts = (record["text"] for record in answers.get(question.key, ()))
         values = (read_answer(text, question.kind, self.instructions.answers) for text in texts)
         return next((value for value in values if value is not None), None)
 
-    def pending(self, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[JudgeQuestion]:
+    def pending(self, answers: Answers) -> list[JudgeQuestion]:
         """Questions without a valid answer that have attempts left, each key once."""
         open_questions = {
             question.key: question
@@ -96,9 +96,7 @@ class JudgingPlan:
         }
         return list(open_questions.values())
 
-    def cost(
-        self, answers: Mapping[str, Sequence[Mapping[str, Any]]], *, tokens_per_picture: int = 765
-    ) -> Cost:
+    def cost(self, answers: Answers, *, tokens_per_picture: int = 765) -> Cost:
         """765 tokens are OpenAI's count for a square picture in high detail (768 px, four tiles)."""
         pending, different = self.pending(answers), {question.key for question in self.questions}
         pictures = sum(
@@ -151,7 +149,7 @@ def plan_judging(
     for item in items:
         view.check(item, tuple(aspects))
     pairs = _pairs(tuple(candidates), against) if "pair" in kinds else ()
-    hashes = {path: _hash_file(path) for item in items for path in item.pictures.values()}
+    hashes = {path: file_hash(path) for item in items for path in item.pictures.values()}
     asked = _asked(items, tuple(candidates), aspects, kinds, pairs)
     questions = [_question(*asking, endpoint, instructions, view, hashes) for asking in asked]
     return JudgingPlan(
@@ -227,11 +225,7 @@ def _check(
     against: str,
     instructions: Instructions,
 ) -> None:
-    if len(set(prompts.values())) < MIN_PROMPTS:
-        raise ValueError(
-            f"there are {len(set(prompts.values()))} different prompts: expected at least {MIN_PROMPTS}, because fewer "
-            "cannot show a difference at the 5% level"
-        )
+    check_prompts(len(set(prompts.values())))
     if not kinds or not aspects or len(set(kinds)) < len(kinds) or len(set(aspects)) < len(aspects):
         raise ValueError(
             f"kinds are {list(kinds)} and aspects {list(aspects)}: expected some of each, each once"
@@ -250,11 +244,6 @@ def _check(
         if aspect not in instructions.texts[kind]:
             known = ", ".join(instructions.texts[kind]) or "none"
             raise ValueError(f"the instructions have no {kind} text for aspect {aspect!r}: they have {known}")
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text(text: str) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from urae.io import Markdown, markdown_table
 from urae.io import escape_markdown as escape
+from urae.judge.journal import Answers
 from urae.judge.plan import JudgingPlan
 from urae.statistics import Column, Interval, Table, by_prompt, holm, mean, rank, sign_test, tabulate, wilson
-from urae.statistics.intervals import MIN_PROMPTS
+from urae.statistics.intervals import MIN_PROMPTS, least_prompts
 
 __all__ = ["Preference", "Verdicts", "count_verdicts"]
 
@@ -26,7 +28,6 @@ HEAD = (
     *("aspect", "candidate", "against", "win / tie / loss", "invalid"),
     *("win rate", "p (Holm)", "first slot", "consistent"),
 )
-Answers = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,11 @@ class Verdicts:
             return []
         rows = [
             (
-                escape(p.aspect),
-                escape(p.candidate),
-                escape(p.against),
+                p.aspect,
+                p.candidate,
+                p.against,
                 f"{p.wins} / {p.ties} / {p.losses}",
-                str(p.invalid),
+                p.invalid,
                 _percent(p.rate),
                 f"{p.p_adjusted:.3g}",
                 _percent(p.first_slot),
@@ -115,17 +116,30 @@ class Verdicts:
         note = (
             "Each pair was shown in both orders; a tie is half a win. First slot: 50% without position bias."
         )
-        return ["## Preferences", _grid(HEAD, rows), note]
+        return ["## Preferences", markdown_table(HEAD, rows), note, *self._too_few()]
+
+    def _too_few(self) -> list[str]:
+        """Where no preference can pass the test, that it cannot."""
+        num_pairs = max(Counter(p.aspect for p in self.preferences).values())
+        most, least = max(p.rate.count if p.rate else 0 for p in self.preferences), least_prompts(num_pairs)
+        if most >= least:
+            return []
+        return [
+            f"No preference of {num_pairs} pairs can be real on {most} prompts: it takes at least {least}."
+        ]
 
     def _rankings(self) -> list[str]:
         if not self.rankings:
             return []
         rows = [
-            (escape(aspect), escape(name), f"{s.value:+.2f} [{s.low:+.2f}, {s.high:+.2f}]")
+            (aspect, name, Markdown(f"{s.value:+z.2f} [{s.low:+z.2f}, {s.high:+z.2f}]"))
             for aspect, ranking in self.rankings.items()
             for name, s in ranking.items()
         ]
-        return ["## Ranking (Bradley-Terry)", _grid(("aspect", "candidate", "strength, log-odds"), rows)]
+        return [
+            "## Ranking (Bradley-Terry)",
+            markdown_table(("aspect", "candidate", "strength, log-odds"), rows),
+        ]
 
     def _scores(self) -> list[str]:
         missing = [
@@ -236,7 +250,7 @@ def _preference(
         ties=credits.count(0.5),
         losses=credits.count(0),
         invalid=len(outcomes) - len(valid),
-        rate=mean(prompts, seed=seed) if len(prompts) >= MIN_PROMPTS else None,
+        rate=mean(prompts, bounds=(0.0, 1.0), seed=seed) if len(prompts) >= MIN_PROMPTS else None,
         p_value=p_value,
         p_adjusted=p_value,
         first_slot=wilson(slots.count(1), len(slots)) if slots else None,
@@ -306,11 +320,7 @@ def _num_invalid(plan: JudgingPlan, answers: Answers) -> int:
     )
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
 def _percent(interval: Interval | None) -> str:
     if interval is None:
         return "too few valid answers"
-    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+    return Markdown(f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]")

@@ -14,7 +14,7 @@ from urae.dpg.scenes import SceneModel
 from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.ask import judge
 from urae.judge.endpoint import Endpoint
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 from urae.judge.plan import Cost, plan_judging
 from urae.metrics import METRICS, plan_evaluation
 from urae.reproduce.cells import CellPictures
@@ -177,7 +177,7 @@ def _judged(job: Job, kind: Literal["score", "pair"]) -> Any:
         against=job.columns[0].against,
     )
     journal = job.out / "judge" / "answers.jsonl"
-    cost = planned.cost(read_journal(journal))
+    cost = planned.cost(read_answers(journal))
     if cost.num_requests:
         job.on_cost(cost, planned.endpoint.model)
     return judge(planned, journal=journal, seed=job.plan.seed)
