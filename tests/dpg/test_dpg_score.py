@@ -100,6 +100,16 @@ def test_the_first_word_decides(text, read):
     assert scored(item("a", question(1)), (text,)) == float(read is True)
 
 
+@pytest.mark.parametrize("text", ["Yes/No", "yes or no", "No / Yes.", "**Yes** and no", "yes|no", "Yes, no"])
+def test_an_answer_that_is_both_is_none(text):
+    assert read_answer(text) is None
+
+
+@pytest.mark.parametrize("text", ["Yes, there is nothing else", "Yes yes", "yes or so"])
+def test_an_answer_that_goes_on_is_read_by_its_first_word(text):
+    assert read_answer(text) is True
+
+
 def test_only_yes_letter_by_letter_is_yes_to_the_published_script():
     assert scored(CHAIN, ("Yes", "yes", "yes"), compat="official") == 0
 

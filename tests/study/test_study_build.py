@@ -117,7 +117,7 @@ def replace_picture(folder, picture):
     [
         (lambda f: replace_picture(f, Image.new("RGB", (48, 96))), ValueError, "sharp 96x96, blurred 48x96.*one size"),
         (lambda f: (f / f"{IDS[3]}.png").unlink(), ValueError, "blurred has no picture for 1 of 6 prompts"),
-        (lambda f: (f / f"{IDS[3]}.png").write_bytes(b"x"), BadFile, "cannot be read as a picture"),
+        (lambda f: (f / f"{IDS[3]}.png").write_bytes(b"x"), BadFile, "is none of JPEG, PNG"),
         (lambda f: replace_picture(f, Image.new("RGBA", (96, 96))), BadFile, "transparent in places"),
         (lambda f: replace_picture(f, Image.new("I;16", (96, 96))), BadFile, "pixels of kind I;16"),
     ],

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 from study_material import HOSTILE, IDS, NAMES, PROMPTS, small_study
-from urae.statistics.agreement import agreement, krippendorff_alpha
+from urae.statistics import agreement, krippendorff_alpha
 
 from urae.study.ballots import BallotBox
 from urae.study.manifest import ASPECTS

@@ -81,6 +81,13 @@ class JudgingPlan:
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the pictures that belong to no prompt."""
 
+    def __str__(self) -> str:
+        return (
+            f"judge: {self.endpoint.model} at {self.endpoint.base_url}\n"
+            f"prompts: {len(self.items)}, candidates: {len(self.candidates)}, pairs: {len(self.pairs)}, each in both "
+            f"orders, aspects: {', '.join(self.aspects)}"
+        )
+
     def read(self, question: JudgeQuestion, answers: Answers) -> float | None:
         """The first valid answer to a question; None if there is none."""
         texts = (record["text"] for record in answers.get(question.key, ()))

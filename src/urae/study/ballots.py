@@ -258,7 +258,8 @@ def read_invitations(folder: Path | str) -> dict[str, str]:
 
 def _ballot(db: sqlite3.Connection, rater: Rater, position: int) -> sqlite3.Row:
     query = "SELECT id, item, slots FROM ballots WHERE rater = ? AND position = ?"
-    row = db.execute(query, (rater.id, position)).fetchone()
+    # SQLite holds 64 bits, and an address any number.
+    row = db.execute(query, (rater.id, position)).fetchone() if abs(position) < 2**63 else None
     if row is None:
         raise LookupError(f"{rater.name} has no ballot {position}")
     return row

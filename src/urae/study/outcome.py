@@ -20,9 +20,8 @@ from statistics import median
 
 import numpy as np
 
-from urae.statistics import Agreement, Interval, holm, sign_test, wilson
-from urae.statistics.agreement import agreement
-from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, expanded_tail
+from urae.statistics import Agreement, Interval, agreement, holm, sign_test, wilson
+from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, agreed, expanded_tail
 from urae.study.ballots import BallotBox, Vote
 from urae.study.manifest import Study
 
@@ -183,6 +182,8 @@ def two_way_interval(
         rng.multinomial(num, np.full(num, 1 / num), size=resamples).astype(np.float64)
         for num in counts.shape[:2]
     )
+    if not _residuals(chosen, cast).any():
+        return _agreed(chosen.sum() / cast.sum(), weights, min(counts.shape[:2]), int(cast.sum()), confidence)
     total = ((raters @ cast) * prompts).sum(axis=1)
     # A draw of raters and prompts that never met has no share.
     drawn = ((raters @ chosen) * prompts).sum(axis=1)[total > 0] / total[total > 0]
@@ -204,12 +205,23 @@ def _width(chosen: np.ndarray, cast: np.ndarray) -> float:
     Its variance is by_rater + by_prompt + by_cell, where each of the first two holds the third once; right is
     by_rater + by_prompt - by_cell (Cameron, Gelbach & Miller, 2011), and never less than either of the two.
     """
-    residuals = chosen - chosen.sum() / cast.sum() * cast
+    residuals = _residuals(chosen, cast)
     by_rater, by_prompt, by_cell = (
         float((part**2).sum()) for part in (residuals.sum(axis=1), residuals.sum(axis=0), residuals)
     )
     drawn = by_rater + by_prompt + by_cell
-    return math.sqrt(max(drawn - 2 * by_cell, by_rater, by_prompt) / drawn) if drawn else 1.0
+    return math.sqrt(max(drawn - 2 * by_cell, by_rater, by_prompt) / drawn)
+
+
+def _residuals(chosen: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    return chosen - chosen.sum() / cast.sum() * cast
+
+
+def _agreed(value: float, weights: np.ndarray, units: int, votes: int, confidence: float) -> Interval:
+    """Where every rater says the same of every prompt: Wilson's interval for as many trials as there are of the fewer
+    of the two."""
+    bounds = (float(min(weights.min(), 0)), float(weights.max()))
+    return replace(agreed(float(value), bounds, count=units, confidence=confidence), count=votes)
 
 
 def _aspect(study: Study, title: str, votes: Sequence[Vote], confidence: float, seed: int) -> AspectOutcome:

@@ -15,12 +15,12 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from urae.io import html_page
 from urae.study.ballots import BallotBox, Rater, VoteRefused
 from urae.study.manifest import Study
 
@@ -111,13 +111,6 @@ class Guard:
 class _Site:
     def __init__(self, study: Study, box: BallotBox, *, secure: bool) -> None:
         self.study, self.box, self.secure = study, box, secure
-        self.environment = Environment(
-            loader=PackageLoader("urae.study"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         folder = files("urae.study") / "static"
         self.static = {name: (folder / name).read_bytes() for name in STATIC}
         self.pages: dict[str, Callable[..., Response]] = {
@@ -243,5 +236,5 @@ class _Site:
         return FileResponse(known[name], headers={**FOREVER, **neutral})
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        html = self.environment.get_template(template).render(study=self.study, **values)
+        html = html_page("urae.study", template, study=self.study, **values)
         return Response(html, status, media_type="text/html")
