@@ -5,7 +5,6 @@ A folder's name depends on all that its pictures are made from, so a plan that w
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,7 @@ from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
 from urae.generation.methods import Method, method_named
 from urae.generation.stock import generate_stock, stock_of
-from urae.io import Progress
-from urae.metrics.matching import SUFFIXES
+from urae.io import Progress, file_hash, is_picture_name
 from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
 from urae.reproduce.training import adapter_file, identity_of
@@ -48,7 +46,7 @@ class CellPictures:
     def files(self) -> dict[str, Path]:
         """Pictures that are there, by id."""
         there = sorted(self.folder.iterdir()) if self.folder.is_dir() else ()
-        found = {path.stem: path for path in there if path.suffix.lower() in SUFFIXES}
+        found = {path.stem: path for path in there if is_picture_name(path)}
         return {key: found[key] for key in self.texts if key in found}
 
     @property
@@ -174,7 +172,7 @@ def _adapter_identity(plan: TablePlan, row: TableRow, out: Path) -> str:
     file = adapter_file(plan, row.adapter, out)
     if isinstance(plan.adapters[row.adapter], Made):
         return file.parent.name
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return file_hash(file)
 
 
 def _file(plan: TablePlan, value: Any) -> Any:

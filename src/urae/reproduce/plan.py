@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from urae.errors import BadFile
+from urae.io import parse_yaml, read_yaml
 from urae.metrics import METRICS
 from urae.recipes import RECIPES
 
@@ -136,14 +135,14 @@ def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature:
     file = FOLDER / f"{name}.yaml" if name in PLANS else Path(name)
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
         raise ValueError(f"there is no plan {name!r}: expected a YAML file or one of {', '.join(PLANS)}")
+    values = read_yaml(file)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
         small = values.pop("miniature")
         values = {**values, "name": file.stem, "miniature": miniature}
         values = _merged(values, small) if miniature else values
         changed = _changed(values, changes or {})
         return _plan(changed)
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise BadFile(f"{file} is no plan of a table: {error!r}") from error
 
 
@@ -203,7 +202,7 @@ def _changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, An
         section, dot, name = key.partition(".")
         if not dot:
             _check_known("key", key, (*NUMBERS, *(f"{s}.NAME" for s in (*SECTIONS, *OPEN_SECTIONS))))
-            number = yaml.safe_load(text)
+            number = parse_yaml(text, name=key)
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise ValueError(f"{key} is {text!r}: expected a whole number")
             values[key] = number

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from urae.dpg.questions import DpgItem, read_questions
 from urae.dpg.scenes import scene_item
+from urae.io import write_png
 from urae.metrics.matching import read_prompts
 from urae.mini import familiar_scene, render
 from urae.reproduce.plan import TablePlan
@@ -43,12 +44,9 @@ def items_of(plan: TablePlan, name: str) -> list[DpgItem]:
 
 def draw_truth(plan: TablePlan, name: str, folder: Path) -> None:
     """True renderings of a set of scenes, as `<id>.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for key, seed in _seeds(plan.prompts[name]).items():
         if not (folder / f"{key}.png").exists():
-            temporary = folder / f".{key}.tmp"
-            render(familiar_scene(seed), plan.size).save(temporary, "PNG")
-            temporary.replace(folder / f"{key}.png")
+            write_png(render(familiar_scene(seed), plan.size), folder / f"{key}.png", texts={})
 
 
 def _seeds(source: str) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from urae.errors import UraeError
 from urae.families import open_pipeline
 from urae.generation.stock import open_stock, stock_of
+from urae.io import write_text
 from urae.judge.plan import Cost
 from urae.reproduce.cells import CellPictures, cell_of, draw_cell
 from urae.reproduce.measure import measure
@@ -88,8 +88,8 @@ def reproduce(
     numbers, notes = measure(plan, cells, out, on_cost=on_cost)
     counts = {cell.prompts: len(cell.texts) for cell in cells.values()}
     result = Reproduction(plan=plan, numbers=numbers, notes=notes, counts=counts)
-    _write(out / f"{plan.name}.md", result.to_markdown())
-    _write(out / f"{plan.name}.json", result.to_json())
+    write_text(out / f"{plan.name}.md", result.to_markdown())
+    write_text(out / f"{plan.name}.json", result.to_json())
     return result
 
 
@@ -159,10 +159,3 @@ def _state(part: str, name: str, needed: Iterable[str], known: Callable[[], str]
 
 def _cells(plan: TablePlan, out: Path) -> dict[tuple[str, str], CellPictures]:
     return {(row.name, name): cell_of(plan, row, name, out) for row in plan.rows for name in plan.sets}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
