@@ -43,9 +43,9 @@ def test_four_kinds_of_table_from_one_run(folders, capsys):
     assert all(f"wrote {file}" in printed for file in files)
     assert files[0].read_text() in printed
     assert "**58.92**" in files[0].read_text()
-    cells = json.loads(files[2].read_text())["cells"]
+    cells = json.loads(files[1].read_text())["cells"]
     assert cells["sharp"]["mini_alignment"]["value"] == 1
-    assert files[3].read_text().count("data:image/jpeg") == 12
+    assert files[2].read_text().count("data:image/jpeg") == 12
     assert any((folders / "cache").rglob("*.safetensors"))
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import CLAIMS, broken_claims, write_ladder
 from networks import clip_folder, inception_file, lpips_file
 from PIL import Image, ImageFilter
 
 import urae
 from urae.metrics import METRICS, metrics_table, plan_evaluation
 from urae.metrics.features import FeatureCache
-from urae.metrics.ladder import CLAIMS, broken_claims, write_ladder
 from urae.metrics.mini import scene_of
 from urae.metrics.repetition import repetition
 from urae.statistics.table import UNTRAINED

@@ -15,7 +15,6 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.metrics.declarations import METRICS, metric_named, metrics_table
     from urae.metrics.detail import relative_detail
-    from urae.metrics.distances import cmmd, frechet, kid
     from urae.metrics.fidelity import consistency, psnr
     from urae.metrics.measure import DEFAULT_METRICS, EvaluationPlan, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
@@ -33,16 +32,13 @@ __all__ = [
     "Needs",
     "Options",
     "Reader",
-    "cmmd",
     "compression_ratio",
     "consistency",
     "evaluate",
     "flatness",
-    "frechet",
     "glcm_entropy",
     "glcm_score",
     "grid",
-    "kid",
     "metric_named",
     "metrics_table",
     "plan_evaluation",
@@ -57,7 +53,6 @@ __getattr__, __dir__ = lazily(
     {
         "declarations": ["METRICS", "metric_named", "metrics_table"],
         "detail": ["relative_detail"],
-        "distances": ["cmmd", "frechet", "kid"],
         "fidelity": ["consistency", "psnr"],
         "measure": ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"],
         "metric": ["Distance", "Metric", "Needs", "Options", "Reader"],

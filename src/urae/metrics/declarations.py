@@ -5,7 +5,6 @@ from __future__ import annotations
 from urae.io import Markdown, markdown_table
 from urae.metrics.clip import open_clip_score, open_cmmd, open_pickscore
 from urae.metrics.detail import detail
-from urae.metrics.distances import cmmd, frechet, kid
 from urae.metrics.fidelity import consistency, psnr
 from urae.metrics.hps import open_hps
 from urae.metrics.inception import SIDE as INCEPTION_SIDE
@@ -18,6 +17,7 @@ from urae.metrics.mini import open_alignment, open_patches, open_recognition
 from urae.metrics.repetition import autocorrelation, repetition
 from urae.metrics.seams import grid, stripes
 from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
+from urae.statistics.distances import cmmd, frechet, kid
 from urae.statistics.table import ARROWS
 
 __all__ = ["METRICS", "metric_named", "metrics_table"]

@@ -30,6 +30,7 @@ __all__ = ["CellPictures", "cell_of", "draw_cell", "method_of"]
 
 TRUTH = "mini:truth"
 OpenModel = Callable[[str, str], Any]
+Save = Callable[[Image.Image], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,10 @@ class CellPictures:
     folder: Path
     texts: dict[str, str]
     """Prompts by id; a picture is named after its id."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.row.name}, {self.prompts}"
 
     @property
     def files(self) -> dict[str, Path]:
@@ -81,8 +86,10 @@ def draw_cell(plan: TablePlan, cell: CellPictures, out: Path, open_model: OpenMo
     def save(image: Image.Image) -> None:
         save_png(image, cell.folder / f"{next(left)}.png")
 
+    pipe = open_model(plan.models[row.model], "auto")
+    pipe.set_progress_bar_config(disable=True)
     draw = _draw_stock if stock_of(plan.models[row.model]) else _draw
-    draw(plan, row, texts, out, open_model, f"{row.name}, {cell.prompts}", save)
+    draw(plan, cell, pipe, texts, out, save)
 
 
 def method_of(plan: TablePlan, row: TableRow) -> Method:
@@ -94,22 +101,13 @@ def method_of(plan: TablePlan, row: TableRow) -> Method:
     return method
 
 
-def _draw(
-    plan: TablePlan,
-    row: TableRow,
-    texts: list[str],
-    out: Path,
-    open_model: OpenModel,
-    title: str,
-    save: Callable[[Image.Image], None],
-) -> None:
-    method, pipe = method_of(plan, row), open_model(plan.models[row.model], "auto")
-    pipe.set_progress_bar_config(disable=True)
+def _draw(plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out: Path, save: Save) -> None:
+    row, method = cell.row, method_of(plan, cell.row)
     adapter = Adapter.load(adapter_file(plan, row.adapter, out), base=pipe) if row.adapter else None
     # A method without steps at this size, such as ESRGAN, takes none.
     steps = (plan.steps or method.steps) if method.steps else 0
     native_steps = method.native_steps if isinstance(method, TwoPass) else 0
-    with Progress(title, total=len(texts) * (steps + native_steps)) as progress:
+    with Progress(cell.title, total=len(texts) * (steps + native_steps)) as progress:
         generation.generate(
             pipe,
             texts,
@@ -126,20 +124,12 @@ def _draw(
 
 
 def _draw_stock(
-    plan: TablePlan,
-    row: TableRow,
-    texts: list[str],
-    out: Path,
-    open_model: OpenModel,
-    title: str,
-    save: Callable[[Image.Image], None],
+    plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out: Path, save: Save
 ) -> None:
-    stock = stock_of(plan.models[row.model])
+    stock = stock_of(plan.models[cell.row.model])
     assert stock
-    pipe = open_model(plan.models[row.model], "auto")
-    pipe.set_progress_bar_config(disable=True)
     on_gpu = torch.cuda.is_available()
-    with Progress(title, total=len(texts) * (plan.steps or stock.steps)) as progress:
+    with Progress(cell.title, total=len(texts) * (plan.steps or stock.steps)) as progress:
         generate_stock(
             pipe,
             texts,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from urae.metrics import cmmd, frechet, kid
+from urae.statistics import cmmd, frechet, kid
 
 
 def sample(num: int, dims: int, seed: int, shift: float = 0.0) -> np.ndarray:

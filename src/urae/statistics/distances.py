@@ -15,8 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from urae.statistics import Interval
-from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS
+from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, Interval
 
 __all__ = ["cmmd", "frechet", "kid"]
 
