@@ -89,8 +89,7 @@ def test_equal_values_have_an_interval_of_no_width_unless_they_are_shares():
     percent = mean(named([100] * 6), bounds=(0, 100))
     assert (round(percent.low), percent.high) == (61, 100)
     ties = mean(named([0.5] * 6), bounds=(0, 1))
-    assert ties.low == pytest.approx(1 - ties.high)
-    assert ties.low < 0.2
+    assert (ties.low, ties.high) == pytest.approx((0.5 * all_won.low, 1 - 0.5 * all_won.low))
 
 
 def test_a_difference_of_shares_that_all_prompts_agree_on_has_a_width_too():
@@ -100,12 +99,14 @@ def test_a_difference_of_shares_that_all_prompts_agree_on_has_a_width_too():
     assert result.real
 
 
-@pytest.mark.parametrize(("value", "bounds"), [(0, (0, 1)), (3, (1, 5)), (-1, (-1, 1))])
-def test_an_interval_of_what_is_agreed_is_wilsons_within_the_bounds(value, bounds):
-    found, span = agreed(value, bounds, count=8), bounds[1] - bounds[0]
-    expected = stats.binomtest(round(8 * (value - bounds[0]) / span), 8).proportion_ci(method="wilson")
-    assert found.low == pytest.approx(bounds[0] + span * expected.low)
-    assert found.high == pytest.approx(bounds[0] + span * expected.high)
+@pytest.mark.parametrize("value", [0, 0.3, 1])
+def test_an_interval_of_what_is_agreed_holds_the_worst_that_other_prompts_can_be(value):
+    """Eight of eight prompts: by Wilson's interval a third of all may be others."""
+    share = stats.binomtest(8, 8).proportion_ci(method="wilson").low
+    found = agreed(value, (0, 1), count=8)
+    assert (found.low, found.high) == pytest.approx((share * value, share * value + 1 - share))
+    scaled = agreed(10 * value - 2, (-2, 8), count=8)
+    assert (scaled.low, scaled.high) == pytest.approx((10 * found.low - 2, 10 * found.high - 2))
 
 
 def test_memory_does_not_grow_with_resamples(monkeypatch):

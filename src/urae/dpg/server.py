@@ -60,7 +60,7 @@ class ServerModel:
         shown = data_uri(thumbnail(picture, self.max_side), quality=95, subsampling=0)
         for question in questions:
             text = " ".join([question, INSTRUCTION, *([REMINDER] if attempt else [])])
-            content = [
+            content: list[dict[str, Any]] = [
                 {"type": "text", "text": text},
                 {"type": "image_url", "image_url": {"url": shown, "detail": "high"}},
             ]

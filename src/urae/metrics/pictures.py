@@ -64,7 +64,7 @@ class LazyPicture:
         """Those that came with it, such as those that `urae.generation.save_png` writes."""
         if isinstance(self.source, Path):
             return picture_texts(self.source)
-        return {key: text for key, text in self.source.info.items() if isinstance(text, str)}
+        return {str(key): text for key, text in self.source.info.items() if isinstance(text, str)}
 
 
 @dataclass(frozen=True, kw_only=True)

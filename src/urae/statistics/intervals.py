@@ -3,8 +3,8 @@
 Pictures of one prompt are not independent, so `by_prompt` averages them first and everything below counts prompts.
 Intervals of means come from a percentile bootstrap whose tails are widened for small samples: a 95% interval from
 eight normal values holds the truth 94% of the time, and would 88% without. Where all prompts agree there is nothing
-to resample, and where values have bounds, as shares do, the interval is Wilson's instead. A difference is `real` when
-the sign test, corrected for the number of comparisons, and the interval of the mean agree on its direction.
+to resample, and where values have bounds, as shares do, the interval comes from Wilson's instead. A difference is
+`real` when the sign test, corrected for the number of comparisons, and the interval of the mean agree on its direction.
 """
 
 from __future__ import annotations
@@ -110,15 +110,20 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> In
         raise ValueError(
             f"{successes} of {trials} is no share: expected 0 <= successes <= trials, trials > 0"
         )
-    return _wilson(successes / trials, trials, confidence)
+    z, share = _quantile(confidence), successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    # At 0 and 1 the bound is exact, and rounding must not push it beyond the share.
+    low, high = min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
+    return Interval(value=share, low=low, high=high, count=trials, confidence=confidence)
 
 
 def agreed(value: float, bounds: Bounds, *, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of a mean of `count` equal values within `bounds`: Wilson's, as of a share of independent trials, which
-    of all means with these bounds varies most."""
-    lowest, span = bounds[0], bounds[1] - bounds[0]
-    share = _wilson(min(max((value - lowest) / span, 0.0), 1.0), count, confidence)
-    return replace(share, value=value, low=lowest + span * share.low, high=lowest + span * share.high)
+    """Interval of a mean where all of `count` prompts have the same value: of all prompts at least Wilson's share has
+    it, and the others may have any within `bounds`."""
+    least = wilson(count, count, confidence=confidence).low
+    low, high = (least * value + (1 - least) * bound for bound in bounds)
+    return Interval(value=value, low=low, high=high, count=count, confidence=confidence)
 
 
 def compare(
@@ -192,15 +197,6 @@ def check_prompts(count: int) -> None:
             f"there are {count} different prompts: expected at least {MIN_PROMPTS}, because fewer cannot show a "
             "difference at the 5% level"
         )
-
-
-def _wilson(share: float, trials: int, confidence: float) -> Interval:
-    z = _quantile(confidence)
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    # At 0 and 1 the bound is exact, and rounding must not push it beyond the share.
-    low, high = min(max(0.0, centre - half), share), max(min(1.0, centre + half), share)
-    return Interval(value=share, low=low, high=high, count=trials, confidence=confidence)
 
 
 def _interval(
