@@ -114,6 +114,15 @@ def test_only_yes_letter_by_letter_is_yes_to_the_published_script():
     assert scored(CHAIN, ("Yes", "yes", "yes"), compat="official") == 0
 
 
+@pytest.mark.parametrize(("second", "expected"), [("no", {"odd": 0.0}), ("yes", {})])
+def test_the_published_script_fails_only_where_it_comes_to_the_question_that_it_forgot(second, expected):
+    """It asks a question's parents in order, and stops at the first that was answered no."""
+    odd = item("odd", question(1), question(2), question(3, 2, 1))
+    result = score([odd], {"odd": [said(odd, "yes", second, "yes")]}, compat="official")
+    assert result.prompts == expected
+    assert result.left_out == (() if expected else ("odd",))
+
+
 def test_an_item_without_answers_is_not_counted_and_an_unknown_rule_is_refused():
     assert score([CHAIN, FIRST], {"first": [said(FIRST, "no")]}).prompts == {"first": 0.0}
     with pytest.raises(ValueError, match="compat is 'both': expected fixed or official"):

@@ -252,7 +252,7 @@ def test_only_safetensors_are_read(tmp_path):
     with pytest.raises(ValueError, match="weights.pth is not a .safetensors file"):
         LocalWeights(tmp_path / "weights.pth").tensors()
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadFile, match="cannot be read as safetensors"):
+    with pytest.raises(BadFile, match="broken.safetensors is no whole safetensors file"):
         LocalWeights(tmp_path / "broken.safetensors").tensors()
     with pytest.raises(BadFile, match=r"holds no model.safetensors"):
         METRICS["clip"].open(LocalWeights(tmp_path / "weights.pth"), CPU).read(samples())

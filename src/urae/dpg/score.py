@@ -5,9 +5,9 @@ share of points, a prompt's the mean over its pictures, the benchmark's the mean
 the share of yes among all its questions, dependencies apart.
 
 The published script (`dpg_bench/compute_dpg_bench.py`) departs from this, and `compat="official"` with it: it never
-reads the first question of the file, and so fails on the prompt that it belongs to and leaves that out; a question
-that stands before one it depends on keeps its point; categories know the last picture of a grid alone; and only
-"yes", letter by letter, is yes.
+reads the first question of the file, and so fails on the prompt that it belongs to, where a question comes to it, and
+leaves that out; a question that stands before one it depends on keeps its point; categories know the last picture of a
+grid alone; and only "yes", letter by letter, is yes.
 """
 
 from __future__ import annotations
@@ -71,8 +71,12 @@ def score(
         raise ValueError(f"compat is {compat!r}: expected fixed or official")
     official = compat == "official"
     read = [_without_first(item) if official and item is items[0] else item for item in items]
-    able = [item for item in read if item.id in answers and _whole(item)]
-    points = {item.id: [_points(item, tile, official) for tile in answers[item.id]] for item in able}
+    points = {
+        item.id: [_points(item, tile, official) for tile in answers[item.id]]
+        for item in read
+        if item.id in answers
+    }
+    able = [item for item in read if item.id in points and not (official and _fails(item, points[item.id]))]
     earned = _earned_in_order if official else _earned
     return Scores(
         prompts={
@@ -80,7 +84,7 @@ def score(
         },
         categories=_shares(able, points, "category", official),
         broad=_shares(able, points, "broad", official),
-        left_out=tuple(item.id for item in items if item.id in answers and item.id not in points),
+        left_out=tuple(name for name in points if name not in {item.id for item in able}),
     )
 
 
@@ -106,9 +110,14 @@ def _without_first(item: DpgItem) -> _Rest:
     return _Rest(id=item.id, questions=item.questions[1:])
 
 
-def _whole(item: DpgItem | _Rest) -> bool:
-    known = {question.id for question in item.questions}
-    return bool(known) and all(known.issuperset(question.parents) for question in item.questions)
+def _fails(item: DpgItem | _Rest, tiles: Sequence[Mapping[int, bool]]) -> bool:
+    """Whether the published script comes to the question that it has not read: not where an earlier parent says no."""
+    try:
+        for tile in tiles:
+            _earned_in_order(item.questions, tile)
+    except KeyError:
+        return True
+    return not item.questions
 
 
 def _points(item: DpgItem | _Rest, answers: Answers, official: bool) -> dict[int, bool]:

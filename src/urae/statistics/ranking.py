@@ -76,8 +76,9 @@ def rank(
     intervals = {
         name: Interval(
             value=float(strengths[i]),
-            low=float(low[i]),
-            high=float(high[i]),
+            # Of one that won everything no draw has more.
+            low=min(float(low[i]), float(strengths[i])),
+            high=max(float(high[i]), float(strengths[i])),
             count=len(prompts),
             confidence=confidence,
         )
