@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from urae.errors import BadFile
 from urae.io import parse_yaml, read_yaml
@@ -225,6 +225,9 @@ def _check_names(plan: TablePlan) -> None:
         if row.adapter:
             _check_known("adapter", row.adapter, plan.adapters)
     for column in plan.columns:
+        _check_known("kind of column", column.kind, get_args(Kind))
+        if column.kind == "metric":
+            _check_known("metric", column.of, METRICS)
         if column.kind != "study":
             _check_known("prompt set", column.prompts, plan.prompts)
         if column.against:
