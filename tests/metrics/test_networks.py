@@ -247,6 +247,20 @@ def test_the_hash_of_weights_is_that_of_their_files(tmp_path):
     assert len(hashes) == 4
 
 
+def test_cmmd_as_published_sees_the_middle_square(tmp_path):
+    """Of a square picture both see all; of a wide one the published code cuts the sides off first."""
+    clip_folder(tmp_path / "clip")
+    ours, published = (
+        METRICS[name].open(LocalWeights(tmp_path / "clip"), CPU) for name in ("cmmd", "cmmd_published")
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    wide, square = Image.fromarray(pixels), Image.fromarray(pixels[:, 16:80])
+    np.testing.assert_array_equal(published.read([sample(wide)])[0], ours.read([sample(square)])[0])
+    np.testing.assert_array_equal(published.read([sample(square)])[0], ours.read([sample(square)])[0])
+    assert not np.array_equal(ours.read([sample(wide)])[0], ours.read([sample(square)])[0])
+    assert ours.identity != published.identity
+
+
 def test_only_safetensors_are_read(tmp_path):
     torch.save({}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="weights.pth is not a .safetensors file"):

@@ -25,11 +25,13 @@ __all__ = [
     "AgreementReader",
     "EmbeddingReader",
     "Towers",
+    "cropped_square",
     "middle_square",
     "normalised",
     "open_clip_folder",
     "open_clip_score",
     "open_cmmd",
+    "open_cmmd_published",
     "open_pickscore",
     "whole",
 ]
@@ -105,14 +107,16 @@ class AgreementReader:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingReader:
-    """(1, dims) embeddings of the whole picture."""
+    """(1, dims) embeddings of the whole picture, or of its middle square."""
 
     weights: LocalWeights
     device: str
+    sees: str
+    prepare: Prepare
 
     @property
     def identity(self) -> str:
-        return f"clip embedding, whole picture, bicubic {self.weights.sha256}"
+        return f"clip embedding, {self.sees}, bicubic {self.weights.sha256}"
 
     @cached_property
     def towers(self) -> Towers:
@@ -120,7 +124,7 @@ class EmbeddingReader:
 
     def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
-            pixels = torch.stack([whole(sample.image, self.towers.side) for sample in samples])
+            pixels = torch.stack([self.prepare(sample.image, self.towers.side) for sample in samples])
             return list(self.towers.pictures(pixels).cpu().numpy()[:, None])
 
 
@@ -135,9 +139,17 @@ def open_pickscore(weights: LocalWeights | None, options: Options) -> AgreementR
 
 
 def open_cmmd(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
-    """Embeddings of length 1."""
+    """Embeddings of length 1, of the whole picture."""
     assert weights
-    return EmbeddingReader(weights=weights, device=options.device)
+    return EmbeddingReader(weights=weights, device=options.device, sees="whole picture", prepare=whole)
+
+
+def open_cmmd_published(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
+    """The same of the middle square, which is what the authors' code cuts out first."""
+    assert weights
+    return EmbeddingReader(
+        weights=weights, device=options.device, sees="middle square", prepare=cropped_square
+    )
 
 
 def open_clip_folder(weights: LocalWeights, device: str) -> Towers:
@@ -167,6 +179,13 @@ def middle_square(image: Image.Image, side: int) -> Tensor:
 def whole(image: Image.Image, side: int) -> Tensor:
     """The whole picture as a square of `side`, by Pillow's bicubic filter."""
     return normalised(_pixels(image.resize((side, side), Image.Resampling.BICUBIC)))
+
+
+def cropped_square(image: Image.Image, side: int) -> Tensor:
+    """The middle square at full size, then to `side` by Pillow's bicubic filter."""
+    cut = min(image.size)
+    left, top = (image.width - cut) // 2, (image.height - cut) // 2
+    return whole(image.crop((left, top, left + cut, top + cut)), side)
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from urae.io import Markdown, markdown_table
-from urae.metrics.clip import open_clip_score, open_cmmd, open_pickscore
+from urae.metrics.clip import open_clip_score, open_cmmd, open_cmmd_published, open_pickscore
 from urae.metrics.detail import detail
 from urae.metrics.fidelity import consistency, psnr
 from urae.metrics.hps import open_hps
@@ -26,6 +26,7 @@ ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
 """With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""
 INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
 CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
+CLIP_LARGE_336 = "folder of openai/clip-vit-large-patch14-336"
 CLIP_LICENCE = "MIT (the repository; the model's page states none)"
 NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
 MINIATURE = "that of urae, which ships them"
@@ -101,9 +102,22 @@ _ALL = [
         needs="set",
         sees="the whole picture at 336 px",
         paper="Jayasumana et al. 2024",
-        weights="folder of openai/clip-vit-large-patch14-336",
+        weights=CLIP_LARGE_336,
         licence=CLIP_LICENCE,
         open=open_cmmd,
+        distance=cmmd,
+    ),
+    Metric(
+        name="cmmd_published",
+        says="cmmd as its authors' code has it, which differs for pictures that are not square",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="the middle square at 336 px",
+        paper="Jayasumana et al. 2024",
+        weights=CLIP_LARGE_336,
+        licence=CLIP_LICENCE,
+        open=open_cmmd_published,
         distance=cmmd,
     ),
     Metric(
