@@ -11,7 +11,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from study_material import IDS, NAMES, PROMPTS, pixels, small_study
 
 from urae.errors import BadFile
-from urae.study.ballots import read_invitations
+from urae.study.ballots import BallotBox, read_invitations
 from urae.study.build import build_study
 from urae.study.manifest import read_study
 
@@ -171,6 +171,23 @@ def test_what_makes_no_study(drawn, study, tmp_path):
     with pytest.raises(ValueError, match="holds no study"):
         read_study(tmp_path)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_manifest_that_names_other_files_is_damaged(study):
+    path = study.folder / "study.json"
+    name = next(iter(study.pictures))
+    path.write_text(path.read_text().replace(name, "../../secret"))
+    with pytest.raises(BadFile, match="'../../secret' is no name of a picture"):
+        read_study(study.folder)
+
+
+def test_damaged_votes_and_invitations_are_named(study):
+    (study.folder / "votes.sqlite").write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(BadFile, match="votes.sqlite cannot be opened as the votes of a study"):
+        BallotBox(study)
+    (study.folder / "invitations.csv").write_text("rater-01,token\nrater-02\n")
+    with pytest.raises(BadFile, match="invitations.csv, line 2 is no invitation"):
+        read_invitations(study.folder)
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1}', '{"version": 1, "items": [3]}'])

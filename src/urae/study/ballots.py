@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from urae.errors import UraeError
+from urae.errors import BadFile, UraeError
+from urae.io import lines_of, read_text
 from urae.study.manifest import Study
 
 __all__ = ["Ballot", "BallotBox", "Rater", "Vote", "VoteRefused", "invite", "read_invitations"]
@@ -105,9 +106,15 @@ class BallotBox(AbstractContextManager):
         # Transactions are begun by hand: sqlite3 would begin them late, after what they have to protect.
         self._db = sqlite3.connect(study.folder / VOTES, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(SCHEMA)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadFile(
+                f"{study.folder / VOTES} cannot be opened as the votes of a study: {error}"
+            ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -252,8 +259,10 @@ def read_invitations(folder: Path | str) -> dict[str, str]:
     path = Path(folder) / INVITATIONS
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return dict(csv.reader(file))
+    rows = list(csv.reader(lines_of(read_text(path))))
+    if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != 2), 0):
+        raise BadFile(f"{path}, line {wrong} is no invitation: expected a rater and a token")
+    return dict(rows)
 
 
 def _ballot(db: sqlite3.Connection, rater: Rater, position: int) -> sqlite3.Row:

@@ -7,6 +7,7 @@ of it but prompts, questions and opaque names ever reaches a rater.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -129,4 +130,8 @@ def read_study(folder: Path | str) -> Study:
 def _parsed(described: dict[str, Any]) -> dict[str, Any]:
     aspects = tuple(Aspect(**aspect) for aspect in described["aspects"])
     items = tuple(StudyItem(**{**item, "size": tuple(item["size"])}) for item in described["items"])
+    for name in (name for item in items for name in item.pictures):
+        # It becomes a path, and the site serves what lies there.
+        if not re.fullmatch(r"[0-9a-f]{32}", name):
+            raise LookupError(f"{name!r} is no name of a picture")
     return {**described, "candidates": tuple(described["candidates"]), "aspects": aspects, "items": items}
