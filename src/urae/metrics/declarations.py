@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
 from urae.io import Markdown, markdown_table
-from urae.metrics.clip import open_clip_score, open_cmmd, open_cmmd_published, open_pickscore
+from urae.metrics.crops import INCEPTION_SIDE, MINI_SIDE
 from urae.metrics.detail import detail
 from urae.metrics.fidelity import consistency, psnr
-from urae.metrics.hps import open_hps
-from urae.metrics.inception import SIDE as INCEPTION_SIDE
-from urae.metrics.inception import open_crops, open_whole
-from urae.metrics.iqa import open_iqa
-from urae.metrics.lpips import open_lpips
-from urae.metrics.metric import Metric, plain
-from urae.metrics.mini import SIDE as MINI_SIDE
-from urae.metrics.mini import open_alignment, open_patches, open_recognition
+from urae.metrics.metric import Metric, Options, Reader, plain
 from urae.metrics.repetition import autocorrelation, repetition
 from urae.metrics.seams import grid, stripes
 from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
+from urae.metrics.weights import LocalWeights
 from urae.statistics.distances import cmmd, frechet, kid
 from urae.statistics.table import ARROWS
 
@@ -31,6 +29,18 @@ CLIP_LICENCE = "MIT (the repository; the model's page states none)"
 NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
 MINIATURE = "that of urae, which ships them"
 
+
+@cache
+def _network(module: str, name: str) -> Callable[[LocalWeights | None, Options], Reader]:
+    """How a metric with a network is opened. Its module is imported then: torch takes seconds, and `--help` needs
+    none of it."""
+
+    def open_reader(weights: LocalWeights | None, options: Options) -> Reader:
+        return getattr(import_module(f"urae.metrics.{module}"), name)(weights, options)
+
+    return open_reader
+
+
 _ALL = [
     Metric(
         name="fid",
@@ -43,7 +53,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=open_whole,
+        open=_network("inception", "open_whole"),
         distance=frechet,
         enough=ENOUGH_PICTURES,
         beside="kid",
@@ -59,7 +69,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=open_whole,
+        open=_network("inception", "open_whole"),
         distance=kid,
     ),
     Metric(
@@ -73,7 +83,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=open_crops,
+        open=_network("inception", "open_crops"),
         distance=frechet,
         crop=INCEPTION_SIDE,
         enough=ENOUGH_CROPS,
@@ -90,7 +100,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=open_crops,
+        open=_network("inception", "open_crops"),
         distance=kid,
         crop=INCEPTION_SIDE,
     ),
@@ -104,7 +114,7 @@ _ALL = [
         paper="Jayasumana et al. 2024",
         weights=CLIP_LARGE_336,
         licence=CLIP_LICENCE,
-        open=open_cmmd,
+        open=_network("clip", "open_cmmd"),
         distance=cmmd,
     ),
     Metric(
@@ -117,7 +127,7 @@ _ALL = [
         paper="Jayasumana et al. 2024",
         weights=CLIP_LARGE_336,
         licence=CLIP_LICENCE,
-        open=open_cmmd_published,
+        open=_network("clip", "open_cmmd_published"),
         distance=cmmd,
     ),
     Metric(
@@ -130,7 +140,7 @@ _ALL = [
         paper="Zhang et al. 2018",
         weights="safetensors file of trunk and heads",
         licence="heads BSD-2-Clause, trunk torchvision's BSD-3-Clause",
-        open=open_lpips,
+        open=_network("lpips", "open_lpips"),
     ),
     Metric(
         name="psnr",
@@ -163,7 +173,7 @@ _ALL = [
         weights=CLIP_LARGE,
         licence=CLIP_LICENCE,
         digits=2,
-        open=open_clip_score,
+        open=_network("clip", "open_clip_score"),
     ),
     Metric(
         name="pickscore",
@@ -176,7 +186,7 @@ _ALL = [
         weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
         licence="none stated; the CLIP-H that it began from is MIT",
         digits=2,
-        open=open_pickscore,
+        open=_network("clip", "open_pickscore"),
     ),
     Metric(
         name="hps",
@@ -189,7 +199,7 @@ _ALL = [
         weights="open_clip folder with HPS_v2.1",
         licence="Apache-2.0",
         digits=2,
-        open=open_hps,
+        open=_network("hps", "open_hps"),
     ),
     Metric(
         name="maniqa",
@@ -202,7 +212,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=NON_COMMERCIAL,
         digits=4,
-        open=open_iqa("maniqa"),
+        open=_network("iqa", "open_maniqa"),
     ),
     Metric(
         name="qualiclip",
@@ -215,7 +225,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=f"{NON_COMMERCIAL}; QualiCLIP CC BY-NC 4.0",
         digits=4,
-        open=open_iqa("qualiclip"),
+        open=_network("iqa", "open_qualiclip"),
     ),
     Metric(
         name="detail",
@@ -325,7 +335,7 @@ _ALL = [
         needs="picture",
         sees="the whole picture at 64 px",
         licence=MINIATURE,
-        open=open_recognition,
+        open=_network("mini", "open_recognition"),
     ),
     Metric(
         name="mini_alignment",
@@ -336,7 +346,7 @@ _ALL = [
         needs="prompt",
         sees="the whole picture at 64 px",
         licence=MINIATURE,
-        open=open_alignment,
+        open=_network("mini", "open_alignment"),
     ),
     Metric(
         name="mini_patch_fid",
@@ -348,7 +358,7 @@ _ALL = [
         paper="as patch_fid",
         licence=MINIATURE,
         digits=4,
-        open=open_patches,
+        open=_network("mini", "open_patches"),
         distance=frechet,
         crop=MINI_SIDE,
         enough=ENOUGH_CROPS,
@@ -364,7 +374,7 @@ _ALL = [
         paper="as patch_kid",
         licence=MINIATURE,
         digits=5,
-        open=open_patches,
+        open=_network("mini", "open_patches"),
         distance=kid,
         crop=MINI_SIDE,
     ),

@@ -16,10 +16,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
+import urae.io as io
 from urae.errors import BadFile
-from urae.io import read_weights, write_weights
 from urae.metrics.metric import Metric, Reader
 from urae.metrics.pictures import MeasuredPicture
 
@@ -81,9 +80,11 @@ class FeatureCache:
     def __setitem__(self, key: str, value: np.ndarray) -> None:
         self.held[key] = value
         if self.folder:
+            import torch  # here, since it takes seconds and a plan needs none of it
+
             # `ascontiguousarray` would make a row of a single value.
             whole = np.array(value, order="C")
-            write_weights(self._file(key), {"value": torch.from_numpy(whole)}, {"sha256": _digest(whole)})
+            io.write_weights(self._file(key), {"value": torch.from_numpy(whole)}, {"sha256": _digest(whole)})
 
     def _file(self, key: str) -> Path:
         assert self.folder
@@ -94,7 +95,7 @@ class FeatureCache:
         if self.folder is None or not self._file(key).exists():
             return None
         try:
-            stored = read_weights(self._file(key))
+            stored = io.read_weights(self._file(key))
         except BadFile:
             return None
         value = stored.tensors["value"].numpy() if "value" in stored.tensors else np.empty(0)

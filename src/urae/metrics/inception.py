@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.metrics.crops import INCEPTION_SIDE as SIDE
 from urae.metrics.crops import native_crops
 from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
 
-__all__ = ["SIDE", "InceptionReader", "inception_features", "open_crops", "open_whole", "resized"]
+__all__ = ["InceptionReader", "inception_features", "open_crops", "open_whole", "resized"]
 
-SIDE = 299
 EPSILON = 1e-3
 """Of the batch normalisation."""
 

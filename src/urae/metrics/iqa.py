@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
 
-__all__ = ["IqaReader", "open_iqa"]
+__all__ = ["IqaReader", "open_maniqa", "open_qualiclip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +54,20 @@ class IqaReader:
             return [np.array(float(self.metric(_pixels(sample).to(self.device)))) for sample in samples]
 
 
-def open_iqa(name: str) -> Callable[[LocalWeights | None, Options], IqaReader]:
-    """How the metric `name` of pyiqa is opened; `MissingExtra` without pyiqa."""
+def open_maniqa(weights: LocalWeights | None, options: Options) -> IqaReader:
+    """`MissingExtra` without pyiqa."""
+    return _opened("maniqa", weights, options)
 
-    def open_reader(weights: LocalWeights | None, options: Options) -> IqaReader:
-        assert weights
-        _version()
-        return IqaReader(name=name, weights=weights, device=options.device)
 
-    return open_reader
+def open_qualiclip(weights: LocalWeights | None, options: Options) -> IqaReader:
+    """`MissingExtra` without pyiqa."""
+    return _opened("qualiclip", weights, options)
+
+
+def _opened(name: str, weights: LocalWeights | None, options: Options) -> IqaReader:
+    assert weights
+    _version()
+    return IqaReader(name=name, weights=weights, device=options.device)
 
 
 def _version() -> str:

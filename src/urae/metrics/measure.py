@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
@@ -311,6 +310,8 @@ def _told(name: str, result: Comparison, digits: int) -> str:
 
 def _device(name: str) -> str:
     if name == "auto":
+        import torch  # here, since it takes seconds and `--help` needs none of it
+
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
         raise ValueError(f"device is {name!r}: expected auto, cpu or cuda")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from urae.metrics.crops import MINI_SIDE as SIDE
 from urae.metrics.crops import native_crops
 from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from urae.mini.world import Scene
 
 __all__ = [
-    "SIDE",
     "AlignmentReader",
     "MiniPatchReader",
     "RecognitionReader",
@@ -34,9 +34,6 @@ __all__ = [
     "open_recognition",
     "scene_of",
 ]
-
-SIDE = 64
-"""Pixels of a native crop, and of the reduced picture that the recogniser sees."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import urae.io as io
 
-from urae.io import file_hash, read_header, read_weights
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["LocalWeights"]
 
@@ -38,9 +40,10 @@ class LocalWeights:
     def sha256(self) -> str:
         """Of the file; of a folder, of its files' names and hashes."""
         if self.path.is_file():
-            return file_hash(self.path)
+            return io.file_hash(self.path)
         names = [
-            f"{file.relative_to(self.path).as_posix()} {file_hash(file)}" for file in self._files(*SUFFIXES)
+            f"{file.relative_to(self.path).as_posix()} {io.file_hash(file)}"
+            for file in self._files(*SUFFIXES)
         ]
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
@@ -49,9 +52,9 @@ class LocalWeights:
         """Whether these are random: so marked, or with normalisation layers that no step has touched."""
         return any(_untrained(file) for file in self._files(".safetensors"))
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Of a safetensors file, fp32. `ValueError` for another file, `BadFile` for a damaged one."""
-        return {name: tensor.float() for name, tensor in read_weights(self.path).tensors.items()}
+        return {name: tensor.float() for name, tensor in io.read_weights(self.path).tensors.items()}
 
     def _files(self, *suffixes: str) -> Iterator[Path]:
         files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
@@ -59,13 +62,13 @@ class LocalWeights:
 
 
 def _untrained(path: Path) -> bool:
-    header = read_header(path)
+    header = io.read_header(path)
     if header.metadata.get("untrained") == "true":
         return True
     scales = [
         name for name, one in header.tensors.items() if name.endswith(".weight") and len(one.shape) == 1
     ]
     shifts = [name for scale in scales if (name := scale.removesuffix("weight") + "bias") in header.tensors]
-    norms = read_weights(path, only=[*scales, *shifts]).tensors
+    norms = io.read_weights(path, only=[*scales, *shifts]).tensors
     untouched = all((norms[name] == 1).all() for name in scales) and not any(norms[n].any() for n in shifts)
     return bool(scales) and untouched
