@@ -2,7 +2,7 @@
 
 Truth, JPEG of quality 50, blur, wrong caption, shuffled tiles, on scenes of the miniature that its recogniser has not
 seen. Writes benchmarks/results/ladder.json with the value and interval of each metric on each step, and the claims of
-`urae.metrics.ladder.CLAIMS` that the numbers do not keep: there should be none.
+`damage.CLAIMS` that the numbers do not keep: there should be none.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from damage import CLAIMS, broken_claims, write_ladder
 from report import RESULTS, conditions, write
 
 from urae.metrics import plan_evaluation
-from urae.metrics.ladder import CLAIMS, broken_claims, write_ladder
 from urae.statistics import Table
 
 ALSO = ("repetition", "detail", "glcm_score", "glcm_entropy", "compression", "spectrum_slope")

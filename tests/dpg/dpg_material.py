@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from urae.dpg.answerer import Answer
-from urae.dpg.questions import Item, Question
+from urae.dpg.answerer import ModelAnswer
+from urae.dpg.questions import DpgItem, Question
 from urae.dpg.scenes import scene_item
 from urae.mini import Scene, render, scene
 
@@ -29,8 +29,8 @@ def question(number: int, *parents: int, kind: str = "entity - whole") -> Questi
     return Question(id=number, parents=parents, proposition=f"{kind} (x)", text=f"Is it {number}?")
 
 
-def item(name: str, *questions: Question) -> Item:
-    return Item(id=name, prompt=f"prompt {name}", questions=questions)
+def item(name: str, *questions: Question) -> DpgItem:
+    return DpgItem(id=name, prompt=f"prompt {name}", questions=questions)
 
 
 @dataclass
@@ -52,17 +52,17 @@ class Oracle:
     def opened(self) -> Iterator:
         yield self._ask
 
-    def _ask(self, picture, questions, attempt) -> Iterator[Answer]:
+    def _ask(self, picture, questions, attempt) -> Iterator[ModelAnswer]:
         for text in questions:
             self.asked.append(text)
-            yield Answer(text=self.answer(picture, text, attempt), model=self.name)
+            yield ModelAnswer(text=self.answer(picture, text, attempt), model=self.name)
 
 
 def scenes(num: int = 8) -> dict[str, Scene]:
     return {f"s{i}": scene(2_000_000 + i) for i in range(num)}
 
 
-def scene_items(num: int = 8) -> list[Item]:
+def scene_items(num: int = 8) -> list[DpgItem]:
     return [scene_item(name, one) for name, one in scenes(num).items()]
 
 

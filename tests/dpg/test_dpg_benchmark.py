@@ -11,7 +11,7 @@ from PIL import Image
 from urae.dpg.benchmark import dpg_bench, plan_dpg
 from urae.dpg.scenes import SceneModel
 from urae.errors import BadFile
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 from urae.statistics.table import UNTRAINED
 
 
@@ -102,12 +102,12 @@ def test_a_stopped_run_goes_on_and_nothing_is_asked_twice(tmp_path):
     assert plan.num_open({}) == 12  # The twin's pictures are the same files.
     with pytest.raises(BadFile, match="power cut"):
         dpg_bench(plan, journal=tmp_path / "j")
-    kept = read_journal(tmp_path / "j")
+    kept = read_answers(tmp_path / "j")
     assert len(kept) == 4
     model.answer, model.asked, counted = (lambda *_: "yes"), [], []
     result = dpg_bench(plan, journal=tmp_path / "j", on_answer=lambda: counted.append(1))
     assert len(model.asked) == 12 - 4
-    assert plan.num_open(read_journal(tmp_path / "j")) == 0
+    assert plan.num_open(read_answers(tmp_path / "j")) == 0
     again = dpg_bench(plan, journal=tmp_path / "j")
     assert len(model.asked) == 12 - 4
     assert again == result
@@ -171,8 +171,8 @@ def test_the_report_has_both_rules_and_the_model_and_untrained_weights_show_no_n
     [
         ({"grid": 0}, "grid is 0"),
         ({"candidates": {}}, "there are no candidates"),
-        ({"compat": "official"}, "there are pictures of 5 prompts that count"),
-        ({"items": ITEMS[:5]}, "there are pictures of 5 prompts that count: expected at least 6"),
+        ({"compat": "official"}, "there are 5 different prompts"),
+        ({"items": ITEMS[:5]}, "there are 5 different prompts: expected at least 6"),
     ],
 )
 def test_wrong_requests(tmp_path, changes, message):

@@ -44,7 +44,7 @@ def test_a_server_answers_and_options_reach_it(given):
     with running(lambda asked: completion("no")) as server:
         options = ["--option", "seed=null", "--option", "max_tokens=3"]
         result = run(*given, "--model", "toy", "--server", server.url, *options)
-    assert "| truth | 0.00 [0.00, 0.00] |" in result.output
+    assert "| truth | 0.00 [0.00, 35.43] |" in result.output
     assert {(asked.body.get("seed"), asked.body["max_tokens"]) for asked in server.asked} == {(None, 3)}
 
 

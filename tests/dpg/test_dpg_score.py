@@ -100,8 +100,27 @@ def test_the_first_word_decides(text, read):
     assert scored(item("a", question(1)), (text,)) == float(read is True)
 
 
+@pytest.mark.parametrize("text", ["Yes/No", "yes or no", "No / Yes.", "**Yes** and no", "yes|no", "Yes, no"])
+def test_an_answer_that_is_both_is_none(text):
+    assert read_answer(text) is None
+
+
+@pytest.mark.parametrize("text", ["Yes, there is nothing else", "Yes yes", "yes or so"])
+def test_an_answer_that_goes_on_is_read_by_its_first_word(text):
+    assert read_answer(text) is True
+
+
 def test_only_yes_letter_by_letter_is_yes_to_the_published_script():
     assert scored(CHAIN, ("Yes", "yes", "yes"), compat="official") == 0
+
+
+@pytest.mark.parametrize(("second", "expected"), [("no", {"odd": 0.0}), ("yes", {})])
+def test_the_published_script_fails_only_where_it_comes_to_the_question_that_it_forgot(second, expected):
+    """It asks a question's parents in order, and stops at the first that was answered no."""
+    odd = item("odd", question(1), question(2), question(3, 2, 1))
+    result = score([odd], {"odd": [said(odd, "yes", second, "yes")]}, compat="official")
+    assert result.prompts == expected
+    assert result.left_out == (() if expected else ("odd",))
 
 
 def test_an_item_without_answers_is_not_counted_and_an_unknown_rule_is_refused():

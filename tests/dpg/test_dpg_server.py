@@ -8,9 +8,10 @@ from judge_server import completion, failure, running
 from PIL import Image
 
 from urae.dpg.benchmark import dpg_bench, plan_dpg
-from urae.dpg.server import Server
-from urae.judge.endpoint import Endpoint, Unanswered
-from urae.judge.journal import read_journal
+from urae.dpg.server import ServerModel
+from urae.io import Unanswered
+from urae.judge.endpoint import Endpoint
+from urae.judge.journal import read_answers
 
 NAMES = [f"p{i}" for i in range(6)]
 ITEMS = [item(name, question(1), question(2, 1)) for name in NAMES]
@@ -27,7 +28,7 @@ def folder(tmp_path):
 
 def plan(folder, url, *, retries=2, **settings):
     endpoint = Endpoint(model="toy", base_url=url, schema=False, retries=retries, timeout=20.0)
-    return plan_dpg({"a": folder}, ITEMS, Server(endpoint=endpoint, **settings))
+    return plan_dpg({"a": folder}, ITEMS, ServerModel(endpoint=endpoint, **settings))
 
 
 def test_one_picture_and_one_question_a_request(folder, tmp_path):
@@ -46,7 +47,7 @@ def test_one_picture_and_one_question_a_request(folder, tmp_path):
     }
     assert "response_format" not in server.asked[0].body
     assert len({asked.headers["idempotency-key"] for asked in server.asked}) == 12
-    records = [record for records in read_journal(tmp_path / "j").values() for record in records]
+    records = [record for records in read_answers(tmp_path / "j").values() for record in records]
     assert {record["model"] for record in records} == {"toy-2026-11-01"}
 
 
@@ -75,7 +76,7 @@ def test_a_server_that_fails_for_good_stops_the_run_which_then_goes_on(folder, t
         with pytest.raises(Unanswered, match=r"^toy at http:.* gave no answer"):
             dpg_bench(plan(folder, server.url, retries=0, concurrency=2), journal=tmp_path / "j")
         assert len(server.asked) <= 5 + 2
-    kept = len(read_journal(tmp_path / "j"))
+    kept = len(read_answers(tmp_path / "j"))
     assert kept == 5
     with running(lambda asked: completion("yes")) as server:
         result = dpg_bench(plan(folder, server.url), journal=tmp_path / "j")

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from urae.judge.endpoint import Endpoint
 from urae.judge.pictures import View
-from urae.judge.plan import Plan, plan_judging
+from urae.judge.plan import JudgingPlan, plan_judging
 
 IDS = [f"p{i}" for i in range(8)]
 PROMPTS = {name: f"a {{scene}} number {name}" for name in IDS}
@@ -32,7 +32,7 @@ def endpoint(url: str = "http://127.0.0.1:9/v1", **changes) -> Endpoint:
     return Endpoint(model="toy", base_url=url, **{"retries": 2, "timeout": 20.0, **changes})
 
 
-def small_plan(candidates, url: str = "http://127.0.0.1:9/v1", *, prompts=PROMPTS, **changes) -> Plan:
+def small_plan(candidates, url: str = "http://127.0.0.1:9/v1", *, prompts=PROMPTS, **changes) -> JudgingPlan:
     """Pairs of one aspect unless told otherwise."""
     asked = {
         k: v

@@ -105,7 +105,7 @@ def test_our_words_are_not_the_papers():
         ("answers: json", "expected the keys"),
         ("answers: json\npairs: {}", "expected the keys"),
         ("answers: json\npair: 3", "no texts under pair"),
-        ("a: [", "is no YAML"),
+        ("a: [", "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_instructions_file_says_what_is_wrong(tmp_path, content, message):

@@ -111,6 +111,23 @@ def test_a_turned_photograph_is_shown_upright(tmp_path):
     assert decoded(*View().show(tmp_path / "p.jpg", "overall", "p")).size == (64, 96)
 
 
+def test_16_bits_are_shown_as_they_look(tmp_path):
+    Image.fromarray(np.full((64, 96), 0x8080, np.uint16)).save(tmp_path / "p.png")
+    assert (
+        decoded(*View().show(tmp_path / "p.png", "overall", "p")).convert("RGB").getpixel((5, 5))
+        == (128,) * 3
+    )
+
+
+def test_a_plan_can_be_printed_and_compared(two):
+    assert small_plan(two) == small_plan(two)
+    assert small_plan(two) != small_plan(two, options={"seed": 1})
+    assert str(small_plan(two)).splitlines() == [
+        "judge: toy at http://127.0.0.1:9/v1",
+        "prompts: 8, candidates: 2, pairs: 1, each in both orders, aspects: overall",
+    ]
+
+
 def test_candidates_of_another_size_are_refused_with_the_remedy(two, tmp_path):
     large = {**two, "large": draw(tmp_path / "large", 90, size=(192, 128))}
     with pytest.raises(ValueError, match="shown at different sizes .*large 192x128.* give a max side"):
@@ -132,13 +149,13 @@ def test_pictures_that_are_missing_twice_there_or_of_no_prompt(two):
     plan = small_plan(two)
     assert plan.unused == {"dark": [str(two["dark"] / "stranger.png")], "bright": []}
     (two["dark"] / "p3.png").write_bytes((two["dark"] / "stranger.png").read_bytes())
-    with pytest.raises(ValueError, match="dark has two pictures for 'p3'"):
+    with pytest.raises(ValueError, match="dark has two pictures named p3, p3.png and p3.webp"):
         small_plan(two)
 
 
 def test_a_damaged_picture_is_found_before_anything_is_spent(two):
     (two["dark"] / "p3.png").write_bytes(b"not a picture")
-    with pytest.raises(BadFile, match="p3.png cannot be read"):
+    with pytest.raises(BadFile, match="p3.png is none of JPEG, PNG"):
         small_plan(two)
 
 
@@ -174,11 +191,11 @@ def test_prompts_files(tmp_path):
     path.write_text('{"id": "a", "prompt": "x", "more": 1}\n\n{"id": "b", "prompt": "y"}\n')
     assert read_prompts(path) == {"a": "x", "b": "y"}
     for content, message in [
-        ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "line 2 .* has the id 'a' again"),
-        ('{"id": "a"}', "line 1 .* is no prompt"),
-        ("[]", "is no prompt"),
-        ("not json", "is no prompt"),
-        (json.dumps({"id": 3, "prompt": "x"}), "to be texts"),
+        ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "line 2 has the id 'a' again"),
+        ('{"id": "a"}', "line 1 is no prompt"),
+        ("[]", "line 1 is .*: expected an object"),
+        ("not json", "line 1 is not JSON"),
+        (json.dumps({"id": 3, "prompt": "x"}), "both texts"),
         ("\n", "holds no prompts"),
     ]:
         path.write_text(content)

@@ -12,10 +12,10 @@ from judge_material import IDS, PROMPTS, draw, small_plan
 from judge_server import always_first, completion, failure, oracle, running, score, verdict
 
 from urae.errors import MissingExtra
+from urae.io import Unanswered
 from urae.judge.ask import judge
-from urae.judge.endpoint import Unanswered
 from urae.judge.instructions import Instructions
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 
 
 def test_a_judge_that_always_says_first_has_no_preference(two, tmp_path):
@@ -304,7 +304,7 @@ def test_identical_pictures_are_paid_for_once(two, tmp_path):
 def test_the_journal_holds_what_an_answer_was_made_with(two, tmp_path):
     with running(lambda asked: score(70)) as server:
         judge(small_plan(two, server.url, kinds=("score",)), journal=tmp_path / "a.jsonl")
-    records = [record for tries in read_journal(tmp_path / "a.jsonl").values() for record in tries]
+    records = [record for tries in read_answers(tmp_path / "a.jsonl").values() for record in tries]
     assert {(r["model"], r["fingerprint"], r["attempt"], r["kind"]) for r in records} == {
         ("toy-2026-11-01", "fp_toy", 0, "score")
     }

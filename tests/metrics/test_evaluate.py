@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import CLAIMS, broken_claims, write_ladder
 from networks import clip_folder, inception_file, lpips_file
 from PIL import Image, ImageFilter
-from safetensors.numpy import load_file, save_file
 
 import urae
 from urae.metrics import METRICS, metrics_table, plan_evaluation
-from urae.metrics.ladder import CLAIMS, broken_claims, write_ladder
+from urae.metrics.features import FeatureCache
 from urae.metrics.mini import scene_of
 from urae.metrics.repetition import repetition
 from urae.statistics.table import UNTRAINED
@@ -107,11 +107,14 @@ def test_a_repeated_run_reads_what_was_kept(tmp_path):
     images = {"a": [Image.new("RGB", (64, 64), (i, 0, 0)) for i in range(6)]}
     first = urae.evaluate(images, "names", metrics=["detail"], cache=tmp_path)
     assert first.cells["a"]["detail"].value == 0
+    kept = FeatureCache(tmp_path)
     for file in tmp_path.rglob("*.safetensors"):
-        save_file({"value": np.array(load_file(file)["value"] + 0.5)}, file)
-    assert (
-        urae.evaluate(images, "names", metrics=["detail"], cache=tmp_path).cells["a"]["detail"].value == 0.5
-    )
+        kept[file.stem] = kept[file.stem] + 0.5
+    again = urae.evaluate(images, "names", metrics=["detail"], cache=tmp_path)
+    assert again.cells["a"]["detail"].value == 0.5
+    for file in tmp_path.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    assert urae.evaluate(images, "names", metrics=["detail"], cache=tmp_path).cells == first.cells
 
 
 def test_frechet_distances_of_few_pictures_are_never_alone(steps, truth):
@@ -155,6 +158,33 @@ def test_metrics_with_weights_name_them_and_untrained_ones_are_not_printed(steps
     assert line.count(UNTRAINED) == 2
     assert f"weights clip ({columns['clip'].details['weights_sha256'][:12]})" in columns["clip"].note
     assert table.cells["truth"]["lpips@truth"].value == 0
+
+
+def test_a_plan_can_be_printed_and_compared(steps, truth, tmp_path):
+    clip_folder(tmp_path / "clip")
+
+    def planned(**changes):
+        options = {"metrics": ["psnr", "clip", "mini_patch_kid"], "weights": {"clip": tmp_path / "clip"}}
+        return plan_evaluation({"jpeg": steps["jpeg"]}, against=truth, **options, **changes)
+
+    assert planned() == planned()
+    assert planned() != planned(crops=4)
+    assert str(planned()).splitlines()[:3] == [
+        f"jpeg: {NUM} pictures",
+        f"against truth: {NUM} pictures",
+        "metrics: psnr@truth, clip, mini_patch_kid@truth",
+    ]
+
+
+def test_one_picture_is_no_set_and_a_few_have_no_interval(steps, truth):
+    files = sorted(steps["jpeg"].iterdir())
+    with pytest.raises(ValueError, match="mini_patch_kid@truth compares sets, and few has one picture"):
+        plan_evaluation({"few": files[:1]}, metrics=["mini_patch_kid"], against=truth)
+    table = urae.evaluate({"few": files[:3]}, metrics=["mini_patch_kid"], against=truth)
+    cell = table.cells["few"]["mini_patch_kid@truth"]
+    assert cell.low == cell.value == cell.high
+    assert "no interval with fewer than 6 pictures" in table.to_markdown()
+    assert f"| few | {cell.value:.5f} |" in table.to_markdown()
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_read(steps, truth, tmp_path):

@@ -13,24 +13,29 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil
 
 from urae.errors import BadFile, MissingExtra
-from urae.metrics import METRICS, Options, Weights
+from urae.metrics import METRICS, LocalWeights, Options
 from urae.metrics.clip import MEAN, middle_square, whole
 from urae.metrics.hps import padded_square
 from urae.metrics.inception import inception_features, resized
 from urae.metrics.iqa import IqaReader
-from urae.metrics.pictures import Picture, Sample
+from urae.metrics.pictures import LazyPicture, MeasuredPicture
 from urae.mini import render, scene
 
 CPU = Options(device="cpu", num_crops=3)
 
 
-def sample(picture: Image.Image, prompt: str = "a tiger", partner: Image.Image | None = None) -> Sample:
-    return Sample(
-        picture=Picture(picture), name="0", prompt=prompt, partner=Picture(partner) if partner else None
+def sample(
+    picture: Image.Image, prompt: str = "a tiger", partner: Image.Image | None = None
+) -> MeasuredPicture:
+    return MeasuredPicture(
+        picture=LazyPicture(picture),
+        name="0",
+        prompt=prompt,
+        partner=LazyPicture(partner) if partner else None,
     )
 
 
-def samples(size: int = 96) -> list[Sample]:
+def samples(size: int = 96) -> list[MeasuredPicture]:
     prompts = ("a tiger on wood", "an owl", "three words more")
     return [sample(render(scene(i), size), prompt) for i, prompt in enumerate(prompts)]
 
@@ -53,7 +58,7 @@ def test_inception_is_that_of_the_paper_s_table(inception):
     given = torch.cat([pixels(render(scene(i), 299)) for i in range(2)])
     with torch.inference_mode():
         expected = network(given)
-        found = inception_features(given, Weights(path).tensors())
+        found = inception_features(given, LocalWeights(path).tensors())
     assert (expected[0] - expected[1]).abs().mean() > 0.003 * expected.abs().mean()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -61,8 +66,8 @@ def test_inception_is_that_of_the_paper_s_table(inception):
 def test_fid_sees_the_resized_picture_and_patch_fid_native_crops(inception):
     path, network = inception
     picture = render(scene(0), 512)
-    (whole_features,) = METRICS["fid"].open(Weights(path), CPU).read([sample(picture)])
-    crops = METRICS["patch_fid"].open(Weights(path), CPU).read([sample(picture), sample(picture)])
+    (whole_features,) = METRICS["fid"].open(LocalWeights(path), CPU).read([sample(picture)])
+    crops = METRICS["patch_fid"].open(LocalWeights(path), CPU).read([sample(picture), sample(picture)])
     with torch.inference_mode():
         expected = network(torch.from_numpy(resized(picture, 299))[None])
     np.testing.assert_allclose(whole_features, expected.numpy(), rtol=1e-4, atol=1e-6)
@@ -108,8 +113,8 @@ def test_clip_score_and_pickscore_are_the_model_s_own_logits(clip):
     with torch.inference_mode():
         logits = model(pixel_values=seen, **tokens).logits_per_image.diag()
     scale = model.logit_scale.exp().item()
-    pick = METRICS["pickscore"].open(Weights(folder), CPU).read(given)
-    score = METRICS["clip"].open(Weights(folder), CPU).read(given)
+    pick = METRICS["pickscore"].open(LocalWeights(folder), CPU).read(given)
+    score = METRICS["clip"].open(LocalWeights(folder), CPU).read(given)
     np.testing.assert_allclose(pick, logits, rtol=1e-4)
     np.testing.assert_allclose(score, (100 * logits / scale).clamp(min=0), rtol=1e-4)
     assert logits.std() > 1e-3
@@ -125,7 +130,7 @@ def test_preparation_is_that_of_clip_s_own_processor(size):
 
 def test_long_prompts_are_cut_at_77_tokens(clip):
     folder, _ = clip
-    reader = METRICS["clip"].open(Weights(folder), CPU)
+    reader = METRICS["clip"].open(LocalWeights(folder), CPU)
     picture = samples()[0].image
     long = "a " * 90
     cut, longer = reader.read([sample(picture, long), sample(picture, long + "owl")])
@@ -135,7 +140,7 @@ def test_long_prompts_are_cut_at_77_tokens(clip):
 def test_cmmd_embeds_whole_pictures_with_length_1(clip):
     folder, model = clip
     given = samples()
-    rows = METRICS["cmmd"].open(Weights(folder), CPU).read(given)
+    rows = METRICS["cmmd"].open(LocalWeights(folder), CPU).read(given)
     with torch.inference_mode():
         seen = model.vision_model(pixel_values=whole(given[0].image, 32)[None]).pooler_output
         expected = F.normalize(model.visual_projection(seen), dim=1)
@@ -153,7 +158,7 @@ def test_hps_is_open_clip_s_cosine(tmp_path):
     seen = torch.stack([padded_square(s.image, 32) for s in given])
     with torch.inference_mode():
         expected = 100 * model.cosine(seen, ids)
-    found = METRICS["hps"].open(Weights(tmp_path), CPU).read(given)
+    found = METRICS["hps"].open(LocalWeights(tmp_path), CPU).read(given)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -173,10 +178,10 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
     tensors = load_file(file)
     save_file({name: tensor for name, tensor in tensors.items() if name != "visual.proj"}, file)
     with pytest.raises(BadFile, match=r"does not fit its configuration: visual_projection.weight"):
-        METRICS["hps"].open(Weights(tmp_path), CPU).read(samples())
+        METRICS["hps"].open(LocalWeights(tmp_path), CPU).read(samples())
     save_file({**tensors, "visual.attnpool.weight": torch.ones(1)}, file)
     with pytest.raises(BadFile, match=r"visual.attnpool.weight is no tensor of an open_clip model"):
-        METRICS["hps"].open(Weights(tmp_path), CPU).read(samples())
+        METRICS["hps"].open(LocalWeights(tmp_path), CPU).read(samples())
 
 
 # --- LPIPS ----------------------------------------------------------------------------------------------------------
@@ -186,7 +191,7 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
 def test_lpips_is_the_weighted_distance_of_unit_features(net, tmp_path):
     trunk, heads = lpips_file(tmp_path / "lpips.safetensors", net)
     a, b = render(scene(0), 96), render(scene(1), 96)
-    reader = METRICS["lpips"].open(Weights(tmp_path / "lpips.safetensors"), CPU)
+    reader = METRICS["lpips"].open(LocalWeights(tmp_path / "lpips.safetensors"), CPU)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     expected = 0.0
     x, y = ((pixels(i) / 127.5 - 1 - shift.view(1, 3, 1, 1)) / scale.view(1, 3, 1, 1) for i in (a, b))
@@ -205,7 +210,7 @@ def test_lpips_is_the_weighted_distance_of_unit_features(net, tmp_path):
 
 def test_lpips_refuses_another_size(tmp_path):
     lpips_file(tmp_path / "lpips.safetensors", "alex")
-    reader = METRICS["lpips"].open(Weights(tmp_path / "lpips.safetensors"), CPU)
+    reader = METRICS["lpips"].open(LocalWeights(tmp_path / "lpips.safetensors"), CPU)
     with pytest.raises(ValueError, match="96x96 px and its reference 64x64: expected equal sizes"):
         reader.read([sample(render(scene(0), 96), partner=render(scene(0), 64))])
 
@@ -217,42 +222,56 @@ def test_untrained_weights_are_known(tmp_path, clip, inception):
     clip_folder(tmp_path / "fresh", trained=False)
     lpips_file(tmp_path / "marked.safetensors", "alex", trained=False)
     lpips_file(tmp_path / "lpips.safetensors", "alex")
-    assert Weights(tmp_path / "fresh").untrained
-    assert Weights(tmp_path / "marked.safetensors").untrained
-    assert not Weights(clip[0]).untrained
-    assert not Weights(inception[0]).untrained
-    assert not Weights(tmp_path / "lpips.safetensors").untrained
+    assert LocalWeights(tmp_path / "fresh").untrained
+    assert LocalWeights(tmp_path / "marked.safetensors").untrained
+    assert not LocalWeights(clip[0]).untrained
+    assert not LocalWeights(inception[0]).untrained
+    assert not LocalWeights(tmp_path / "lpips.safetensors").untrained
     # The published Inception has no scales: they are 1 in its file.
     tensors = load_file(inception[0])
     ones = {name: t if ".bn.weight" not in name else torch.ones_like(t) for name, t in tensors.items()}
     save_file(ones, tmp_path / "scaleless.safetensors")
-    assert not Weights(tmp_path / "scaleless.safetensors").untrained
+    assert not LocalWeights(tmp_path / "scaleless.safetensors").untrained
 
 
 def test_the_hash_of_weights_is_that_of_their_files(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for folder in (a, b):
         clip_folder(folder)
-    assert Weights(a).sha256 == Weights(b).sha256
-    hashes = {Weights(a).sha256}
+    assert LocalWeights(a).sha256 == LocalWeights(b).sha256
+    hashes = {LocalWeights(a).sha256}
     for name in ("config.json", "chat_template.jinja", "tokenizer.model"):
         with (b / name).open("a") as file:
             file.write(" ")
-        hashes.add(Weights(b).sha256)
+        hashes.add(LocalWeights(b).sha256)
     assert len(hashes) == 4
+
+
+def test_cmmd_as_published_sees_the_middle_square(tmp_path):
+    """Of a square picture both see all; of a wide one the published code cuts the sides off first."""
+    clip_folder(tmp_path / "clip")
+    ours, published = (
+        METRICS[name].open(LocalWeights(tmp_path / "clip"), CPU) for name in ("cmmd", "cmmd_published")
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    wide, square = Image.fromarray(pixels), Image.fromarray(pixels[:, 16:80])
+    np.testing.assert_array_equal(published.read([sample(wide)])[0], ours.read([sample(square)])[0])
+    np.testing.assert_array_equal(published.read([sample(square)])[0], ours.read([sample(square)])[0])
+    assert not np.array_equal(ours.read([sample(wide)])[0], ours.read([sample(square)])[0])
+    assert ours.identity != published.identity
 
 
 def test_only_safetensors_are_read(tmp_path):
     torch.save({}, tmp_path / "weights.pth")
-    with pytest.raises(BadFile, match="no safetensors file"):
-        Weights(tmp_path / "weights.pth").tensors()
+    with pytest.raises(ValueError, match="weights.pth is not a .safetensors file"):
+        LocalWeights(tmp_path / "weights.pth").tensors()
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadFile, match="cannot be read as safetensors"):
-        Weights(tmp_path / "broken.safetensors").tensors()
+    with pytest.raises(BadFile, match="broken.safetensors is no whole safetensors file"):
+        LocalWeights(tmp_path / "broken.safetensors").tensors()
     with pytest.raises(BadFile, match=r"holds no model.safetensors"):
-        METRICS["clip"].open(Weights(tmp_path / "weights.pth"), CPU).read(samples())
+        METRICS["clip"].open(LocalWeights(tmp_path / "weights.pth"), CPU).read(samples())
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        Weights(tmp_path / "nowhere")
+        LocalWeights(tmp_path / "nowhere")
     with pytest.raises(
         BadFile, match=r"no weights of the FID Inception: Conv2d_1a_3x3.conv.weight is missing"
     ):
@@ -263,11 +282,11 @@ def test_pyiqa_has_one_folder_of_weights(tmp_path, monkeypatch):
     """It fixes its folder when it is imported, so a second one would be taken for the first in silence."""
     monkeypatch.setitem(sys.modules, "pyiqa", ModuleType("pyiqa"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "first")
-    reader = IqaReader(name="qualiclip", weights=Weights(tmp_path), device="cpu")
+    reader = IqaReader(name="qualiclip", weights=LocalWeights(tmp_path), device="cpu")
     with pytest.raises(ValueError, match=r"qualiclip has its weights in .*, and pyiqa already reads first"):
         reader.metric  # noqa: B018
 
 
 def test_a_missing_extra_says_how_to_install_it(tmp_path):
     with pytest.raises(MissingExtra, match=r"allows no commercial use.*pip install 'urae\[iqa\]'"):
-        METRICS["maniqa"].open(Weights(tmp_path), CPU)
+        METRICS["maniqa"].open(LocalWeights(tmp_path), CPU)

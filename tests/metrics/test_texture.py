@@ -15,6 +15,7 @@ from urae.metrics import (
     spectrum_slope,
     stripes,
 )
+from urae.metrics.detail import detail
 from urae.mini import render, scene
 
 
@@ -81,6 +82,26 @@ def test_spectrum_slope_of_known_spectra():
     assert spectrum_slope(gray(pink).filter(ImageFilter.GaussianBlur(2))) < -3
     with pytest.raises(ValueError, match="without any structure"):
         spectrum_slope(gray(np.full((64, 64), 9)))
+
+
+@pytest.mark.parametrize("kind", ["pink", "scene"])
+def test_the_more_blur_the_steeper_the_spectrum(kind):
+    """8 bits leave a floor of rounding: what it fills of the upper rings is not counted."""
+    side = 256
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    frequency[0, 0] = 1
+    pink = np.fft.irfft2(np.fft.rfft2(noise(side) - 128) / frequency, (side, side))
+    picture = gray(128 + 40 * pink / pink.std()) if kind == "pink" else render(scene(4), side)
+    slopes = [
+        spectrum_slope(picture.filter(ImageFilter.GaussianBlur(sigma))) for sigma in (0, 1, 2, 4, 8, 12)
+    ]
+    assert slopes == sorted(slopes, reverse=True)
+
+
+@pytest.mark.parametrize("measure", [grid, stripes, detail, spectrum_slope, flatness, glcm_score])
+def test_a_picture_too_small_for_a_metric_is_a_sentence(measure):
+    with pytest.raises(ValueError, match=r"a picture (of 1x1 px|1 px wide or high)"):
+        measure(Image.new("RGB", (1, 1)))
 
 
 @pytest.mark.parametrize("period", [4, 8, 16])

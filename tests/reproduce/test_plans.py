@@ -141,6 +141,24 @@ def test_wrong_names(tmp_path):
         read_plan(str(tmp_path / "p.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (
+            "name: x, kind: metric, of: patch_fidd, prompts: coco",
+            "no metric 'patch_fidd' .did you mean patch_fid",
+        ),
+        (
+            "name: x, kind: votes, of: overall, prompts: coco",
+            "no kind of column 'votes': expected metric, dpg",
+        ),
+    ],
+)
+def test_a_column_of_ones_own_is_known_or_refused(tmp_path, column, message):
+    with pytest.raises(ValueError, match=message):
+        read_plan(str(write_plan(tmp_path, column)))
+
+
 def test_a_row_that_a_column_compares_with_stays():
     plan = read_plan("table1").only(["SDEdit"], ["FID", "DPG"])
     assert [row.name for row in plan.rows] == ["FLUX1.1 [Pro] Ultra", "SDEdit"]

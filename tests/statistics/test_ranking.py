@@ -68,6 +68,21 @@ def test_a_candidate_that_wins_everything_stays_finite():
     assert np.isfinite([v for s in ranking.values() for v in (s.value, s.low, s.high)]).all()
 
 
+def test_strengths_that_all_prompts_agree_on_have_an_interval():
+    """Twelve wins of twelve may be those of one who wins 75 of 100 times: 1.1 log-odds apart, 0.55 from the middle."""
+    found = rank({("x", "y"): dict.fromkeys("abcdefghijkl", 1.0)})
+    assert 0.3 < found["x"].low < 0.7
+    assert found["x"].high == found["x"].value
+    assert rank({("x", "y"): dict.fromkeys("abcdef", 1.0)})["x"].low < found["x"].low
+    ties = rank({("x", "y"): dict.fromkeys("abcdef", 0.5)})
+    assert ties["x"].low < -0.3 < 0.3 < ties["x"].high
+
+
+def test_a_single_prompt_ranks_nothing():
+    with pytest.raises(ValueError, match="there are 1 different prompts: expected at least 6"):
+        rank({("x", "y"): {"a": 1.0}})
+
+
 def test_intervals_hold_the_true_strengths():
     truth = np.array([0.8, 0.0, -0.8])
     names, rng = "xyz", np.random.default_rng(3)

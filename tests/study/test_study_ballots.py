@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from study_material import IDS, NAMES
 
-from urae.study.ballots import BallotBox, Refused, invite, read_invitations
+from urae.study.ballots import BallotBox, VoteRefused, invite, read_invitations
 from urae.study.manifest import ASPECTS
 
 
@@ -69,10 +69,10 @@ def test_votes_that_do_not_belong_are_refused(study, box):
     ballot = box.ballot(rater, 1)
     elsewhere = box.ballot(rater, 2).slots[0]
     for picture in (elsewhere, "sharp", "", ballot.slots[0].upper() + "x"):
-        with pytest.raises(Refused, match="no such picture is on this ballot"):
+        with pytest.raises(VoteRefused, match="no such picture is on this ballot"):
             box.vote(rater, 1, "overall", picture)
     for aspect in ("beauty", "", "Overall", "overall'; DROP TABLE votes; --"):
-        with pytest.raises(Refused, match="no such question"):
+        with pytest.raises(VoteRefused, match="no such question"):
             box.vote(rater, 1, aspect, ballot.slots[0])
     for position in (0, -1, len(IDS) + 1):
         with pytest.raises(LookupError, match="rater-01 has no ballot"):
@@ -85,14 +85,14 @@ def test_submitting_needs_all_answers_and_makes_them_final(study, box):
     for position in range(1, len(IDS) + 1):
         assert box.open_positions(rater)[0] == position
         for aspect in ASPECTS:
-            with pytest.raises(Refused, match="still have open questions"):
+            with pytest.raises(VoteRefused, match="still have open questions"):
                 box.submit(rater)
             box.vote(rater, position, aspect.name, box.ballot(rater, position).slots[1])
     assert box.open_positions(rater) == []
     box.submit(rater)
-    with pytest.raises(Refused, match="submitted and are final"):
+    with pytest.raises(VoteRefused, match="submitted and are final"):
         box.vote(rater, 1, "overall", box.ballot(rater, 1).slots[0])
-    with pytest.raises(Refused, match="submitted and are final"):
+    with pytest.raises(VoteRefused, match="submitted and are final"):
         box.submit(rater)
     assert len(box.votes()) == len(IDS) * 3
     assert box.open_positions(other) == list(range(1, len(IDS) + 1))
@@ -100,7 +100,7 @@ def test_submitting_needs_all_answers_and_makes_them_final(study, box):
 
 def test_a_failed_transaction_leaves_nothing_and_blocks_nobody(study, box):
     rater = box.raters()[0]
-    with pytest.raises(Refused):
+    with pytest.raises(VoteRefused):
         box.vote(rater, 1, "overall", "nothing")
     with BallotBox(study) as second:
         second.vote(rater, 1, "overall", second.ballot(rater, 1).slots[2])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import stat
 
+import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 from study_material import IDS, NAMES, PROMPTS, pixels, small_study
 
 from urae.errors import BadFile
-from urae.study.ballots import read_invitations
+from urae.study.ballots import BallotBox, read_invitations
 from urae.study.build import build_study
 from urae.study.manifest import read_study
 
@@ -53,7 +54,8 @@ def test_one_encoder_for_all_and_nothing_is_enlarged(drawn, tmp_path):
 
 def test_a_study_reads_back_as_it_was_built(study):
     assert read_study(study.folder) == study
-    assert stat.S_IMODE((study.folder / "invitations.csv").stat().st_mode) == 0o600
+    for name in ("invitations.csv", "study.json"):
+        assert stat.S_IMODE((study.folder / name).stat().st_mode) == 0o600
     tokens = read_invitations(study.folder)
     assert list(tokens) == ["rater-01", "rater-02"]
     assert len(set(tokens.values())) == 2
@@ -108,8 +110,24 @@ def test_a_turned_photograph_is_shown_upright_and_a_profile_is_applied(candidate
         assert shown.getpixel((6, 48)) == pytest.approx((30, 30, 200), abs=3)
 
 
-def replace_picture(folder, picture):
-    picture.save(folder / f"{IDS[3]}.png")
+def test_a_graph_of_comfyui_is_no_prompt(candidates, tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
+    Image.new("RGB", (96, 96)).save(candidates["sharp"] / "comfy.png", pnginfo=info)
+    with pytest.raises(ValueError, match="comfy.png holds a graph of ComfyUI in place of its prompt"):
+        build_study(candidates, tmp_path / "study")
+
+
+def test_16_bits_are_shown_as_they_look(candidates, tmp_path):
+    for folder in candidates.values():
+        Image.fromarray(np.full((96, 96), 0x8080, np.uint16)).save(folder / f"{IDS[2]}.png")
+    study = small_study(candidates, tmp_path / "study")
+    for name in study.item[IDS[2]].pictures:
+        assert set(pixels(study.pictures[name])) == {128}
+
+
+def replace_picture(folder, picture, kind="PNG"):
+    picture.save(folder / f"{IDS[3]}.png", kind)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +135,9 @@ def replace_picture(folder, picture):
     [
         (lambda f: replace_picture(f, Image.new("RGB", (48, 96))), ValueError, "sharp 96x96, blurred 48x96.*one size"),
         (lambda f: (f / f"{IDS[3]}.png").unlink(), ValueError, "blurred has no picture for 1 of 6 prompts"),
-        (lambda f: (f / f"{IDS[3]}.png").write_bytes(b"x"), BadFile, "cannot be read as a picture"),
+        (lambda f: (f / f"{IDS[3]}.png").write_bytes(b"x"), BadFile, "is none of JPEG, PNG"),
         (lambda f: replace_picture(f, Image.new("RGBA", (96, 96))), BadFile, "transparent in places"),
-        (lambda f: replace_picture(f, Image.new("I;16", (96, 96))), BadFile, "pixels of kind I;16"),
+        (lambda f: replace_picture(f, Image.new("CMYK", (96, 96)), "JPEG"), BadFile, "colours that cannot be told"),
     ],
 )  # fmt: skip
 def test_a_picture_that_does_not_fit_stops_the_build_and_leaves_nothing(
@@ -155,10 +173,29 @@ def test_what_makes_no_study(drawn, study, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_manifest_that_names_other_files_is_damaged(study):
+    path = study.folder / "study.json"
+    name = next(iter(study.pictures))
+    path.write_text(path.read_text().replace(name, "../../secret"))
+    with pytest.raises(BadFile, match="'../../secret' is no name of a picture"):
+        read_study(study.folder)
+
+
+def test_damaged_votes_and_invitations_are_named(study):
+    (study.folder / "votes.sqlite").write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(BadFile, match="votes.sqlite cannot be opened as the votes of a study"):
+        BallotBox(study)
+    (study.folder / "invitations.csv").write_text("rater-01,token\nrater-02\n")
+    with pytest.raises(BadFile, match="invitations.csv, line 2 is no invitation"):
+        read_invitations(study.folder)
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"version": 1}', '{"version": 1, "items": [3]}'])
 def test_a_damaged_manifest_is_named(study, damage):
     (study.folder / "study.json").write_text(damage)
-    with pytest.raises(BadFile, match="study.json is damaged"):
+    with pytest.raises(
+        BadFile, match="study.json is (damaged|not JSON|.*: expected an object|.*another version)"
+    ):
         read_study(study.folder)
 
 

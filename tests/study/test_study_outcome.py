@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from study_material import HOSTILE, IDS, NAMES, PROMPTS, small_study
 
-from urae.statistics.agreement import agreement, krippendorff_alpha
+from urae.statistics import agreement, krippendorff_alpha, wilson
 from urae.study.ballots import BallotBox
 from urae.study.manifest import ASPECTS
 from urae.study.outcome import count_votes, two_way_interval
@@ -94,10 +94,30 @@ def test_a_share_is_that_of_all_votes_and_a_difference_is_that_of_shares():
     assert two_way_interval(counts[:, :5], np.eye(2)[0]) is None
 
 
+def test_votes_that_all_agree_leave_a_doubt():
+    """Eight raters, seven prompts: no more certain than seven of seven; and so is the difference to nobody's vote."""
+    counts = np.ones((8, 7, 1)) * np.array([1.0, 0.0])
+    share, other, difference = (
+        two_way_interval(counts, np.array(w)) for w in ([1.0, 0.0], [0.0, 1.0], [1.0, -1.0])
+    )
+    assert (share.low, share.value, share.high) == (wilson(7, 7).low, 1, 1)
+    assert (other.low, other.high) == pytest.approx((0, 1 - share.low))
+    assert (difference.low, difference.high) == pytest.approx((2 * share.low - 1, 1))
+    assert share.count == 56
+
+
+def test_full_agreement_leaves_a_doubt_too():
+    counts = np.array([[3, 0], [0, 3]] * 4)
+    found = agreement(counts, range(8))
+    assert (found.alpha, found.high) == (1, 1)
+    assert 0.2 < found.low < 0.6
+
+
 def test_raters_and_prompts_that_never_met_do_not_break_it():
     counts = np.eye(7)[..., None] * np.array([1.0, 0.0])
     interval = two_way_interval(counts, np.array([1.0, 0.0]), resamples=2000)
-    assert (interval.value, interval.low, interval.high) == (1, 1, 1)
+    assert (interval.value, interval.high) == (1, 1)
+    assert interval.low == wilson(7, 7).low
 
 
 # --- a whole study
@@ -181,7 +201,7 @@ def test_a_clear_winner_is_marked(drawn, tmp_path):
     assert outcome.aspects["overall"].standings["sharp"].best
     assert not outcome.aspects["overall"].standings["blurred"].best
     assert outcome.aspects["overall"].preferences[0].real
-    assert "| **sharp** | 48 | 100.0% | [100.0%, 100.0%] |" in to_markdown(outcome)
+    assert "| **sharp** | 48 | 100.0% | [61.0%, 100.0%] |" in to_markdown(outcome)
     assert "Intervals are of 95%" in to_markdown(outcome)
     assert "Intervals are of 80%" in to_markdown(count_votes(two, confidence=0.8))
     # Among three pairs, six prompts that all agree are p = 0.031 x 3: not enough after the correction.
@@ -293,6 +313,7 @@ def test_items_of_one_prompt_are_one_prompt(drawn, tmp_path):
     outcome = count_votes(study)
     assert (outcome.num_items, outcome.num_prompts) == (12, 6)
     standing = outcome.aspects["overall"].standings["sharp"]
-    # Every prompt and every rater is at exactly one half, so there is nothing to vary.
-    assert (standing.share, standing.interval.low, standing.interval.high) == (0.5, 0.5, 0.5)
+    # Every prompt and every rater is at exactly one half, so there is nothing to vary: a share of six trials.
+    assert standing.share == 0.5
+    assert (standing.interval.low, standing.interval.high) == pytest.approx((0.305, 0.695), abs=1e-3)
     assert outcome.aspects["overall"].preferences[0].p_value == 1

@@ -106,6 +106,11 @@ def test_after_submitting_nothing_can_be_voted(site):
     assert site.votes() == first
 
 
+@pytest.mark.parametrize("position", [0, -1, 7, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30])
+def test_an_address_of_a_ballot_that_is_not_there(site, position):
+    assert site.rater(1).get(f"/ballot/{position}").status == 404
+
+
 def test_an_unfinished_ballot_cannot_be_submitted(site):
     client = site.rater(1)
     answer = client.post("/submit", {})
@@ -130,6 +135,7 @@ def test_a_picture_that_is_not_on_the_ballot(site, forged):
         ({"position": 0}, 422),
         ({"position": -1}, 422),
         ({"position": 10**9}, 422),
+        ({"position": 2**63}, 422),
         ({"position": "1"}, 422),
         ({"position": 1.5}, 422),
         ({"aspect": "beauty"}, 409),

@@ -15,9 +15,9 @@ from urae.dpg.answerer import Answerer
 from urae.dpg.benchmark import Dpg, DpgPlan
 from urae.dpg.model import LocalModel
 from urae.dpg.scenes import SceneModel
-from urae.dpg.server import OPTIONS, Server
+from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.endpoint import Endpoint
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 
 __all__ = ["dpg"]
 
@@ -73,7 +73,7 @@ def dpg(
         compat=compat,
         allow_missing=allow_missing,
     )
-    num_open = plan.num_open(read_journal(out / ANSWERS))
+    num_open = plan.num_open(read_answers(out / ANSWERS))
     console.print(f"answered by: {answerer.name}")
     console.print(
         f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}"
@@ -94,7 +94,7 @@ def _answerer(
         endpoint = Endpoint(
             model=model, base_url=server, key_variable=key_variable, options=_options(options), schema=False
         )
-        return Server(endpoint=endpoint, concurrency=concurrency)
+        return ServerModel(endpoint=endpoint, concurrency=concurrency)
     if options:
         raise ValueError(
             f"the option {options[0]!r} has no effect without a server: give its URL with --server"

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from urae.io import Progress
-from urae.metrics import DEFAULT_METRICS, METRICS, Evaluation, plan_evaluation
+from urae.metrics import DEFAULT_METRICS, METRICS, EvaluationPlan, plan_evaluation
 from urae.metrics.pictures import Prompts
 from urae.statistics import Table
 
@@ -41,7 +41,7 @@ def evaluate(
     weights: Annotated[list[str], typer.Option(help="metric=PATH of its weights; repeat for several.")] = [],  # noqa: B006
     baseline: Annotated[str, typer.Option(help="Candidate that the others are compared with.")] = "",
     out: Annotated[
-        list[Path], typer.Option(help="File for the table: .md, .tex, .json or .html; repeat for several.")
+        list[Path], typer.Option(help="File for the table: .md, .json or .html; repeat for several.")
     ] = [],  # noqa: B006
     cache: Annotated[
         Path,
@@ -58,9 +58,9 @@ def evaluate(
 
     Example: urae evaluate --candidate ours=out/ours --candidate base=out/base --baseline base --out table.md
     """
-    unknown = [file for file in out if file.suffix not in (".md", ".tex", ".json", ".html")]
+    unknown = [file for file in out if file.suffix not in (".md", ".json", ".html")]
     if unknown:
-        raise ValueError(f"out is {unknown[0]}: expected a name that ends in .md, .tex, .json or .html")
+        raise ValueError(f"out is {unknown[0]}: expected a name that ends in .md, .json or .html")
     plan = plan_evaluation(
         _named(candidate, "candidate"),
         _prompts(prompts),
@@ -79,7 +79,7 @@ def evaluate(
         console.print(f"wrote {_save(table, plan, file)}")
 
 
-def _save(table: Table, plan: Evaluation, file: Path) -> Path:
+def _save(table: Table, plan: EvaluationPlan, file: Path) -> Path:
     return table.save(file, pictures=plan.pictures() if file.suffix == ".html" else None)
 
 

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from urae import judge as judging
-from urae.judge.endpoint import OPENAI, OPTIONS, Endpoint
+from urae.io import OPENAI
+from urae.judge.endpoint import OPTIONS, Endpoint
 from urae.judge.instructions import KINDS, OWN
 from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, Plan
+from urae.judge.plan import ASPECTS, Cost, JudgingPlan
 from urae.judge.verdicts import Verdicts
 
 __all__ = ["judge"]
@@ -92,7 +93,7 @@ def judge(
         instructions=judging.read_instructions(instructions),
         view=View(max_side=max_side, crop=crop, num_crops=crops),
     )
-    cost = plan.cost(judging.read_journal(out / ANSWERS))
+    cost = plan.cost(judging.read_answers(out / ANSWERS))
     _show(plan, cost, price_in, price_out)
     if dry_run:
         return
@@ -101,7 +102,7 @@ def judge(
     _write(_ask(plan, out / ANSWERS, cost, concurrency), plan, out)
 
 
-def _show(plan: Plan, cost: Cost, price_in: float, price_out: float) -> None:
+def _show(plan: JudgingPlan, cost: Cost, price_in: float, price_out: float) -> None:
     console.print(f"judge: {plan.endpoint.model} at {plan.endpoint.base_url}")
     console.print(
         f"prompts: {len(plan.items)}, candidates: {len(plan.candidates)}, pairs: {len(plan.pairs)}, each in both "
@@ -121,7 +122,7 @@ def _show(plan: Plan, cost: Cost, price_in: float, price_out: float) -> None:
             )
 
 
-def _ask(plan: Plan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
+def _ask(plan: JudgingPlan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=cost.num_requests)
         return judging.judge(
@@ -129,7 +130,7 @@ def _ask(plan: Plan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
         )
 
 
-def _write(verdicts: Verdicts, plan: Plan, out: Path) -> None:
+def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
     report = verdicts.to_markdown()
     console.print(report)
     files = [_write_text(out / "verdicts.md", report), _write_text(out / "verdicts.json", verdicts.to_json())]

@@ -8,27 +8,27 @@ The answering model is a local one of transformers, any OpenAI-compatible server
 recogniser; its name is part of every result, for a score says as much about it as about the pictures.
 """
 
-from urae.dpg.answerer import Answer, Answerer, Ask
+from urae.dpg.answerer import Answerer, Ask, ModelAnswer
 from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
 from urae.dpg.model import LocalModel
-from urae.dpg.questions import Item, Question, read_questions, write_questions
+from urae.dpg.questions import DpgItem, Question, read_questions, write_questions
 from urae.dpg.scenes import SceneModel, scene_item
-from urae.dpg.score import Scores, Share, score
-from urae.dpg.server import Server
+from urae.dpg.score import Scores, YesShare, score
+from urae.dpg.server import ServerModel
 
 __all__ = [
-    "Answer",
     "Answerer",
     "Ask",
     "Dpg",
+    "DpgItem",
     "DpgPlan",
-    "Item",
     "LocalModel",
+    "ModelAnswer",
     "Question",
     "SceneModel",
     "Scores",
-    "Server",
-    "Share",
+    "ServerModel",
+    "YesShare",
     "dpg_bench",
     "plan_dpg",
     "read_questions",

@@ -9,14 +9,14 @@ from typing import Protocol
 
 from PIL import Image
 
-__all__ = ["INSTRUCTION", "Answer", "Answerer", "Ask"]
+__all__ = ["INSTRUCTION", "Answerer", "Ask", "ModelAnswer"]
 
 INSTRUCTION = "Answer with yes or no only."
 """What a chat model is told after each question."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ModelAnswer:
     """What was said, unread."""
 
     text: str
@@ -24,7 +24,7 @@ class Answer:
     """Who says to have said it."""
 
 
-Ask = Callable[[Image.Image, Sequence[str], int], Iterable[Answer]]
+Ask = Callable[[Image.Image, Sequence[str], int], Iterable[ModelAnswer]]
 """An RGB picture, questions about it, and how many times they have been asked before -> an answer each, in order."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 from PIL import Image
 
 from urae.dpg.answerer import Answerer, Ask
-from urae.dpg.questions import Item
+from urae.dpg.questions import DpgItem
 from urae.dpg.score import read_answer
-from urae.errors import BadFile
-from urae.judge.journal import Journal
+from urae.io import read_picture
+from urae.judge.journal import AnswerJournal
+from urae.judge.pool import settle_all
 
 __all__ = ["Tile", "ask", "pending", "said"]
 
@@ -33,7 +33,7 @@ Records = Mapping[str, Sequence[Mapping[str, Any]]]
 class Tile:
     """One picture of a prompt: a file, or a part of one that holds a square grid of them."""
 
-    item: Item
+    item: DpgItem
     file: Path
     digest: str
     """SHA-256 of the file."""
@@ -48,11 +48,7 @@ class Tile:
 
     def open(self) -> Image.Image:
         """RGB. `ValueError` for a file that does not divide into its grid."""
-        try:
-            with Image.open(self.file) as opened:
-                whole = opened.convert("RGB")
-        except OSError as error:
-            raise BadFile(f"{self.file} cannot be read as a picture: {error}") from error
+        whole = read_picture(self.file)
         if whole.width % self.grid or whole.height % self.grid:
             raise ValueError(
                 f"{self.file} is {whole.width}x{whole.height}, which does not divide into {self.grid}x{self.grid} "
@@ -71,7 +67,7 @@ def ask(
     on_answer: Callable[[], object] = lambda: None,
 ) -> Records:
     """Ask what `journal` has no answer to, and return all records by key. `on_answer` is called from this thread."""
-    with Journal(journal) as opened:
+    with AnswerJournal(journal) as opened:
         # Where two candidates have the same picture, one of them asks.
         waiting = {
             tuple(tile.key(text, answerer) for text in left): tile
@@ -79,7 +75,13 @@ def ask(
             if (left := pending(tile, answerer, opened.answers))
         }
         if waiting:
-            _ask_all(list(waiting.values()), answerer, opened, on_answer)
+            with answerer.opened() as asked:
+                settle_all(
+                    waiting.values(),
+                    lambda tile, stopped: _settle(tile, answerer, asked, opened, stopped),
+                    concurrency=answerer.concurrency,
+                    on_settled=lambda count: [on_answer() for _ in range(count)],
+                )
         return opened.answers
 
 
@@ -102,32 +104,12 @@ def _open(records: Sequence[Mapping[str, Any]], attempts: int) -> bool:
     return len(records) < attempts and all(read_answer(record["text"]) is None for record in records)
 
 
-def _ask_all(
-    tiles: Sequence[Tile], answerer: Answerer, journal: Journal, on_answer: Callable[[], object]
-) -> None:
-    stopped = Event()
-    with answerer.opened() as asked, ThreadPoolExecutor(answerer.concurrency) as pool:
-        futures = [pool.submit(_settle, tile, answerer, asked, journal, stopped) for tile in tiles]
-        try:
-            for future in as_completed(futures):
-                for _ in range(future.result()):
-                    on_answer()
-        finally:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _settle(tile: Tile, answerer: Answerer, asked: Ask, journal: Journal, stopped: Event) -> int:
+def _settle(tile: Tile, answerer: Answerer, asked: Ask, journal: AnswerJournal, stopped: Event) -> int:
     """Ask about one picture until every answer can be read or the attempts are used up. Returns the questions."""
-    try:
-        count, picture = len(pending(tile, answerer, journal.answers)), tile.open()
-        for attempt in range(answerer.attempts):
-            _attempt(tile, answerer, asked, picture, attempt, journal, stopped)
-        return count
-    except BaseException:
-        # At once: until the main thread hears of it, others would go on asking a server that fails.
-        stopped.set()
-        raise
+    count, picture = len(pending(tile, answerer, journal.answers)), tile.open()
+    for attempt in range(answerer.attempts):
+        _attempt(tile, answerer, asked, picture, attempt, journal, stopped)
+    return count
 
 
 def _attempt(
@@ -136,7 +118,7 @@ def _attempt(
     asked: Ask,
     picture: Image.Image,
     attempt: int,
-    journal: Journal,
+    journal: AnswerJournal,
     stopped: Event,
 ) -> None:
     waiting = pending(tile, answerer, journal.answers)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +10,13 @@ from typing import Any
 
 from urae.dpg.answerer import Answerer
 from urae.dpg.ask import Records, Tile, ask, pending, said
-from urae.dpg.questions import Item
+from urae.dpg.questions import DpgItem
 from urae.dpg.score import Compat, Scores, read_answer, score
-from urae.metrics.matching import SUFFIXES, match_pictures
+from urae.io import escape_markdown as escape
+from urae.io import file_hash, markdown_table, write_text
+from urae.metrics.matching import match_pictures, picture_files
 from urae.statistics import Column, Table, by_prompt, tabulate
-from urae.statistics.intervals import MIN_PROMPTS
-from urae.statistics.table import escape_markdown as escape
+from urae.statistics.intervals import check_prompts
 
 __all__ = ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"]
 
@@ -34,7 +33,7 @@ class DpgPlan:
     answerer: Answerer
     compat: Compat
     """The rule of the table; no answer depends on it."""
-    items: tuple[Item, ...]
+    items: tuple[DpgItem, ...]
     """All of the file, in its order."""
     tiles: Mapping[str, Sequence[Tile]]
     """Candidate -> every picture that is there, item by item."""
@@ -99,15 +98,15 @@ class Dpg:
 
     def save(self, folder: Path, plan: DpgPlan) -> list[Path]:
         """Write dpg.md, dpg.json and dpg.html, the page with the pictures behind each number."""
-        folder.mkdir(parents=True, exist_ok=True)
         texts = {"dpg.md": self.to_markdown(), "dpg.json": self.to_json()}
-        files = [_write(folder / name, text) for name, text in texts.items()]
+        for name, text in texts.items():
+            write_text(folder / name, text)
         # Of several items with one prompt the page shows the first.
         pictures: dict[str, dict[str, Path]] = {name: {} for name in plan.tiles}
         for name, tiles in plan.tiles.items():
             for tile in reversed(tiles):
                 pictures[name][tile.item.prompt] = tile.file
-        return [*files, self.table.save(folder / "dpg.html", pictures=pictures)]
+        return [*(folder / name for name in texts), self.table.save(folder / "dpg.html", pictures=pictures)]
 
     def _remarks(self) -> list[str]:
         unread = [
@@ -125,7 +124,7 @@ class Dpg:
 
 def plan_dpg(
     candidates: Mapping[str, Path | str],
-    items: Sequence[Item],
+    items: Sequence[DpgItem],
     answerer: Answerer,
     *,
     grid: int = 1,
@@ -142,7 +141,7 @@ def plan_dpg(
     if not candidates:
         raise ValueError("there are no candidates: expected at least one folder of pictures")
     missing = (
-        {name: _missing(Path(folder), items) for name, folder in candidates.items()} if allow_missing else {}
+        {name: _missing(name, folder, items) for name, folder in candidates.items()} if allow_missing else {}
     )
     without = {item for names in missing.values() for item in names}
     shown = {item.id: item for item in items if item.id not in without}
@@ -193,31 +192,18 @@ def dpg_bench(
     )
 
 
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
-
-
-def _missing(folder: Path, items: Sequence[Item]) -> list[str]:
-    there = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+def _missing(name: str, folder: Path | str, items: Sequence[DpgItem]) -> list[str]:
+    there = {path.stem for path in picture_files(name, folder)}
     return [item.id for item in items if item.id not in there]
 
 
-def _enough(items: Sequence[Item], shown: Mapping[str, Item], compat: Compat) -> None:
+def _enough(items: Sequence[DpgItem], shown: Mapping[str, DpgItem], compat: Compat) -> None:
     forgotten = {items[0].id} if items and compat == "official" else set()
-    count = len({item.prompt for name, item in shown.items() if name not in forgotten})
-    if count < MIN_PROMPTS:
-        raise ValueError(
-            f"there are pictures of {count} prompts that count: expected at least {MIN_PROMPTS} different ones, "
-            "because fewer cannot show a difference at the 5% level"
-        )
+    check_prompts(len({item.prompt for name, item in shown.items() if name not in forgotten}))
 
 
-def _tiles(item: Item, file: Path, grid: int) -> list[Tile]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+def _tiles(item: DpgItem, file: Path, grid: int) -> list[Tile]:
+    digest = file_hash(file)
     return [Tile(item=item, file=file, digest=digest, place=place, grid=grid) for place in range(grid**2)]
 
 
@@ -241,7 +227,12 @@ def _tabulated(plan: DpgPlan, scores: Mapping[str, Scores], seed: int) -> Table:
     broad = next(iter(scores.values())).broad
     rule = "the rule as meant" if plan.compat == "fixed" else "the published script's rule"
     main = Column(
-        name=f"dpg[{model}]", direction="higher", digits=2, untrained=untrained, note=f"percent, by {rule}"
+        name=f"dpg[{model}]",
+        direction="higher",
+        digits=2,
+        bounds=(0.0, 100.0),
+        untrained=untrained,
+        note=f"percent, by {rule}",
     )
     shares = [Column(name=name, direction="neither", digits=1, untrained=untrained) for name in broad]
     rows: dict[str, dict[str, Any]] = {
@@ -257,24 +248,24 @@ def _tabulated(plan: DpgPlan, scores: Mapping[str, Scores], seed: int) -> Table:
 
 
 def _rules(scores: Mapping[str, Mapping[Compat, Scores]]) -> str:
-    lines = ["| | fixed rule | published script |", "| --- | ---: | ---: |"]
-    for name, rules in scores.items():
-        numbers = " | ".join(f"{100 * rules[rule].mean:.2f}" for rule in ("fixed", "official"))
-        lines.append(f"| {escape(name)} | {numbers} |")
+    rows = [
+        (name, *(f"{100 * rules[rule].mean:.2f}" for rule in ("fixed", "official")))
+        for name, rules in scores.items()
+    ]
+    table = markdown_table(("", "fixed rule", "published script"), rows, right=(1, 2))
     left_out = sorted({item for rules in scores.values() for item in rules["official"].left_out})
     said = (
         f"The published script fails on {escape(', '.join(left_out))} and leaves it out." if left_out else ""
     )
-    return "\n\n".join(filter(None, ["\n".join(lines), said]))
+    return "\n\n".join(filter(None, [table, said]))
 
 
 def _categories(scores: Mapping[str, Mapping[Compat, Scores]], compat: Compat) -> str:
-    names = list(scores)
-    lines = [
-        f"| category | questions | {' | '.join(map(escape, names))} |",
-        "| --- |" + " ---: |" * (len(names) + 1),
+    first = next(iter(scores.values()))[compat].categories
+    rows = [
+        (category, share.questions)
+        + tuple(f"{100 * rules[compat].categories[category].value:.1f}" for rules in scores.values())
+        for category, share in first.items()
     ]
-    for category, share in scores[names[0]][compat].categories.items():
-        values = (f"{100 * scores[name][compat].categories[category].value:.1f}" for name in names)
-        lines.append(f"| {escape(category)} | {share.questions} | {' | '.join(values)} |")
-    return "\n".join(lines)
+    head = ("category", "questions", *scores)
+    return markdown_table(head, rows, right=range(1, len(head)))

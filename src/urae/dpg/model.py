@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
-from urae.dpg.answerer import INSTRUCTION, Answer, Ask
+from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
 from urae.errors import BadFile
-from urae.metrics import Weights
+from urae.metrics import LocalWeights
 
 __all__ = ["LocalModel"]
 
@@ -50,8 +50,8 @@ class LocalModel:
         return self.folder.resolve().name
 
     @cached_property
-    def weights(self) -> Weights:
-        return Weights(self.folder)
+    def weights(self) -> LocalWeights:
+        return LocalWeights(self.folder)
 
     @property
     def untrained(self) -> bool:
@@ -102,10 +102,10 @@ class LocalModel:
 
     def _ask(
         self, answers: Any, picture: Image.Image, questions: Sequence[str], attempt: int
-    ) -> Iterator[Answer]:
+    ) -> Iterator[ModelAnswer]:
         for start in range(0, len(questions), self.batch_size):
             for text in answers(picture, questions[start : start + self.batch_size]):
-                yield Answer(text=text, model=self.name)
+                yield ModelAnswer(text=text, model=self.name)
 
 
 def _dtype(device: str) -> torch.dtype:

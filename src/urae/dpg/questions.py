@@ -7,15 +7,16 @@ picture that shows a tiger. The questions of a prompt thus form a graph, which i
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from urae.errors import BadFile
+from urae.io import read_text, write_text
 
-__all__ = ["Item", "Question", "read_questions", "write_questions"]
+__all__ = ["DpgItem", "Question", "read_questions", "write_questions"]
 
 COLUMNS = (
     *("item_id", "text", "keywords", "proposition_id", "dependency"),
@@ -48,7 +49,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class DpgItem:
     """A prompt and its questions, in the order of the file."""
 
     id: str
@@ -72,12 +73,11 @@ class Item:
             ) from error
 
 
-def read_questions(path: Path | str) -> tuple[Item, ...]:
+def read_questions(path: Path | str) -> tuple[DpgItem, ...]:
     """The prompts of a csv file, such as dpg_bench.csv of the ELLA repository. `BadFile` names what is wrong in it."""
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(csv.DictReader(file, strict=True), path))
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = list(_rows(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True), path))
+    except csv.Error as error:
         raise BadFile(f"{path} cannot be read as csv: {error}") from error
     if not rows:
         raise BadFile(f"{path} holds no questions")
@@ -85,17 +85,14 @@ def read_questions(path: Path | str) -> tuple[Item, ...]:
     return tuple(_item(name, [row for row in rows if row["item_id"] == name], path) for name in items)
 
 
-def write_questions(items: Sequence[Item], path: Path | str) -> Path:
+def write_questions(items: Sequence[DpgItem], path: Path | str) -> Path:
     """The same format, for questions of one's own."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(_row(item, question) for item in items for question in item.questions)
-    os.replace(temporary, path)
-    return path
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS)
+    writer.writeheader()
+    writer.writerows(_row(item, question) for item in items for question in item.questions)
+    write_text(path, stream.getvalue())
+    return Path(path)
 
 
 def _rows(reader: csv.DictReader[str], path: Path | str) -> Iterator[dict[str, str]]:
@@ -109,12 +106,12 @@ def _rows(reader: csv.DictReader[str], path: Path | str) -> Iterator[dict[str, s
         yield row
 
 
-def _item(name: str, rows: Sequence[Mapping[str, str]], path: Path | str) -> Item:
+def _item(name: str, rows: Sequence[Mapping[str, str]], path: Path | str) -> DpgItem:
     texts = {row["text"] for row in rows}
     if len(texts) > 1:
         raise BadFile(f"{path} has {len(texts)} different texts for the prompt {name!r}: expected one")
     try:
-        return Item(id=name, prompt=texts.pop(), questions=tuple(map(_question, rows)))
+        return DpgItem(id=name, prompt=texts.pop(), questions=tuple(map(_question, rows)))
     except ValueError as error:
         raise BadFile(f"{path}: {error}") from error
 
@@ -134,7 +131,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _row(item: Item, question: Question) -> dict[str, str | int]:
+def _row(item: DpgItem, question: Question) -> dict[str, str | int]:
     return {
         "item_id": item.id,
         "text": item.prompt,

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from PIL import Image
 
-from urae.dpg.answerer import Answer, Ask
-from urae.dpg.questions import Item, Question
-from urae.metrics import Weights
+from urae.dpg.answerer import Ask, ModelAnswer
+from urae.dpg.questions import DpgItem, Question
+from urae.metrics import LocalWeights
 from urae.mini import RELATIONS, STYLES, Scene
 from urae.mini.recogniser import GLYPHS, GROUNDS, WEIGHTS, Recogniser, recogniser, to_input
 
@@ -27,7 +27,7 @@ PRESENT = 2.0
 """The recogniser was trained to see a glyph where the smooth maximum of its votes exceeds this."""
 
 
-def scene_item(name: str, scene: Scene) -> Item:
+def scene_item(name: str, scene: Scene) -> DpgItem:
     """The scene's caption with a question for each thing, its style, the relation of two, and the background."""
     asked: list[tuple[tuple[int, ...], str, str]] = []
     for thing in scene.things:
@@ -44,7 +44,7 @@ def scene_item(name: str, scene: Scene) -> Item:
         Question(id=number, parents=parents, proposition=proposition, text=text)
         for number, (parents, proposition, text) in enumerate(asked, 1)
     )
-    return Item(id=name, prompt=scene.caption(), questions=tuple(questions))
+    return DpgItem(id=name, prompt=scene.caption(), questions=tuple(questions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +103,10 @@ class _Look:
 
 def _answers(
     network: Recogniser, picture: Image.Image, questions: Sequence[str], attempt: int
-) -> Iterator[Answer]:
+) -> Iterator[ModelAnswer]:
     look = _look(network, picture)
     for question in questions:
-        yield Answer(text="yes" if look.says(question) else "no", model=SceneModel.name)
+        yield ModelAnswer(text="yes" if look.says(question) else "no", model=SceneModel.name)
 
 
 @torch.inference_mode()
@@ -125,7 +125,7 @@ def _look(network: Recogniser, picture: Image.Image) -> _Look:
 
 @cache
 def _hash_of_weights() -> str:
-    return Weights(WEIGHTS).sha256
+    return LocalWeights(WEIGHTS).sha256
 
 
 def _a(name: str) -> str:

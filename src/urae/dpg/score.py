@@ -5,9 +5,9 @@ share of points, a prompt's the mean over its pictures, the benchmark's the mean
 the share of yes among all its questions, dependencies apart.
 
 The published script (`dpg_bench/compute_dpg_bench.py`) departs from this, and `compat="official"` with it: it never
-reads the first question of the file, and so fails on the prompt that it belongs to and leaves that out; a question
-that stands before one it depends on keeps its point; categories know the last picture of a grid alone; and only
-"yes", letter by letter, is yes.
+reads the first question of the file, and so fails on the prompt that it belongs to, where a question comes to it, and
+leaves that out; a question that stands before one it depends on keeps its point; categories know the last picture of a
+grid alone; and only "yes", letter by letter, is yes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Literal
 
-from urae.dpg.questions import Item, Question
+from urae.dpg.questions import DpgItem, Question
 
-__all__ = ["Compat", "Scores", "Share", "read_answer", "score"]
+__all__ = ["Compat", "Scores", "YesShare", "read_answer", "score"]
 
 Compat = Literal["fixed", "official"]
 Answers = Mapping[int, str]
@@ -29,7 +29,7 @@ Answers = Mapping[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class YesShare:
     """Of questions answered yes."""
 
     yes: int
@@ -46,9 +46,9 @@ class Scores:
 
     prompts: Mapping[str, float]
     """Item -> score in [0, 1]."""
-    categories: Mapping[str, Share]
+    categories: Mapping[str, YesShare]
     """Such as "attribute - color", in the order in which they first come."""
-    broad: Mapping[str, Share]
+    broad: Mapping[str, YesShare]
     """Such as "attribute"."""
     left_out: tuple[str, ...]
     """Items on which the published script fails; none by the fixed rule."""
@@ -60,7 +60,7 @@ class Scores:
 
 
 def score(
-    items: Sequence[Item], answers: Mapping[str, Sequence[Answers]], *, compat: Compat = "fixed"
+    items: Sequence[DpgItem], answers: Mapping[str, Sequence[Answers]], *, compat: Compat = "fixed"
 ) -> Scores:
     """Scores of `answers`: item -> for each of its pictures, question -> what the model said.
 
@@ -71,8 +71,12 @@ def score(
         raise ValueError(f"compat is {compat!r}: expected fixed or official")
     official = compat == "official"
     read = [_without_first(item) if official and item is items[0] else item for item in items]
-    able = [item for item in read if item.id in answers and _whole(item)]
-    points = {item.id: [_points(item, tile, official) for tile in answers[item.id]] for item in able}
+    points = {
+        item.id: [_points(item, tile, official) for tile in answers[item.id]]
+        for item in read
+        if item.id in answers
+    }
+    able = [item for item in read if item.id in points and not (official and _fails(item, points[item.id]))]
     earned = _earned_in_order if official else _earned
     return Scores(
         prompts={
@@ -80,34 +84,43 @@ def score(
         },
         categories=_shares(able, points, "category", official),
         broad=_shares(able, points, "broad", official),
-        left_out=tuple(item.id for item in items if item.id in answers and item.id not in points),
+        left_out=tuple(name for name in points if name not in {item.id for item in able}),
     )
 
 
 def read_answer(text: str) -> bool | None:
-    """Whether an answer says yes; None where its first word is neither yes nor no."""
+    """Whether an answer says yes; None where its first word is neither yes nor no, or stands beside the other, as in
+    "Yes/No"."""
     word = re.match(r"\W*(\w+)", text)
-    return {"yes": True, "no": False}.get(word[1].casefold()) if word else None
+    both = re.match(r"\W*(yes|no)\W*(?:\b(?:or|and)\b\W*)?(yes|no)\b", text, re.IGNORECASE)
+    if word is None or (both and both[1].casefold() != both[2].casefold()):
+        return None
+    return {"yes": True, "no": False}.get(word[1].casefold())
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Rest:
-    """What the published script reads of the first prompt: a graph with a hole, which `Item` would refuse."""
+    """What the published script reads of the first prompt: a graph with a hole, which `DpgItem` would refuse."""
 
     id: str
     questions: tuple[Question, ...]
 
 
-def _without_first(item: Item) -> _Rest:
+def _without_first(item: DpgItem) -> _Rest:
     return _Rest(id=item.id, questions=item.questions[1:])
 
 
-def _whole(item: Item | _Rest) -> bool:
-    known = {question.id for question in item.questions}
-    return bool(known) and all(known.issuperset(question.parents) for question in item.questions)
+def _fails(item: DpgItem | _Rest, tiles: Sequence[Mapping[int, bool]]) -> bool:
+    """Whether the published script comes to the question that it has not read: not where an earlier parent says no."""
+    try:
+        for tile in tiles:
+            _earned_in_order(item.questions, tile)
+    except KeyError:
+        return True
+    return not item.questions
 
 
-def _points(item: Item | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
+def _points(item: DpgItem | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
     """Question -> whether it was answered yes, before dependencies. What cannot be read is no yes."""
     said = {question.id: answers[question.id] for question in item.questions}
     return {number: text == "yes" if official else read_answer(text) is True for number, text in said.items()}
@@ -131,17 +144,17 @@ def _earned_in_order(questions: Sequence[Question], points: Mapping[int, bool]) 
 
 
 def _shares(
-    items: Sequence[Item | _Rest],
+    items: Sequence[DpgItem | _Rest],
     points: Mapping[str, Sequence[Mapping[int, bool]]],
     level: Literal["category", "broad"],
     official: bool,
-) -> dict[str, Share]:
+) -> dict[str, YesShare]:
     found: dict[str, list[bool]] = defaultdict(list)
     for item in items:
         for tile in points[item.id][-1:] if official else points[item.id]:
             for question in item.questions:
                 found[getattr(question, level)].append(tile[question.id])
-    return {name: Share(yes=sum(values), questions=len(values)) for name, values in found.items()}
+    return {name: YesShare(yes=sum(values), questions=len(values)) for name, values in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

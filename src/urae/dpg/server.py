@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +12,11 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from urae.dpg.answerer import INSTRUCTION, Answer, Ask
+from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
+from urae.io import data_uri, thumbnail
 from urae.judge.endpoint import Endpoint
 
-__all__ = ["OPTIONS", "Server"]
+__all__ = ["OPTIONS", "ServerModel"]
 
 OPTIONS = {"temperature": 0, "seed": 0, "max_completion_tokens": 16}
 """Sent with each request. A model that thinks aloud before it answers needs more tokens."""
@@ -25,7 +24,7 @@ REMINDER = "Your last answer was not one word. Say yes or no, and nothing else."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ServerModel:
     """A model behind a server; what it is asked costs money or somebody's GPU, so each answer is kept at once."""
 
     attempts: ClassVar[int] = 2
@@ -52,30 +51,19 @@ class Server:
     @contextmanager
     def opened(self) -> Iterator[Ask]:
         """A connection. `MissingExtra` without the `openai` package."""
-        with self.endpoint.connect() as client:
+        with self.endpoint.client() as client:
             yield partial(self._ask, client)
 
     def _ask(
         self, client: Any, picture: Image.Image, questions: Sequence[str], attempt: int
-    ) -> Iterator[Answer]:
-        jpeg = self._jpeg(picture)
+    ) -> Iterator[ModelAnswer]:
+        shown = data_uri(thumbnail(picture, self.max_side), quality=95, subsampling=0)
         for question in questions:
             text = " ".join([question, INSTRUCTION, *([REMINDER] if attempt else [])])
-            key = hashlib.sha256(jpeg + f"{self.identity} {text}".encode()).hexdigest()
-            reply = self.endpoint.ask(client, _content(jpeg, text), schema={}, key=key)
-            yield Answer(text=reply.text, model=reply.model)
-
-    def _jpeg(self, picture: Image.Image) -> bytes:
-        shown = picture.copy()
-        shown.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS)
-        stream = io.BytesIO()
-        shown.save(stream, "JPEG", quality=95, subsampling=0)
-        return stream.getvalue()
-
-
-def _content(jpeg: bytes, text: str) -> list[dict[str, Any]]:
-    uri = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return [
-        {"type": "text", "text": text},
-        {"type": "image_url", "image_url": {"url": uri, "detail": "high"}},
-    ]
+            content: list[dict[str, Any]] = [
+                {"type": "text", "text": text},
+                {"type": "image_url", "image_url": {"url": shown, "detail": "high"}},
+            ]
+            key = hashlib.sha256(f"{shown} {self.identity} {text}".encode()).hexdigest()
+            reply = self.endpoint.ask(client, content, schema={}, key=key)
+            yield ModelAnswer(text=reply.text, model=reply.model)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         without_query,
     )
     from urae.io.journal import Journal, Line, read_journal
+    from urae.io.pages import data_uri, html_page, thumbnail
     from urae.io.pictures import (
         FOREIGN_SUFFIXES,
         PICTURE_SUFFIXES,
@@ -104,6 +105,7 @@ __all__ = [
     "check_can_write",
     "check_finite",
     "check_public",
+    "data_uri",
     "decode",
     "download",
     "escape_markdown",
@@ -111,6 +113,7 @@ __all__ = [
     "exchange",
     "field_of",
     "file_hash",
+    "html_page",
     "import_openai",
     "is_picture_name",
     "is_refusal",
@@ -144,6 +147,7 @@ __all__ = [
     "sentence_of",
     "size_of",
     "sync_folder",
+    "thumbnail",
     "tracked",
     "typed",
     "without_query",
@@ -181,6 +185,7 @@ __getattr__, __dir__ = lazily(
             "without_query",
         ],
         "journal": ["Journal", "Line", "read_journal"],
+        "pages": ["data_uri", "html_page", "thumbnail"],
         "pictures": [
             "FOREIGN_SUFFIXES",
             "PICTURE_SUFFIXES",

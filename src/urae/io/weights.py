@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,14 +99,17 @@ class Weights:
     metadata: dict[str, str]
 
 
-def read_weights(path: Path | str, *, device: str = "cpu", finite: bool = False) -> Weights:
-    """Everything in a file; with `finite`, NaN and infinite values are a `BadFile`, as all that is damaged.
-    `ValueError` for a path that is no safetensors file."""
+def read_weights(
+    path: Path | str, *, device: str = "cpu", finite: bool = False, only: Collection[str] | None = None
+) -> Weights:
+    """What is in a file, of the tensors `only` some if they are named; with `finite`, NaN and infinite values are a
+    `BadFile`, as all that is damaged. `ValueError` for a path that is no safetensors file."""
     path = Path(path)
     header = read_header(path)
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            names = file.keys() if only is None else only
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError) as error:
         raise _damaged(path, error) from error
     if finite:

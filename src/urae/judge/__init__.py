@@ -8,32 +8,30 @@ Any OpenAI-compatible server will do. Every pair is shown in both orders, answer
 invalid, and a run that is killed goes on without paying twice for an answer that it has.
 """
 
+from urae.io import Unanswered
 from urae.judge.ask import judge
-from urae.judge.endpoint import Endpoint, Unanswered
+from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import Instructions, read_instructions
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, Plan, plan_judging
+from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
 from urae.judge.verdicts import Preference, Verdicts, count_verdicts
 from urae.metrics.matching import read_prompts
-from urae.statistics import bradley_terry, rank
 
 __all__ = [
     "ASPECTS",
     "Cost",
     "Endpoint",
     "Instructions",
-    "Plan",
+    "JudgingPlan",
     "Preference",
     "Unanswered",
     "Verdicts",
     "View",
-    "bradley_terry",
     "count_verdicts",
     "judge",
     "plan_judging",
-    "rank",
+    "read_answers",
     "read_instructions",
-    "read_journal",
     "read_prompts",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from urae.judge.instructions import Answers, Kind
+from urae.errors import BadFile
+from urae.io import parse_json_object
+from urae.judge.instructions import AnswerForm, Kind
 
 __all__ = ["SCHEMAS", "read_answer"]
 
@@ -32,7 +33,7 @@ SCHEMAS: Mapping[Kind, dict[str, Any]] = {
 """JSON schemas of the answers; the range of a score is checked here, as not every server knows `maximum`."""
 
 
-def read_answer(text: str, kind: Kind, answers: Answers) -> float | None:
+def read_answer(text: str, kind: Kind, answers: AnswerForm) -> float | None:
     """Credit of the picture shown first (1, 0.5 or 0) or a score in [0, 100]; None where the form is not kept."""
     if answers == "json":
         return _from_json(text, kind)
@@ -43,10 +44,10 @@ def _from_json(text: str, kind: Kind) -> float | None:
     # Servers without schemas tend to fence JSON; a fence around the whole answer is harmless.
     fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*", text, re.DOTALL)
     try:
-        value = json.loads(fenced[1] if fenced else text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
+        value = parse_json_object(fenced[1] if fenced else text, name="an answer")
+    except BadFile:
         return None
-    if not isinstance(value, dict) or value.keys() != set(SCHEMAS[kind]["required"]):
+    if value.keys() != set(SCHEMAS[kind]["required"]):
         return None
     if not isinstance(value["reason"], str):
         return None
@@ -54,13 +55,6 @@ def _from_json(text: str, kind: Kind) -> float | None:
         return CREDIT.get(value["winner"]) if isinstance(value["winner"], str) else None
     score = value["score"]
     return _in_range(score) if isinstance(score, int | float) and not isinstance(score, bool) else None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object that names a winner twice has not decided."""
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
 
 
 def _from_brackets(text: str) -> float | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from urae.judge.journal import Journal
-from urae.judge.plan import ATTEMPTS, Plan, Question
+from urae.judge.journal import AnswerJournal
+from urae.judge.plan import ATTEMPTS, JudgeQuestion, JudgingPlan
+from urae.judge.pool import settle_all
 from urae.judge.verdicts import Verdicts, count_verdicts
 
 __all__ = ["judge"]
 
 
 def judge(
-    plan: Plan,
+    plan: JudgingPlan,
     *,
     journal: Path | str,
     concurrency: int = 4,
@@ -31,42 +31,22 @@ def judge(
     """
     if concurrency < 1:
         raise ValueError(f"concurrency is {concurrency}: expected at least 1")
-    with Journal(Path(journal)) as opened:
-        pending = plan.pending(opened.answers)
-        if pending:
-            _ask_all(plan, pending, opened, concurrency, on_question)
+    with AnswerJournal(journal) as opened:
+        if pending := plan.pending(opened.answers):
+            with plan.endpoint.client() as client:
+                settle_all(
+                    pending,
+                    lambda question, stopped: _settle(plan, question, opened, client, stopped),
+                    concurrency=concurrency,
+                    on_settled=lambda _: on_question(),
+                )
         return count_verdicts(plan, opened.answers, seed=seed)
 
 
-def _ask_all(
-    plan: Plan, pending: list[Question], journal: Journal, concurrency: int, on_question: Callable[[], object]
+def _settle(
+    plan: JudgingPlan, question: JudgeQuestion, journal: AnswerJournal, client: Any, stopped: Event
 ) -> None:
-    with plan.endpoint.connect() as client, ThreadPoolExecutor(concurrency) as pool:
-        stopped = Event()
-        futures: list[Future[None]] = [
-            pool.submit(_settle, plan, question, journal, client, stopped) for question in pending
-        ]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                on_question()
-        finally:
-            # Requests that are under way are paid for: their answers are awaited and kept.
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _settle(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
     """Ask until the answer can be read or the attempts are used up, unless the run was `stopped`."""
-    try:
-        _attempt(plan, question, journal, client, stopped)
-    except BaseException:
-        # At once: until the main thread hears of it, others would go on asking a server that fails.
-        stopped.set()
-        raise
-
-
-def _attempt(plan: Plan, question: Question, journal: Journal, client: Any, stopped: Event) -> None:
     for attempt in range(len(journal.answers.get(question.key, ())), ATTEMPTS):
         if stopped.is_set():
             return

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from urae.errors import BadFile
+from urae.io import read_yaml
 
 __all__ = ["KINDS", "Instructions", "Kind", "read_instructions"]
 
 Kind = Literal["pair", "score"]
 KINDS: tuple[Kind, ...] = ("pair", "score")
-Answers = Literal["json", "brackets"]
+AnswerForm = Literal["json", "brackets"]
 MARKER = "{prompt}"
 OWN = Path(__file__).with_name("instructions.yaml")
 
@@ -31,7 +30,7 @@ FORMATS: Mapping[Kind, str] = {
 class Instructions:
     """Texts by kind of question and aspect, and the form of the answers."""
 
-    answers: Answers
+    answers: AnswerForm
     texts: Mapping[Kind, Mapping[str, str]]
 
     def text(self, kind: Kind, aspect: str, prompt: str) -> str:
@@ -43,10 +42,7 @@ class Instructions:
 
 def read_instructions(path: Path | str = OWN) -> Instructions:
     """Instructions of a YAML file shaped like `instructions.yaml` beside this module; `BadFile` says what is wrong."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadFile(f"{path} is no YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or not {"answers"} < content.keys() <= {"answers", *KINDS}:
         raise BadFile(f"{path} holds no instructions: expected the keys answers, pair and score")
     if content["answers"] not in ("json", "brackets"):

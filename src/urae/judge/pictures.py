@@ -7,19 +7,17 @@ are drawn from the prompt's id and thus the same for every candidate. Nothing is
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from urae.errors import BadFile
-from urae.metrics.matching import Item
+from urae.io import data_uri, picture_size, read_picture
+from urae.metrics.matching import MatchedItem
 
 __all__ = ["DETAIL", "View"]
 
@@ -40,9 +38,9 @@ class View:
         """What an answer depends on, as text."""
         return json.dumps(asdict(self) | {"encoding": "png crops" if aspect == DETAIL else "jpeg 95 4:4:4"})
 
-    def check(self, item: Item, aspects: tuple[str, ...]) -> None:
+    def check(self, item: MatchedItem, aspects: tuple[str, ...]) -> None:
         """`ValueError` where the judge would see one candidate larger than another."""
-        sizes = {name: _size(path) for name, path in item.pictures.items()}
+        sizes = {name: picture_size(path) for name, path in item.pictures.items()}
         native = ", ".join(f"{name} {width}x{height}" for name, (width, height) in sizes.items())
         if set(aspects) - {DETAIL} and len({self.fit(size) for size in sizes.values()}) > 1:
             raise ValueError(
@@ -79,38 +77,11 @@ class View:
         return [(x, y, x + self.crop, y + self.crop) for x, y in lefts]
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Upright size from the file's header alone: decoding every picture of a large comparison takes minutes."""
-    try:
-        with Image.open(path) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (opened.height, opened.width) if turned else opened.size
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read as a picture: {error}") from error
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            upright.load()
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read as a picture: {error}") from error
-    return upright
-
-
 @functools.lru_cache(maxsize=16)
 def _shown(view: View, path: Path, native: bool, item_id: str) -> tuple[str, ...]:
-    picture = _opened(path).convert("RGB")
+    picture = read_picture(path)
     if native:
-        return tuple(_data_uri(picture.crop(box), "PNG") for box in view.crops(picture.size, item_id))
+        return tuple(data_uri(picture.crop(box), kind="png") for box in view.crops(picture.size, item_id))
     fitted = view.fit(picture.size)
     whole = picture if fitted == picture.size else picture.resize(fitted, Image.Resampling.LANCZOS)
-    return (_data_uri(whole, "JPEG", quality=95, subsampling=0),)
-
-
-def _data_uri(picture: Image.Image, kind: str, **options: int) -> str:
-    stream = io.BytesIO()
-    # A new image has no metadata to hand on: EXIF and text chunks would tell the judge who made it.
-    Image.frombytes("RGB", picture.size, picture.tobytes()).save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return (data_uri(whole, quality=95, subsampling=0),)

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from urae.io import file_hash
 from urae.judge.answer import SCHEMAS, read_answer
 from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import KINDS, Instructions, Kind, read_instructions
+from urae.judge.journal import Answers
 from urae.judge.pictures import DETAIL, View
-from urae.metrics.matching import Item, match_pictures
-from urae.statistics.intervals import MIN_PROMPTS
+from urae.metrics.matching import MatchedItem, match_pictures
+from urae.statistics.intervals import check_prompts
 
-__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "Plan", "Question", "plan_judging"]
+__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "plan_judging"]
 
 ASPECTS = ("overall", "alignment", "aesthetics", DETAIL)
 ATTEMPTS = 2
@@ -32,12 +34,12 @@ OUTPUT_TOKENS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class JudgeQuestion:
     """Two pictures in the order shown, or one to be scored."""
 
     kind: Kind
     aspect: str
-    item: Item
+    item: MatchedItem
     shown: tuple[str, ...]
     """Candidates, in order."""
     text: str
@@ -64,8 +66,8 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that will be asked. Made by `plan_judging`."""
+class JudgingPlan:
+    """Everything that will be asked: it can be printed, compared, and run by `judge`. Made by `plan_judging`."""
 
     endpoint: Endpoint
     instructions: Instructions
@@ -74,18 +76,25 @@ class Plan:
     aspects: tuple[str, ...]
     kinds: tuple[Kind, ...]
     pairs: tuple[tuple[str, str], ...]
-    items: tuple[Item, ...]
-    questions: tuple[Question, ...]
+    items: tuple[MatchedItem, ...]
+    questions: tuple[JudgeQuestion, ...]
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By candidate, the pictures that belong to no prompt."""
 
-    def read(self, question: Question, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
+    def __str__(self) -> str:
+        return (
+            f"judge: {self.endpoint.model} at {self.endpoint.base_url}\n"
+            f"prompts: {len(self.items)}, candidates: {len(self.candidates)}, pairs: {len(self.pairs)}, each in both "
+            f"orders, aspects: {', '.join(self.aspects)}"
+        )
+
+    def read(self, question: JudgeQuestion, answers: Answers) -> float | None:
         """The first valid answer to a question; None if there is none."""
         texts = (record["text"] for record in answers.get(question.key, ()))
         values = (read_answer(text, question.kind, self.instructions.answers) for text in texts)
         return next((value for value in values if value is not None), None)
 
-    def pending(self, answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Question]:
+    def pending(self, answers: Answers) -> list[JudgeQuestion]:
         """Questions without a valid answer that have attempts left, each key once."""
         open_questions = {
             question.key: question
@@ -94,9 +103,7 @@ class Plan:
         }
         return list(open_questions.values())
 
-    def cost(
-        self, answers: Mapping[str, Sequence[Mapping[str, Any]]], *, tokens_per_picture: int = 765
-    ) -> Cost:
+    def cost(self, answers: Answers, *, tokens_per_picture: int = 765) -> Cost:
         """765 tokens are OpenAI's count for a square picture in high detail (768 px, four tiles)."""
         pending, different = self.pending(answers), {question.key for question in self.questions}
         pictures = sum(
@@ -111,10 +118,10 @@ class Plan:
             output_tokens=len(pending) * OUTPUT_TOKENS,
         )
 
-    def schema(self, question: Question) -> Mapping[str, Any]:
+    def schema(self, question: JudgeQuestion) -> Mapping[str, Any]:
         return SCHEMAS[question.kind] if self.instructions.answers == "json" else {}
 
-    def content(self, question: Question, attempt: int) -> list[dict[str, Any]]:
+    def content(self, question: JudgeQuestion, attempt: int) -> list[dict[str, Any]]:
         """The parts of the message: the instruction, then each picture under its name."""
         parts: list[dict[str, Any]] = [_text(question.text)]
         for place, name in enumerate(question.shown, 1):
@@ -136,7 +143,7 @@ def plan_judging(
     against: str = "",
     instructions: Instructions | None = None,
     view: View | None = None,
-) -> Plan:
+) -> JudgingPlan:
     """Questions for `candidates` (name -> folder of `<id>.png`) on `prompts` (id -> text).
 
     Pairs are of all candidates, or of `against` with each other one; each is asked in both orders. Scores are asked
@@ -149,10 +156,10 @@ def plan_judging(
     for item in items:
         view.check(item, tuple(aspects))
     pairs = _pairs(tuple(candidates), against) if "pair" in kinds else ()
-    hashes = {path: _hash_file(path) for item in items for path in item.pictures.values()}
+    hashes = {path: file_hash(path) for item in items for path in item.pictures.values()}
     asked = _asked(items, tuple(candidates), aspects, kinds, pairs)
     questions = [_question(*asking, endpoint, instructions, view, hashes) for asking in asked]
-    return Plan(
+    return JudgingPlan(
         endpoint=endpoint,
         instructions=instructions,
         view=view,
@@ -166,11 +173,11 @@ def plan_judging(
     )
 
 
-Asking = tuple[Kind, str, Item, tuple[str, ...]]
+Asking = tuple[Kind, str, MatchedItem, tuple[str, ...]]
 
 
 def _asked(
-    items: Sequence[Item],
+    items: Sequence[MatchedItem],
     candidates: Sequence[str],
     aspects: Sequence[str],
     kinds: Sequence[Kind],
@@ -188,13 +195,13 @@ def _asked(
 def _question(
     kind: Kind,
     aspect: str,
-    item: Item,
+    item: MatchedItem,
     shown: tuple[str, ...],
     endpoint: Endpoint,
     instructions: Instructions,
     view: View,
     hashes: Mapping[Path, str],
-) -> Question:
+) -> JudgeQuestion:
     text = instructions.text(kind, aspect, item.prompt)
     identity = {
         "model": endpoint.model,
@@ -208,7 +215,7 @@ def _question(
         "pictures": [hashes[item.pictures[name]] for name in shown],
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Question(kind=kind, aspect=aspect, item=item, shown=shown, text=text, key=key)
+    return JudgeQuestion(kind=kind, aspect=aspect, item=item, shown=shown, text=text, key=key)
 
 
 def _pairs(candidates: tuple[str, ...], against: str) -> tuple[tuple[str, str], ...]:
@@ -225,11 +232,7 @@ def _check(
     against: str,
     instructions: Instructions,
 ) -> None:
-    if len(set(prompts.values())) < MIN_PROMPTS:
-        raise ValueError(
-            f"there are {len(set(prompts.values()))} different prompts: expected at least {MIN_PROMPTS}, because fewer "
-            "cannot show a difference at the 5% level"
-        )
+    check_prompts(len(set(prompts.values())))
     if not kinds or not aspects or len(set(kinds)) < len(kinds) or len(set(aspects)) < len(aspects):
         raise ValueError(
             f"kinds are {list(kinds)} and aspects {list(aspects)}: expected some of each, each once"
@@ -248,11 +251,6 @@ def _check(
         if aspect not in instructions.texts[kind]:
             known = ", ".join(instructions.texts[kind]) or "none"
             raise ValueError(f"the instructions have no {kind} text for aspect {aspect!r}: they have {known}")
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _text(text: str) -> dict[str, Any]:

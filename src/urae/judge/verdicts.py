@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from urae.judge.plan import Plan
+from urae.io import Markdown, markdown_table
+from urae.io import escape_markdown as escape
+from urae.judge.journal import Answers
+from urae.judge.plan import JudgingPlan
 from urae.statistics import Column, Interval, Table, by_prompt, holm, mean, rank, sign_test, tabulate, wilson
-from urae.statistics.intervals import MIN_PROMPTS
-from urae.statistics.table import escape_markdown as escape
+from urae.statistics.intervals import MIN_PROMPTS, least_prompts
 
 __all__ = ["Preference", "Verdicts", "count_verdicts"]
 
@@ -26,7 +28,6 @@ HEAD = (
     *("aspect", "candidate", "against", "win / tie / loss", "invalid"),
     *("win rate", "p (Holm)", "first slot", "consistent"),
 )
-Answers = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,11 @@ class Verdicts:
             return []
         rows = [
             (
-                escape(p.aspect),
-                escape(p.candidate),
-                escape(p.against),
+                p.aspect,
+                p.candidate,
+                p.against,
                 f"{p.wins} / {p.ties} / {p.losses}",
-                str(p.invalid),
+                p.invalid,
                 _percent(p.rate),
                 f"{p.p_adjusted:.3g}",
                 _percent(p.first_slot),
@@ -115,17 +116,30 @@ class Verdicts:
         note = (
             "Each pair was shown in both orders; a tie is half a win. First slot: 50% without position bias."
         )
-        return ["## Preferences", _grid(HEAD, rows), note]
+        return ["## Preferences", markdown_table(HEAD, rows), note, *self._too_few()]
+
+    def _too_few(self) -> list[str]:
+        """Where no preference can pass the test, that it cannot."""
+        num_pairs = max(Counter(p.aspect for p in self.preferences).values())
+        most, least = max(p.rate.count if p.rate else 0 for p in self.preferences), least_prompts(num_pairs)
+        if most >= least:
+            return []
+        return [
+            f"No preference of {num_pairs} pairs can be real on {most} prompts: it takes at least {least}."
+        ]
 
     def _rankings(self) -> list[str]:
         if not self.rankings:
             return []
         rows = [
-            (escape(aspect), escape(name), f"{s.value:+.2f} [{s.low:+.2f}, {s.high:+.2f}]")
+            (aspect, name, Markdown(f"{s.value:+z.2f} [{s.low:+z.2f}, {s.high:+z.2f}]"))
             for aspect, ranking in self.rankings.items()
             for name, s in ranking.items()
         ]
-        return ["## Ranking (Bradley-Terry)", _grid(("aspect", "candidate", "strength, log-odds"), rows)]
+        return [
+            "## Ranking (Bradley-Terry)",
+            markdown_table(("aspect", "candidate", "strength, log-odds"), rows),
+        ]
 
     def _scores(self) -> list[str]:
         missing = [
@@ -138,7 +152,7 @@ class Verdicts:
         return ["## Scores", *table, *missing] if table or missing else []
 
 
-def count_verdicts(plan: Plan, answers: Answers, *, seed: int = 0) -> Verdicts:
+def count_verdicts(plan: JudgingPlan, answers: Answers, *, seed: int = 0) -> Verdicts:
     """Add up the answers (by key, as `read_journal` returns them) to a plan, which must all have been asked."""
     if pending := plan.pending(answers):
         raise ValueError(
@@ -175,7 +189,7 @@ def count_verdicts(plan: Plan, answers: Answers, *, seed: int = 0) -> Verdicts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Outcome:
+class _BothOrders:
     """One pair on one item: the candidate's credit in both orders, None where an answer was invalid."""
 
     prompt: str
@@ -200,10 +214,10 @@ class _Outcome:
         return [slot for slot in forth + back if slot != 0.5]
 
 
-Outcomes = dict[tuple[str, tuple[str, str]], list[_Outcome]]
+Outcomes = dict[tuple[str, tuple[str, str]], list[_BothOrders]]
 
 
-def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
+def _outcomes(plan: JudgingPlan, answers: Answers) -> Outcomes:
     credit = {
         (question.aspect, question.item.id, question.shown): plan.read(question, answers)
         for question in plan.questions
@@ -212,7 +226,7 @@ def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
     outcomes: Outcomes = defaultdict(list)
     for aspect, (a, b), item in itertools.product(plan.aspects, plan.pairs, plan.items):
         back = credit[aspect, item.id, (b, a)]
-        outcome = _Outcome(
+        outcome = _BothOrders(
             prompt=item.prompt,
             shown_first=credit[aspect, item.id, (a, b)],
             shown_second=None if back is None else 1 - back,
@@ -222,7 +236,7 @@ def _outcomes(plan: Plan, answers: Answers) -> Outcomes:
 
 
 def _preference(
-    plan: Plan, aspect: str, pair: tuple[str, str], outcomes: Sequence[_Outcome], seed: int
+    plan: JudgingPlan, aspect: str, pair: tuple[str, str], outcomes: Sequence[_BothOrders], seed: int
 ) -> Preference:
     valid = [outcome for outcome in outcomes if outcome.valid]
     credits, prompts = [outcome.credit for outcome in valid], _by_prompt(valid)
@@ -236,7 +250,7 @@ def _preference(
         ties=credits.count(0.5),
         losses=credits.count(0),
         invalid=len(outcomes) - len(valid),
-        rate=mean(prompts, seed=seed) if len(prompts) >= MIN_PROMPTS else None,
+        rate=mean(prompts, bounds=(0.0, 1.0), seed=seed) if len(prompts) >= MIN_PROMPTS else None,
         p_value=p_value,
         p_adjusted=p_value,
         first_slot=wilson(slots.count(1), len(slots)) if slots else None,
@@ -244,7 +258,7 @@ def _preference(
     )
 
 
-def _by_prompt(valid: Sequence[_Outcome]) -> dict[str, float]:
+def _by_prompt(valid: Sequence[_BothOrders]) -> dict[str, float]:
     return by_prompt([outcome.prompt for outcome in valid], [outcome.credit for outcome in valid])
 
 
@@ -259,7 +273,7 @@ def _corrected(preferences: Sequence[Preference]) -> list[Preference]:
     ]
 
 
-def _rankings_of(plan: Plan, outcomes: Outcomes, seed: int) -> dict[str, dict[str, Interval]]:
+def _rankings_of(plan: JudgingPlan, outcomes: Outcomes, seed: int) -> dict[str, dict[str, Interval]]:
     if len(plan.candidates) < 3 or not plan.pairs:
         return {}
     rankings = {}
@@ -275,7 +289,7 @@ ScoreValues = dict[str, dict[str, dict[str, float | None]]]
 """Aspect -> candidate -> item -> score."""
 
 
-def _score_values(plan: Plan, answers: Answers) -> ScoreValues:
+def _score_values(plan: JudgingPlan, answers: Answers) -> ScoreValues:
     values: ScoreValues = {aspect: {name: {} for name in plan.candidates} for aspect in plan.aspects}
     for question in plan.questions:
         if question.kind == "score":
@@ -283,7 +297,7 @@ def _score_values(plan: Plan, answers: Answers) -> ScoreValues:
     return values
 
 
-def _score_table(plan: Plan, values: ScoreValues, seed: int) -> Table | None:
+def _score_table(plan: JudgingPlan, values: ScoreValues, seed: int) -> Table | None:
     scores: dict[str, dict[str, dict[str, float]]] = {name: {} for name in plan.candidates}
     columns = []
     for aspect, rows in values.items():
@@ -297,7 +311,7 @@ def _score_table(plan: Plan, values: ScoreValues, seed: int) -> Table | None:
     return tabulate(scores, columns=columns, seed=seed) if columns else None
 
 
-def _num_invalid(plan: Plan, answers: Answers) -> int:
+def _num_invalid(plan: JudgingPlan, answers: Answers) -> int:
     different = {question.key: question for question in plan.questions}
     return sum(
         plan.read(question, {key: [record]}) is None
@@ -306,11 +320,7 @@ def _num_invalid(plan: Plan, answers: Answers) -> int:
     )
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
 def _percent(interval: Interval | None) -> str:
     if interval is None:
         return "too few valid answers"
-    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+    return Markdown(f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]")

@@ -15,34 +15,30 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.metrics.declarations import METRICS, metric_named, metrics_table
     from urae.metrics.detail import relative_detail
-    from urae.metrics.distances import cmmd, frechet, kid
     from urae.metrics.fidelity import consistency, psnr
-    from urae.metrics.measure import DEFAULT_METRICS, Evaluation, evaluate, plan_evaluation
+    from urae.metrics.measure import DEFAULT_METRICS, EvaluationPlan, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
     from urae.metrics.seams import grid, stripes
     from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
-    from urae.metrics.weights import Weights
+    from urae.metrics.weights import LocalWeights
 
 __all__ = [
     "DEFAULT_METRICS",
     "METRICS",
     "Distance",
-    "Evaluation",
+    "EvaluationPlan",
+    "LocalWeights",
     "Metric",
     "Needs",
     "Options",
     "Reader",
-    "Weights",
-    "cmmd",
     "compression_ratio",
     "consistency",
     "evaluate",
     "flatness",
-    "frechet",
     "glcm_entropy",
     "glcm_score",
     "grid",
-    "kid",
     "metric_named",
     "metrics_table",
     "plan_evaluation",
@@ -57,12 +53,11 @@ __getattr__, __dir__ = lazily(
     {
         "declarations": ["METRICS", "metric_named", "metrics_table"],
         "detail": ["relative_detail"],
-        "distances": ["cmmd", "frechet", "kid"],
         "fidelity": ["consistency", "psnr"],
-        "measure": ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"],
+        "measure": ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"],
         "metric": ["Distance", "Metric", "Needs", "Options", "Reader"],
         "seams": ["grid", "stripes"],
         "texture": ["compression_ratio", "flatness", "glcm_entropy", "glcm_score", "spectrum_slope"],
-        "weights": ["Weights"],
+        "weights": ["LocalWeights"],
     },
 )

@@ -18,18 +18,20 @@ from torch import Tensor
 
 from urae.errors import BadFile
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
 __all__ = [
     "AgreementReader",
     "EmbeddingReader",
     "Towers",
+    "cropped_square",
     "middle_square",
     "normalised",
     "open_clip_folder",
     "open_clip_score",
     "open_cmmd",
+    "open_cmmd_published",
     "open_pickscore",
     "whole",
 ]
@@ -81,9 +83,9 @@ class AgreementReader:
     """A multiple of the cosine between a picture and its prompt."""
 
     name: str
-    weights: Weights
+    weights: LocalWeights
     device: str
-    open: Callable[[Weights, str], Towers]
+    open: Callable[[LocalWeights, str], Towers]
     prepare: Prepare
     score: Callable[[float, Towers], float]
 
@@ -95,7 +97,7 @@ class AgreementReader:
     def towers(self) -> Towers:
         return self.open(self.weights, self.device)
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             pixels = torch.stack([self.prepare(sample.image, self.towers.side) for sample in samples])
             pictures, texts = self.towers.pictures(pixels), self.towers.texts([s.prompt for s in samples])
@@ -105,42 +107,52 @@ class AgreementReader:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingReader:
-    """(1, dims) embeddings of the whole picture."""
+    """(1, dims) embeddings of the whole picture, or of its middle square."""
 
-    weights: Weights
+    weights: LocalWeights
     device: str
+    sees: str
+    prepare: Prepare
 
     @property
     def identity(self) -> str:
-        return f"clip embedding, whole picture, bicubic {self.weights.sha256}"
+        return f"clip embedding, {self.sees}, bicubic {self.weights.sha256}"
 
     @cached_property
     def towers(self) -> Towers:
         return open_clip_folder(self.weights, self.device)
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
-            pixels = torch.stack([whole(sample.image, self.towers.side) for sample in samples])
+            pixels = torch.stack([self.prepare(sample.image, self.towers.side) for sample in samples])
             return list(self.towers.pictures(pixels).cpu().numpy()[:, None])
 
 
-def open_clip_score(weights: Weights | None, options: Options) -> AgreementReader:
+def open_clip_score(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """100 times the cosine, 0 where it is negative."""
-    return _agreement("clip score", weights, options, lambda cosine, towers: 100 * max(cosine, 0.0))
+    return _agreement("clip score", weights, options, _clip_score)
 
 
-def open_pickscore(weights: Weights | None, options: Options) -> AgreementReader:
+def open_pickscore(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """The cosine times the model's own temperature."""
-    return _agreement("pickscore", weights, options, lambda cosine, towers: towers.logit_scale * cosine)
+    return _agreement("pickscore", weights, options, _pick_score)
 
 
-def open_cmmd(weights: Weights | None, options: Options) -> EmbeddingReader:
-    """Embeddings of length 1."""
+def open_cmmd(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
+    """Embeddings of length 1, of the whole picture."""
     assert weights
-    return EmbeddingReader(weights=weights, device=options.device)
+    return EmbeddingReader(weights=weights, device=options.device, sees="whole picture", prepare=whole)
 
 
-def open_clip_folder(weights: Weights, device: str) -> Towers:
+def open_cmmd_published(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
+    """The same of the middle square, which is what the authors' code cuts out first."""
+    assert weights
+    return EmbeddingReader(
+        weights=weights, device=options.device, sees="middle square", prepare=cropped_square
+    )
+
+
+def open_clip_folder(weights: LocalWeights, device: str) -> Towers:
     """Model and tokenizer of a folder that `CLIPModel.from_pretrained` reads, safetensors only, fp32."""
     # transformers takes many seconds to import, and metrics without a network need none of it.
     from transformers import CLIPModel, CLIPTokenizer
@@ -169,6 +181,13 @@ def whole(image: Image.Image, side: int) -> Tensor:
     return normalised(_pixels(image.resize((side, side), Image.Resampling.BICUBIC)))
 
 
+def cropped_square(image: Image.Image, side: int) -> Tensor:
+    """The middle square at full size, then to `side` by Pillow's bicubic filter."""
+    cut = min(image.size)
+    left, top = (image.width - cut) // 2, (image.height - cut) // 2
+    return whole(image.crop((left, top, left + cut, top + cut)), side)
+
+
 def normalised(pixels: Tensor) -> Tensor:
     """(3, H, W) in [0, 1] less CLIP's mean, over its deviation."""
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
@@ -178,8 +197,16 @@ def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
 
 
+def _clip_score(cosine: float, towers: Towers) -> float:
+    return 100 * max(cosine, 0.0)
+
+
+def _pick_score(cosine: float, towers: Towers) -> float:
+    return towers.logit_scale * cosine
+
+
 def _agreement(
-    name: str, weights: Weights | None, options: Options, score: Callable[[float, Towers], float]
+    name: str, weights: LocalWeights | None, options: Options, score: Callable[[float, Towers], float]
 ) -> AgreementReader:
     assert weights
     return AgreementReader(

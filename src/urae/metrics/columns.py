@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
 from urae.metrics.declarations import METRICS, metric_named
 from urae.metrics.metric import Metric, Options, Reader
-from urae.metrics.pictures import Picture, Prompts, Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import LazyPicture, MeasuredPicture, Prompts
+from urae.metrics.weights import LocalWeights
 
 __all__ = ["Chosen", "check", "choose"]
 
@@ -20,7 +20,7 @@ class Chosen:
 
     metric: Metric
     reference: str
-    weights: Weights | None
+    weights: LocalWeights | None
     reader: Reader
 
     @property
@@ -30,8 +30,8 @@ class Chosen:
 
 def choose(
     metrics: Sequence[str],
-    candidates: Mapping[str, Sequence[Sample]],
-    references: Mapping[str, Mapping[str, Picture]],
+    candidates: Mapping[str, Sequence[MeasuredPicture]],
+    references: Mapping[str, Mapping[str, LazyPicture]],
     weights: Mapping[str, Path | str],
     options: Options,
 ) -> list[Chosen]:
@@ -46,31 +46,31 @@ def choose(
         chosen.append(_open(metric, reference, opened, options))
         sizes = [*map(len, candidates.values()), len(references.get(reference, ()))]
         rows = min(sizes) * (options.num_crops if metric.crop else 1)
-        if rows < metric.enough and (metric.beside, reference) not in asked:
-            chosen.append(_open(METRICS[metric.beside], reference, opened, options))
+        if metric.beside and rows < metric.enough and (metric.beside, reference) not in asked:
+            chosen.append(_open(metric_named(metric.beside), reference, opened, options))
     useful = {c.metric.weights for c in chosen}
     if useless := [name for name in weights if METRICS[name].weights not in useful]:
         raise ValueError(f"weights of {useless[0]} have no effect: none of the metrics reads them")
     return chosen
 
 
-def _open(metric: Metric, reference: str, weights: Mapping[str, Weights], options: Options) -> Chosen:
+def _open(metric: Metric, reference: str, weights: Mapping[str, LocalWeights], options: Options) -> Chosen:
     own = _weights_of(metric, weights) if metric.weights else None
     return Chosen(metric=metric, reference=reference, weights=own, reader=metric.open(own, options))
 
 
-def _weights_of(metric: Metric, weights: Mapping[str, Weights]) -> Weights:
+def _weights_of(metric: Metric, weights: Mapping[str, LocalWeights]) -> LocalWeights:
     given = [name for name in weights if METRICS[name].weights == metric.weights]
     if not given:
         raise ValueError(f"{metric.name} needs weights: give the path of a {metric.weights}")
     return weights[metric.name if metric.name in given else given[0]]
 
 
-def _opened_weights(weights: Mapping[str, Path | str]) -> dict[str, Weights]:
+def _opened_weights(weights: Mapping[str, Path | str]) -> dict[str, LocalWeights]:
     for name in weights:
         if not metric_named(name).weights:
             raise ValueError(f"{name} takes no weights: leave them out")
-    return {name: Weights(Path(path)) for name, path in weights.items()}
+    return {name: LocalWeights(Path(path)) for name, path in weights.items()}
 
 
 def _reference(metric: Metric, given: str, references: Mapping[str, object]) -> str:
@@ -88,20 +88,30 @@ def _reference(metric: Metric, given: str, references: Mapping[str, object]) -> 
 
 def check(
     c: Chosen,
-    candidates: Mapping[str, Sequence[Sample]],
-    references: Mapping[str, Mapping[str, Picture]],
+    candidates: Mapping[str, Sequence[MeasuredPicture]],
+    references: Mapping[str, Mapping[str, LazyPicture]],
     prompts: Prompts,
 ) -> None:
     if c.metric.needs == "prompt" and prompts == "names":
         raise ValueError(f"{c.metric.name} reads prompts, and 'names' are none: give prompts")
     for name, samples in candidates.items():
+        if c.metric.needs == "set":
+            _check_enough(c, {name: samples, c.reference: references[c.reference]})
         if c.metric.needs == "pair":
             _check_partners(c, name, samples, references[c.reference])
         if c.metric.crop:
             _check_sizes(c, name, [s.picture for s in samples], list(references[c.reference].values()))
 
 
-def _check_partners(c: Chosen, name: str, samples: Sequence[Sample], partners: Mapping[str, Picture]) -> None:
+def _check_enough(c: Chosen, sets: Mapping[str, Sized]) -> None:
+    for name, pictures in sets.items():
+        if len(pictures) < 2:
+            raise ValueError(f"{c.column} compares sets, and {name} has one picture: expected at least two")
+
+
+def _check_partners(
+    c: Chosen, name: str, samples: Sequence[MeasuredPicture], partners: Mapping[str, LazyPicture]
+) -> None:
     if missing := [sample.name for sample in samples if sample.name not in partners]:
         raise ValueError(
             f"{c.column} compares pictures of the same name, and {c.reference} has none for {len(missing)} of "
@@ -109,7 +119,7 @@ def _check_partners(c: Chosen, name: str, samples: Sequence[Sample], partners: M
         )
 
 
-def _check_sizes(c: Chosen, name: str, own: Sequence[Picture], others: Sequence[Picture]) -> None:
+def _check_sizes(c: Chosen, name: str, own: Sequence[LazyPicture], others: Sequence[LazyPicture]) -> None:
     sizes, wanted = {picture.size for picture in own}, {picture.size for picture in others}
     if small := [size for size in sizes | wanted if min(size) < c.metric.crop]:
         raise ValueError(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-__all__ = ["native_crops"]
+__all__ = ["INCEPTION_SIDE", "MINI_SIDE", "native_crops"]
+
+INCEPTION_SIDE = 299
+"""Pixels of what the FID Inception sees."""
+MINI_SIDE = 64
+"""Pixels of a native crop, and of the reduced picture, that the miniature's recogniser sees."""
 
 
 def native_crops(image: Image.Image, *, side: int, num: int) -> list[Image.Image]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from urae.metrics import clip, hps, inception, iqa, lpips, mini
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+from urae.io import Markdown, markdown_table
+from urae.metrics.crops import INCEPTION_SIDE, MINI_SIDE
 from urae.metrics.detail import detail
-from urae.metrics.distances import cmmd, frechet, kid
 from urae.metrics.fidelity import consistency, psnr
-from urae.metrics.metric import Metric, plain
-from urae.metrics.repetition import repetition
+from urae.metrics.metric import Metric, Options, Reader, plain
+from urae.metrics.repetition import autocorrelation, repetition
 from urae.metrics.seams import grid, stripes
 from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
-from urae.statistics.table import escape_markdown
+from urae.metrics.weights import LocalWeights
+from urae.statistics.distances import cmmd, frechet, kid
+from urae.statistics.table import ARROWS
 
 __all__ = ["METRICS", "metric_named", "metrics_table"]
 
@@ -18,9 +24,22 @@ ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
 """With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""
 INCEPTION = "safetensors file of the FID Inception (inception-2015-12-05)"
 CLIP_LARGE = "folder of openai/clip-vit-large-patch14"
+CLIP_LARGE_336 = "folder of openai/clip-vit-large-patch14-336"
 CLIP_LICENCE = "MIT (the repository; the model's page states none)"
 NON_COMMERCIAL = "pyiqa PolyForm Noncommercial; its weights CC BY-NC-SA 4.0"
 MINIATURE = "that of urae, which ships them"
+
+
+@cache
+def _network(module: str, name: str) -> Callable[[LocalWeights | None, Options], Reader]:
+    """How a metric with a network is opened. Its module is imported then: torch takes seconds, and `--help` needs
+    none of it."""
+
+    def open_reader(weights: LocalWeights | None, options: Options) -> Reader:
+        return getattr(import_module(f"urae.metrics.{module}"), name)(weights, options)
+
+    return open_reader
+
 
 _ALL = [
     Metric(
@@ -34,7 +53,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=inception.open_whole,
+        open=_network("inception", "open_whole"),
         distance=frechet,
         enough=ENOUGH_PICTURES,
         beside="kid",
@@ -50,7 +69,7 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=inception.open_whole,
+        open=_network("inception", "open_whole"),
         distance=kid,
     ),
     Metric(
@@ -64,9 +83,9 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=2,
-        open=inception.open_crops,
+        open=_network("inception", "open_crops"),
         distance=frechet,
-        crop=inception.SIDE,
+        crop=INCEPTION_SIDE,
         enough=ENOUGH_CROPS,
         beside="patch_kid",
     ),
@@ -81,9 +100,9 @@ _ALL = [
         weights=INCEPTION,
         licence="Apache-2.0",
         digits=5,
-        open=inception.open_crops,
+        open=_network("inception", "open_crops"),
         distance=kid,
-        crop=inception.SIDE,
+        crop=INCEPTION_SIDE,
     ),
     Metric(
         name="cmmd",
@@ -93,9 +112,22 @@ _ALL = [
         needs="set",
         sees="the whole picture at 336 px",
         paper="Jayasumana et al. 2024",
-        weights="folder of openai/clip-vit-large-patch14-336",
+        weights=CLIP_LARGE_336,
         licence=CLIP_LICENCE,
-        open=clip.open_cmmd,
+        open=_network("clip", "open_cmmd"),
+        distance=cmmd,
+    ),
+    Metric(
+        name="cmmd_published",
+        says="cmmd as its authors' code has it, which differs for pictures that are not square",
+        direction="lower",
+        range="from 0",
+        needs="set",
+        sees="the middle square at 336 px",
+        paper="Jayasumana et al. 2024",
+        weights=CLIP_LARGE_336,
+        licence=CLIP_LICENCE,
+        open=_network("clip", "open_cmmd_published"),
         distance=cmmd,
     ),
     Metric(
@@ -108,7 +140,7 @@ _ALL = [
         paper="Zhang et al. 2018",
         weights="safetensors file of trunk and heads",
         licence="heads BSD-2-Clause, trunk torchvision's BSD-3-Clause",
-        open=lpips.open_lpips,
+        open=_network("lpips", "open_lpips"),
     ),
     Metric(
         name="psnr",
@@ -117,7 +149,6 @@ _ALL = [
         range="up to 58.9",
         needs="pair",
         sees="every pixel",
-        paper="-",
         digits=2,
         open=plain("psnr", lambda sample: psnr(sample.image, sample.reference)),
     ),
@@ -128,7 +159,6 @@ _ALL = [
         range="up to 58.9",
         needs="pair",
         sees="the picture reduced to the native size",
-        paper="-",
         digits=2,
         open=plain("consistency", lambda sample: consistency(sample.image, sample.reference)),
     ),
@@ -143,7 +173,7 @@ _ALL = [
         weights=CLIP_LARGE,
         licence=CLIP_LICENCE,
         digits=2,
-        open=clip.open_clip_score,
+        open=_network("clip", "open_clip_score"),
     ),
     Metric(
         name="pickscore",
@@ -156,7 +186,7 @@ _ALL = [
         weights="folder of yuvalkirstain/PickScore_v1 with its tokenizer",
         licence="none stated; the CLIP-H that it began from is MIT",
         digits=2,
-        open=clip.open_pickscore,
+        open=_network("clip", "open_pickscore"),
     ),
     Metric(
         name="hps",
@@ -169,7 +199,7 @@ _ALL = [
         weights="open_clip folder with HPS_v2.1",
         licence="Apache-2.0",
         digits=2,
-        open=hps.open_hps,
+        open=_network("hps", "open_hps"),
     ),
     Metric(
         name="maniqa",
@@ -182,7 +212,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=NON_COMMERCIAL,
         digits=4,
-        open=iqa.open_iqa("maniqa"),
+        open=_network("iqa", "open_maniqa"),
     ),
     Metric(
         name="qualiclip",
@@ -195,7 +225,7 @@ _ALL = [
         weights="torch hub folder with pyiqa's files",
         licence=f"{NON_COMMERCIAL}; QualiCLIP CC BY-NC 4.0",
         digits=4,
-        open=iqa.open_iqa("qualiclip"),
+        open=_network("iqa", "open_qualiclip"),
     ),
     Metric(
         name="detail",
@@ -204,7 +234,6 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="every pixel",
-        paper="-",
         digits=4,
         open=plain("detail", lambda sample: detail(sample.image)),
     ),
@@ -242,6 +271,7 @@ _ALL = [
     Metric(
         name="flatness",
         says="share of flat 240 px tiles",
+        bounds=(0.0, 1.0),
         direction="neither",
         range="0 to 1",
         needs="picture",
@@ -267,8 +297,16 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="the whole picture at 64 px",
-        paper="-",
         open=plain("repetition", lambda sample: repetition(sample.image)),
+    ),
+    Metric(
+        name="autocorrelation",
+        says="repetition as it was until November 2026: what is alike along a line counts as copies too",
+        direction="lower",
+        range="0 to 1",
+        needs="picture",
+        sees="the whole picture at 64 px",
+        open=plain("autocorrelation", lambda sample: autocorrelation(sample.image)),
     ),
     Metric(
         name="grid",
@@ -277,7 +315,6 @@ _ALL = [
         range="from 0",
         needs="picture",
         sees="every pixel",
-        paper="-",
         open=plain("grid", lambda sample: grid(sample.image)),
     ),
     Metric(
@@ -287,7 +324,6 @@ _ALL = [
         range="0 to 510",
         needs="picture",
         sees="every pixel",
-        paper="-",
         digits=2,
         open=plain("stripes", lambda sample: stripes(sample.image)),
     ),
@@ -298,20 +334,19 @@ _ALL = [
         range="0 to 1",
         needs="picture",
         sees="the whole picture at 64 px",
-        paper="-",
         licence=MINIATURE,
-        open=mini.open_recognition,
+        open=_network("mini", "open_recognition"),
     ),
     Metric(
         name="mini_alignment",
         says="miniature only: share of what the prompt says that is there",
+        bounds=(0.0, 1.0),
         direction="higher",
         range="0 to 1",
         needs="prompt",
         sees="the whole picture at 64 px",
-        paper="-",
         licence=MINIATURE,
-        open=mini.open_alignment,
+        open=_network("mini", "open_alignment"),
     ),
     Metric(
         name="mini_patch_fid",
@@ -323,9 +358,9 @@ _ALL = [
         paper="as patch_fid",
         licence=MINIATURE,
         digits=4,
-        open=mini.open_patches,
+        open=_network("mini", "open_patches"),
         distance=frechet,
-        crop=mini.SIDE,
+        crop=MINI_SIDE,
         enough=ENOUGH_CROPS,
         beside="mini_patch_kid",
     ),
@@ -339,9 +374,9 @@ _ALL = [
         paper="as patch_kid",
         licence=MINIATURE,
         digits=5,
-        open=mini.open_patches,
+        open=_network("mini", "open_patches"),
         distance=kid,
-        crop=mini.SIDE,
+        crop=MINI_SIDE,
     ),
 ]
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
@@ -357,15 +392,19 @@ def metric_named(name: str) -> Metric:
 
 def metrics_table() -> str:
     """The declarations of all metrics as a Markdown table; the page docs/guides/evaluate.md holds it."""
-    better = {"higher": "↑", "lower": "↓", "neither": ""}
     needs = {"picture": "", "prompt": "prompt", "pair": "its reference", "set": "reference set"}
-    lines = [
-        "| metric | | says | range | sees of a 2K or 4K picture | needs | licence | paper |",
-        "|---|---|---|---|---|---|---|---|",
+    rows = [
+        [
+            Markdown(f"`{metric.name}`"),
+            ARROWS[metric.direction],
+            metric.says,
+            metric.range,
+            metric.sees,
+            "; ".join(filter(None, [needs[metric.needs], metric.weights])),
+            metric.licence,
+            metric.paper,
+        ]
+        for metric in METRICS.values()
     ]
-    for metric in METRICS.values():
-        wanted = "; ".join(filter(None, [needs[metric.needs], metric.weights]))
-        cells = [metric.says, metric.range, metric.sees, wanted, metric.licence, metric.paper]
-        texts = " | ".join(escape_markdown(cell) for cell in cells)
-        lines.append(f"| `{metric.name}` | {better[metric.direction]} | {texts} |")
-    return "\n".join(lines) + "\n"
+    head = ("metric", "", "says", "range", "sees of a 2K or 4K picture", "needs", "licence", "paper")
+    return markdown_table(head, rows) + "\n"

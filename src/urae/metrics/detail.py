@@ -18,6 +18,8 @@ def detail(image: Image.Image) -> float:
     """Root mean square, in [0, 1], of the picture minus its 2 x 2 block means: what half the size cannot hold."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
     height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+    if not (height and width):
+        raise ValueError(f"a picture of {image.width}x{image.height} px has no half size: leave it out")
     blocks = pixels[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
     return float(np.sqrt(((blocks - blocks.mean(axis=(1, 3), keepdims=True)) ** 2).mean()))
 

@@ -6,7 +6,6 @@ tokenizer's files. The tensors are renamed for transformers' CLIPModel, so that 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,16 +17,17 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.io import field_of, read_json_object
 from urae.metrics.clip import AgreementReader, Towers, normalised
 from urae.metrics.metric import Options
-from urae.metrics.weights import Weights
+from urae.metrics.weights import LocalWeights
 
 __all__ = ["open_hps", "padded_square", "renamed"]
 
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 
 
-def open_hps(weights: Weights | None, options: Options) -> AgreementReader:
+def open_hps(weights: LocalWeights | None, options: Options) -> AgreementReader:
     """100 times the cosine."""
     assert weights
     return AgreementReader(
@@ -36,7 +36,7 @@ def open_hps(weights: Weights | None, options: Options) -> AgreementReader:
         device=options.device,
         open=_open_towers,
         prepare=padded_square,
-        score=lambda cosine, towers: 100 * cosine,
+        score=_score,
     )
 
 
@@ -47,22 +47,31 @@ def padded_square(image: Image.Image, side: int) -> Tensor:
     """
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1).copy() / 255)
     scale = side / max(image.size)
-    height, width = round(image.height * scale), round(image.width * scale)
+    height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
     if scale != 1:
         pixels = F.interpolate(pixels[None], size=(height, width), mode="bicubic", antialias=True)[0]
     left, top = (side - width) // 2, (side - height) // 2
     return normalised(F.pad(pixels, (left, side - width - left, top, side - height - top)))
 
 
-def _open_towers(weights: Weights, device: str) -> Towers:
+def _score(cosine: float, towers: Towers) -> float:
+    return 100 * cosine
+
+
+def _open_towers(weights: LocalWeights, device: str) -> Towers:
     # As in clip.py: a slow import that other metrics do without.
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     if missing := [name for name in (CONFIG, MODEL) if not (weights.path / name).is_file()]:
         raise BadFile(f"{weights.path} holds no {missing[0]}: expected a folder in open_clip's layout")
-    settings = json.loads((weights.path / CONFIG).read_text())["model_cfg"]
-    model = CLIPModel(CLIPConfig(**_configuration(settings)))
-    tensors = Weights(weights.path / MODEL).tensors()
+    settings = field_of(
+        read_json_object(weights.path / CONFIG), "model_cfg", dict, name=weights.path / CONFIG
+    )
+    try:
+        model = CLIPModel(CLIPConfig(**_configuration(settings)))
+    except (KeyError, TypeError) as error:
+        raise BadFile(f"{weights.path / CONFIG} describes no model of open_clip: {error}") from error
+    tensors = LocalWeights(weights.path / MODEL).tensors()
     wrong = model.load_state_dict(dict(renamed(tensors)), strict=False)
     # Positions are counted and not learned; transformers keeps them as buffers.
     if lost := [*(name for name in wrong.missing_keys if "position_ids" not in name), *wrong.unexpected_keys]:

@@ -18,14 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.metrics.crops import INCEPTION_SIDE as SIDE
 from urae.metrics.crops import native_crops
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
-__all__ = ["SIDE", "InceptionReader", "inception_features", "open_crops", "open_whole", "resized"]
+__all__ = ["InceptionReader", "inception_features", "open_crops", "open_whole", "resized"]
 
-SIDE = 299
 EPSILON = 1e-3
 """Of the batch normalisation."""
 
@@ -34,7 +34,7 @@ EPSILON = 1e-3
 class InceptionReader:
     """(1, 2048) features of the whole picture at 299 px, or (num_crops, 2048) of native crops of that side."""
 
-    weights: Weights
+    weights: LocalWeights
     device: str
     num_crops: int
     """0 for the whole picture."""
@@ -48,7 +48,7 @@ class InceptionReader:
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self.weights.tensors().items()}
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         views = [self._views(sample.image) for sample in samples]
         pixels = torch.from_numpy(np.concatenate(views)).to(self.device)
         with torch.inference_mode():
@@ -64,13 +64,13 @@ class InceptionReader:
         return np.stack([np.asarray(crop, dtype=np.float32).transpose(2, 0, 1) for crop in crops])
 
 
-def open_whole(weights: Weights | None, options: Options) -> InceptionReader:
+def open_whole(weights: LocalWeights | None, options: Options) -> InceptionReader:
     """The whole picture, resized."""
     assert weights
     return InceptionReader(weights=weights, device=options.device, num_crops=0)
 
 
-def open_crops(weights: Weights | None, options: Options) -> InceptionReader:
+def open_crops(weights: LocalWeights | None, options: Options) -> InceptionReader:
     """Native crops."""
     assert weights
     return InceptionReader(weights=weights, device=options.device, num_crops=options.num_crops)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,10 @@ import torch
 
 from urae.errors import MissingExtra
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
-__all__ = ["IqaReader", "open_iqa"]
+__all__ = ["IqaReader", "open_maniqa", "open_qualiclip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class IqaReader:
     """A metric of pyiqa on the picture at its native size."""
 
     name: str
-    weights: Weights
+    weights: LocalWeights
     device: str
 
     @property
@@ -49,20 +49,25 @@ class IqaReader:
         torch.hub.set_dir(str(self.weights.path))
         return importlib.import_module("pyiqa").create_metric(self.name, device=self.device)
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             return [np.array(float(self.metric(_pixels(sample).to(self.device)))) for sample in samples]
 
 
-def open_iqa(name: str) -> Callable[[Weights | None, Options], IqaReader]:
-    """How the metric `name` of pyiqa is opened; `MissingExtra` without pyiqa."""
+def open_maniqa(weights: LocalWeights | None, options: Options) -> IqaReader:
+    """`MissingExtra` without pyiqa."""
+    return _opened("maniqa", weights, options)
 
-    def open_reader(weights: Weights | None, options: Options) -> IqaReader:
-        assert weights
-        _version()
-        return IqaReader(name=name, weights=weights, device=options.device)
 
-    return open_reader
+def open_qualiclip(weights: LocalWeights | None, options: Options) -> IqaReader:
+    """`MissingExtra` without pyiqa."""
+    return _opened("qualiclip", weights, options)
+
+
+def _opened(name: str, weights: LocalWeights | None, options: Options) -> IqaReader:
+    assert weights
+    _version()
+    return IqaReader(name=name, weights=weights, device=options.device)
 
 
 def _version() -> str:
@@ -75,7 +80,7 @@ def _version() -> str:
         ) from error
 
 
-def _pixels(sample: Sample) -> torch.Tensor:
+def _pixels(sample: MeasuredPicture) -> torch.Tensor:
     """(1, 3, H, W) in [0, 1]."""
     pixels = np.asarray(sample.image, dtype=np.float32).transpose(2, 0, 1)
     return torch.from_numpy(pixels[None] / 255)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from urae.errors import BadFile
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
 __all__ = ["LpipsReader", "lpips_distance", "open_lpips"]
 
@@ -28,13 +28,15 @@ MEAN, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 ALEX: Sequence[Sequence[int]] = ((0,), (3,), (6,), (8,), (10,))
 VGG: Sequence[Sequence[int]] = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """Places of the convolutions in the trunk; the features after each group count."""
+SMALLEST = 31
+"""Pixels from which on AlexNet's pools have something left; VGG's have from 16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LpipsReader:
     """The distance of each picture to its partner, at full size."""
 
-    weights: Weights
+    weights: LocalWeights
     device: str
 
     @property
@@ -45,16 +47,20 @@ class LpipsReader:
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self.weights.tensors().items()}
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         # One pair at a time: at 4096 px a pair alone fills gigabytes.
         return [np.array(self._distance(sample)) for sample in samples]
 
-    def _distance(self, sample: Sample) -> float:
+    def _distance(self, sample: MeasuredPicture) -> float:
         image, reference = sample.image, sample.reference
         if image.size != reference.size:
             raise ValueError(
                 f"{sample.name} is {image.width}x{image.height} px and its reference {reference.width}x"
                 f"{reference.height}: expected equal sizes, as LPIPS compares place by place"
+            )
+        if min(image.size) < SMALLEST:
+            raise ValueError(
+                f"{sample.name} is {image.width}x{image.height} px: LPIPS needs at least {SMALLEST} px a side"
             )
         with torch.inference_mode():
             return float(lpips_distance(self._pixels(image), self._pixels(reference), self.tensors))
@@ -64,7 +70,7 @@ class LpipsReader:
         return (pixels / 127.5 - 1).to(self.device)
 
 
-def open_lpips(weights: Weights | None, options: Options) -> LpipsReader:
+def open_lpips(weights: LocalWeights | None, options: Options) -> LpipsReader:
     """AlexNet or VGG, as the file has it."""
     assert weights
     return LpipsReader(weights=weights, device=options.device)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from urae.errors import BadFile
+from urae.io import is_picture_name, parse_json_object, read_json_lines
 
-__all__ = ["SUFFIXES", "Item", "match_pictures", "read_prompts"]
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""Of the pictures that are looked for."""
+__all__ = ["MatchedItem", "by_stem", "match_pictures", "picture_files", "prompt_in", "read_prompts"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class MatchedItem:
     """A prompt and each candidate's picture of it."""
 
     id: str
@@ -27,27 +24,40 @@ class Item:
 def read_prompts(path: Path | str) -> dict[str, str]:
     """Prompts by id, from lines such as {"id": "lighthouse", "prompt": "a lighthouse at dusk"}."""
     prompts: dict[str, str] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, prompt = _prompt(line, f"line {number} of {path}")
+    for place, line in read_json_lines(path):
+        name, prompt = line.get("id"), line.get("prompt")
+        if not (isinstance(name, str) and isinstance(prompt, str) and name and prompt):
+            raise BadFile(f'{place} is no prompt: expected {{"id": ..., "prompt": ...}}, both texts')
         if name in prompts:
-            raise BadFile(f"line {number} of {path} has the id {name!r} again: expected each id once")
+            raise BadFile(f"{place} has the id {name!r} again: expected each id once")
         prompts[name] = prompt
     if not prompts:
         raise BadFile(f"{path} holds no prompts")
     return prompts
 
 
+def prompt_in(texts: Mapping[str, str], *, name: object) -> str:
+    """The prompt among the texts of a PNG, as `urae generate` writes it; empty where there is none.
+
+    `ValueError` for a graph, which ComfyUI keeps under the same key; `name` stands for the picture there.
+    """
+    prompt = texts.get("prompt", "")
+    if prompt.lstrip().startswith("{") and _is_object(prompt):
+        raise ValueError(
+            f"{name} holds a graph of ComfyUI in place of its prompt: give the prompts in a file, by picture name"
+        )
+    return prompt
+
+
 def match_pictures(
     candidates: Mapping[str, Path], prompts: Mapping[str, str]
-) -> tuple[list[Item], dict[str, list[str]]]:
-    """Each prompt with the picture `<id>.png` (or .jpg, .jpeg, .webp) of each candidate's folder.
+) -> tuple[list[MatchedItem], dict[str, list[str]]]:
+    """Each prompt with the picture `<id>.png` (or another ending of a picture) of each candidate's folder.
 
     Also returns, by candidate, the pictures that belong to no prompt. `ValueError` where one is missing or there
     are two.
     """
-    found = {name: _pictures(Path(folder), name) for name, folder in candidates.items()}
+    found = {name: by_stem(name, picture_files(name, folder)) for name, folder in candidates.items()}
     for name, files in found.items():
         if missing := [prompt for prompt in prompts if prompt not in files]:
             raise ValueError(
@@ -59,33 +69,34 @@ def match_pictures(
         for name, files in found.items()
     }
     items = [
-        Item(id=name, prompt=prompt, pictures={c: files[name] for c, files in found.items()})
+        MatchedItem(id=name, prompt=prompt, pictures={c: files[name] for c, files in found.items()})
         for name, prompt in prompts.items()
     ]
     return items, unused
 
 
-def _prompt(line: str, place: str) -> tuple[str, str]:
-    try:
-        record = json.loads(line)
-        name, prompt = record["id"], record["prompt"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadFile(f'{place} is no prompt: expected {{"id": ..., "prompt": ...}}') from error
-    if not (isinstance(name, str) and isinstance(prompt, str) and name and prompt):
-        raise BadFile(f"{place} is no prompt: expected id and prompt to be texts")
-    return name, prompt
+def picture_files(name: str, folder: Path | str) -> list[Path]:
+    """The pictures in the folder of the candidate `name`, by their names. `ValueError` where there is no folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"{name} is {folder}: expected a folder of pictures")
+    return [path for path in sorted(Path(folder).iterdir()) if is_picture_name(path)]
 
 
-def _pictures(folder: Path, name: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise ValueError(f"candidate {name} is {folder}: expected a folder of pictures")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        if path.stem in files:
+def by_stem(name: str, files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names without suffix; `ValueError` where two of the candidate `name` are called the same."""
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
             raise ValueError(
-                f"{name} has two pictures for {path.stem!r}: {files[path.stem].name} and {path.name}"
+                f"{name} has two pictures named {path.stem}, {found[path.stem].name} and {path.name}: expected each "
+                "name once"
             )
-        files[path.stem] = path
-    return files
+        found[path.stem] = path
+    return found
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return bool(parse_json_object(text, name="a prompt"))
+    except BadFile:
+        return False

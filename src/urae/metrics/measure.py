@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
-from urae.metrics.metric import Options
-from urae.metrics.pictures import Picture, Pictures, Prompts, Sample, as_candidates, collect
+from urae.metrics.metric import Metric, Options
+from urae.metrics.pictures import LazyPicture, MeasuredPicture, Pictures, Prompts, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
-from urae.statistics.intervals import adjusted
-from urae.statistics.table import Scores
+from urae.statistics.intervals import MIN_PROMPTS, adjusted
+from urae.statistics.table import Values
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"]
+__all__ = ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"]
 
 DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
 """What needs nothing but the pictures."""
@@ -76,16 +75,22 @@ def evaluate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Everything that will be measured. Made by `plan_evaluation`."""
+class EvaluationPlan:
+    """Everything that will be measured: it can be printed, compared and run. Made by `plan_evaluation`."""
 
-    candidates: Mapping[str, Sequence[Sample]]
-    references: Mapping[str, Mapping[str, Picture]]
+    candidates: Mapping[str, Sequence[MeasuredPicture]]
+    references: Mapping[str, Mapping[str, LazyPicture]]
     """Name -> picture by its name."""
     chosen: Sequence[Chosen]
     baseline: str
     options: Options
     seed: int
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {len(samples)} pictures" for name, samples in self.candidates.items()]
+        lines += [f"against {name}: {len(pictures)} pictures" for name, pictures in self.references.items()]
+        columns = ", ".join(c.column for c in self.chosen)
+        return "\n".join([*lines, f"metrics: {columns}", f"device: {self.options.device}"])
 
     @property
     def num_pictures(self) -> int:
@@ -124,7 +129,7 @@ class Evaluation:
         ]
         return tabulate(scores, columns=columns, seed=self.seed)
 
-    def _tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
+    def _tasks(self, samples: Sequence[MeasuredPicture]) -> Iterator[Task]:
         """Each picture with what is to be measured on it; pairs know their partners."""
         for sample in samples:
             yield [
@@ -137,21 +142,22 @@ class Evaluation:
     def _reference_tasks(self, reference: str) -> Iterator[Task]:
         chosen = [c for c in self.chosen if c.metric.needs == "set" and c.reference == reference]
         for name, picture in self.references[reference].items() if chosen else ():
-            yield [(c, Sample(picture=picture, name=name, prompt="")) for c in chosen]
+            yield [(c, MeasuredPicture(picture=picture, name=name, prompt="")) for c in chosen]
 
-    def _score(self, c: Chosen, name: str, arrays: Arrays, behind: Mapping[str, Arrays]) -> Scores:
+    def _score(self, c: Chosen, name: str, arrays: Arrays, behind: Mapping[str, Arrays]) -> Values:
         if c.metric.distance:
             return c.metric.distance(arrays[c.column], behind[c.reference][c.column], seed=self.seed)
         units = (sample.unit for sample in self.candidates[name])
         return by_prompt(units, (float(value) for value in arrays[c.column]))
 
-    def _column(self, c: Chosen, scores: Mapping[str, Scores]) -> Column:
+    def _column(self, c: Chosen, scores: Mapping[str, Values]) -> Column:
         untrained = bool(c.weights and c.weights.untrained)
-        differences = "" if untrained else self._against_baseline(c.metric.digits, scores)
+        differences = "" if untrained else self._against_baseline(c.metric, scores)
         return Column(
             name=c.column,
             direction=c.metric.direction,
             digits=c.metric.digits,
+            bounds=c.metric.bounds,
             note=". ".join(filter(None, [self._told(c), differences])),
             untrained=untrained,
             details=self._details(c),
@@ -164,21 +170,28 @@ class Evaluation:
         if c.metric.needs == "set":
             shown = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
             crops = f", {self.options.num_crops} crops of each" if c.metric.crop else ""
+            few = f"; no interval with fewer than {MIN_PROMPTS} pictures" if counts[0] < MIN_PROMPTS else ""
             parts.append(
-                f"{shown} pictures against {len(self.references[c.reference]):,} of {c.reference}{crops}"
+                f"{shown} pictures against {len(self.references[c.reference]):,} of {c.reference}{crops}{few}"
             )
         if c.weights:
             parts.append(f"weights {c.weights.path.name} ({c.weights.sha256[:12]})")
         return "; ".join(parts)
 
-    def _against_baseline(self, digits: int, scores: Mapping[str, Scores]) -> str:
+    def _against_baseline(self, metric: Metric, scores: Mapping[str, Values]) -> str:
         """Paired differences, corrected by Holm for their number; empty without a baseline, and for whole sets."""
         paired = {name: values for name, values in scores.items() if isinstance(values, Mapping)}
         if self.baseline not in paired:
             return ""
         base = paired.pop(self.baseline)
-        results = adjusted({name: compare(values, base, seed=self.seed) for name, values in paired.items()})
-        return f"Difference to {self.baseline}: {', '.join(_told(name, r, digits) for name, r in results.items())}"
+        results = adjusted(
+            {
+                name: compare(values, base, bounds=metric.bounds, seed=self.seed)
+                for name, values in paired.items()
+            }
+        )
+        told = (_told(name, result, metric.digits) for name, result in results.items())
+        return f"Difference to {self.baseline}: {', '.join(told)}"
 
     def _details(self, c: Chosen) -> dict[str, Any]:
         details: dict[str, Any] = {
@@ -201,7 +214,7 @@ class Evaluation:
         return details
 
 
-Task = list[tuple[Chosen, Sample]]
+Task = list[tuple[Chosen, MeasuredPicture]]
 """What is to be measured on one picture."""
 Arrays = Mapping[str, list[np.ndarray]]
 """Column -> one array a picture."""
@@ -218,7 +231,7 @@ def plan_evaluation(
     crops: int = 8,
     device: str = "auto",
     seed: int = 0,
-) -> Evaluation:
+) -> EvaluationPlan:
     """What `evaluate` will measure, checked as far as can be without reading pixels. Arguments as there."""
     candidates = {name: collect(name, given, prompts) for name, given in as_candidates(images).items()}
     references = {
@@ -235,7 +248,7 @@ def plan_evaluation(
         )
     for c in chosen:
         check(c, candidates, references, prompts)
-    return Evaluation(
+    return EvaluationPlan(
         candidates=candidates,
         references=references,
         chosen=chosen,
@@ -263,7 +276,7 @@ def _measure(
     return arrays
 
 
-def _read(column: Sequence[tuple[Chosen, Sample]], cache: FeatureCache) -> list[np.ndarray]:
+def _read(column: Sequence[tuple[Chosen, MeasuredPicture]], cache: FeatureCache) -> list[np.ndarray]:
     """The arrays of one metric on a batch, measured where the cache has none."""
     missing = [(c, sample) for c, sample in column if _key(c, sample) not in cache]
     if missing:
@@ -281,13 +294,13 @@ def _release(batch: Sequence[Task]) -> None:
                 sample.partner.release()
 
 
-def _key(c: Chosen, sample: Sample) -> str:
+def _key(c: Chosen, sample: MeasuredPicture) -> str:
     return feature_key(c.metric, c.reader, sample)
 
 
 def _told(name: str, result: Comparison, digits: int) -> str:
     value, low, high = (
-        f"{number:+.{digits}f}"
+        f"{number:+z.{digits}f}"
         for number in (result.difference.value, result.difference.low, result.difference.high)
     )
     return (
@@ -297,6 +310,8 @@ def _told(name: str, result: Comparison, digits: int) -> str:
 
 def _device(name: str) -> str:
     if name == "auto":
+        import torch  # here, since it takes seconds and `--help` needs none of it
+
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
         raise ValueError(f"device is {name!r}: expected auto, cpu or cuda")

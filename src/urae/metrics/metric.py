@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 from urae.statistics import Interval
+from urae.statistics.intervals import Bounds
 from urae.statistics.table import Direction
 
 __all__ = ["Distance", "Metric", "Needs", "Options", "PlainReader", "Reader", "plain"]
@@ -29,7 +30,11 @@ class Reader(Protocol):
     def identity(self) -> str:
         """Variant, settings and hash of the weights."""
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
+
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         """One array a sample: shape () for a value, (rows, dims) for features."""
 
 
@@ -69,14 +74,16 @@ class Metric:
     """The picture alone, its prompt, its own reference picture ("pair"), or a set of reference pictures."""
     sees: str
     """What it looks at of a 2K or 4K picture."""
-    paper: str
-    open: Callable[[Weights | None, Options], Reader]
+    open: Callable[[LocalWeights | None, Options], Reader]
+    paper: str = "-"
     weights: str = ""
     """Which file or folder holds the weights; empty for a metric without."""
     licence: str = ""
     """Of the weights, and of code that a user installs, as their own pages have it (November 2026)."""
     digits: int = 3
     """Decimals shown."""
+    bounds: Bounds | None = None
+    """Of a share of things counted, the least and the greatest value."""
     distance: Distance | None = None
     """Of a metric that needs a set."""
     crop: int = 0
@@ -91,13 +98,17 @@ class Metric:
 class PlainReader:
     """A function of the sample, without weights."""
 
-    identity: str
-    function: Callable[[Sample], float]
+    device: ClassVar[str] = "cpu"
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    identity: str
+    function: Callable[[MeasuredPicture], float]
+
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         return [np.array(self.function(sample)) for sample in samples]
 
 
-def plain(name: str, function: Callable[[Sample], float]) -> Callable[[Weights | None, Options], Reader]:
+def plain(
+    name: str, function: Callable[[MeasuredPicture], float]
+) -> Callable[[LocalWeights | None, Options], Reader]:
     """How a metric that is a function of the sample is opened."""
     return lambda weights, options: PlainReader(identity=name, function=function)

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from urae.metrics.crops import MINI_SIDE as SIDE
 from urae.metrics.crops import native_crops
 from urae.metrics.metric import Options
-from urae.metrics.pictures import Sample
-from urae.metrics.weights import Weights
+from urae.metrics.pictures import MeasuredPicture
+from urae.metrics.weights import LocalWeights
 
 if TYPE_CHECKING:
     from urae.mini.world import Scene
 
 __all__ = [
-    "SIDE",
     "AlignmentReader",
     "MiniPatchReader",
     "RecognitionReader",
@@ -34,9 +34,6 @@ __all__ = [
     "open_recognition",
     "scene_of",
 ]
-
-SIDE = 64
-"""Pixels of a native crop, and of the reduced picture that the recogniser sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +46,14 @@ class _MiniReader:
 
     @property
     def identity(self) -> str:
-        return f"{type(self).__name__} {Weights(_recogniser().WEIGHTS).sha256}"
+        return f"{type(self).__name__} {LocalWeights(_recogniser().WEIGHTS).sha256}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecognitionReader(_MiniReader):
     """The probability of the object that the recogniser is most certain of, whatever was asked for."""
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             votes, _ = self.network(_reduced([sample.image for sample in samples]).to(self.device))
             # The smooth maximum that the recogniser was trained with.
@@ -68,7 +65,7 @@ class RecognitionReader(_MiniReader):
 class AlignmentReader(_MiniReader):
     """The share of what the prompt says, of objects, styles, background and relation, that is seen."""
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         scenes = [scene_of(sample.prompt) for sample in samples]
         # `look` is written for the CPU.
         seen = self.network.cpu().look([s.image for s in samples], [len(scene.things) for scene in scenes])
@@ -87,7 +84,7 @@ class MiniPatchReader(_MiniReader):
     def identity(self) -> str:
         return f"{super().identity} {self.num_crops}"
 
-    def read(self, samples: Sequence[Sample]) -> list[np.ndarray]:
+    def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         return [self._features(sample.image) for sample in samples]
 
     def _features(self, image: Image.Image) -> np.ndarray:
@@ -101,17 +98,17 @@ class MiniPatchReader(_MiniReader):
         return torch.cat(found, 1).cpu().numpy()
 
 
-def open_recognition(weights: Weights | None, options: Options) -> RecognitionReader:
+def open_recognition(weights: LocalWeights | None, options: Options) -> RecognitionReader:
     """By the shipped recogniser."""
     return RecognitionReader(device=options.device)
 
 
-def open_alignment(weights: Weights | None, options: Options) -> AlignmentReader:
+def open_alignment(weights: LocalWeights | None, options: Options) -> AlignmentReader:
     """By the shipped recogniser."""
     return AlignmentReader(device=options.device)
 
 
-def open_patches(weights: Weights | None, options: Options) -> MiniPatchReader:
+def open_patches(weights: LocalWeights | None, options: Options) -> MiniPatchReader:
     """By the shipped recogniser."""
     return MiniPatchReader(device=options.device, num_crops=options.num_crops)
 

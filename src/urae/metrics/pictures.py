@@ -8,19 +8,18 @@ without a prompt is an error, and so is a prompt without a picture.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from urae.errors import BadFile
-from urae.metrics.matching import SUFFIXES, read_prompts
+from urae.io import file_hash, picture_size, picture_texts, read_picture
+from urae.metrics.matching import by_stem, picture_files, prompt_in, read_prompts
 
-__all__ = ["Picture", "Pictures", "Prompts", "Sample", "Source", "as_candidates", "collect"]
+__all__ = ["LazyPicture", "MeasuredPicture", "Pictures", "Prompts", "Source", "as_candidates", "collect"]
 
 Source = Path | str | Image.Image
 Pictures = Path | str | Sequence[Source]
@@ -30,19 +29,18 @@ Prompts = Literal["png", "names"] | Path | str | Mapping[str, str] | Sequence[st
 a file of lines {"id": picture name, "prompt": text}; a mapping of the same; or one prompt a picture, in order."""
 
 
-class Picture:
+@dataclass(frozen=True)
+class LazyPicture:
     """One picture, read when it is first looked at and held until `release`."""
 
-    def __init__(self, source: Path | Image.Image) -> None:
-        self.source = source
+    source: Path | Image.Image
 
     @cached_property
     def image(self) -> Image.Image:
-        """Upright, RGB."""
-        if isinstance(self.source, Image.Image):
-            return self.source.convert("RGB")
-        with _opened(self.source) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+        """Upright, RGB. `Unreadable` for a file that is damaged or has no single right reading."""
+        return (
+            self.source.convert("RGB") if isinstance(self.source, Image.Image) else read_picture(self.source)
+        )
 
     def release(self) -> None:
         """Forget the pixels of a file: a set of 4K pictures does not fit into memory."""
@@ -51,40 +49,34 @@ class Picture:
     @cached_property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels, upright, from the file's header alone."""
-        if isinstance(self.source, Image.Image):
-            return self.source.size
-        with _opened(self.source) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (opened.height, opened.width) if turned else (opened.width, opened.height)
+        return self.source.size if isinstance(self.source, Image.Image) else picture_size(self.source)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file, or of the pixels of an image in memory."""
-        if isinstance(self.source, Image.Image):
-            head = f"{self.source.mode} {self.source.size}".encode()
-            return hashlib.sha256(head + self.source.tobytes()).hexdigest()
-        with self.source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if isinstance(self.source, Path):
+            return file_hash(self.source)
+        head = f"{self.source.mode} {self.source.size}".encode()
+        return hashlib.sha256(head + self.source.tobytes()).hexdigest()
 
     @cached_property
-    def info(self) -> Mapping[Any, Any]:
-        """Texts that came with it, such as those that `urae.generation.save_png` writes."""
-        if isinstance(self.source, Image.Image):
-            return self.source.info
-        with _opened(self.source) as opened:
-            return opened.info
+    def texts(self) -> Mapping[str, str]:
+        """Those that came with it, such as those that `urae.generation.save_png` writes."""
+        if isinstance(self.source, Path):
+            return picture_texts(self.source)
+        return {str(key): text for key, text in self.source.info.items() if isinstance(text, str)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class MeasuredPicture:
     """A picture, and what some metrics compare it with."""
 
-    picture: Picture
+    picture: LazyPicture
     name: str
     """The file's name without suffix, or the place in the list: what references are matched by."""
     prompt: str
     """Empty where none is known."""
-    partner: Picture | None = None
+    partner: LazyPicture | None = None
     """The reference of this very picture."""
 
     @property
@@ -112,38 +104,24 @@ def as_candidates(images: Pictures | Mapping[str, Pictures]) -> dict[str, Pictur
     return {name: images}
 
 
-def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[Sample]:
+def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[MeasuredPicture]:
     """Every picture of a candidate, folders in the order of names. `ValueError` where prompts and pictures differ."""
+    found: Mapping[str, Path | Image.Image]
     if isinstance(pictures, Path | str):
-        found = _by_stem(name, _files(name, Path(pictures)))
+        found = by_stem(name, picture_files(name, pictures))
     else:
         sources = [Path(source) if isinstance(source, str) else source for source in pictures]
         paths = [source for source in sources if isinstance(source, Path)]
         in_order = {f"{place:06d}": source for place, source in enumerate(sources)}
-        found = _by_stem(name, paths) if len(paths) == len(sources) else in_order
+        found = by_stem(name, paths) if len(paths) == len(sources) else in_order
     if not found:
         raise ValueError(f"{name} holds no pictures: expected at least one")
-    read = {stem: Picture(source) for stem, source in found.items()}
+    read = {stem: LazyPicture(source) for stem, source in found.items()}
     texts = _texts(name, read, prompts)
-    return [Sample(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
+    return [MeasuredPicture(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
 
 
-def _files(name: str, folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ValueError(f"{name} is {folder}: expected a folder of pictures")
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
-
-
-def _by_stem(name: str, files: Sequence[Path]) -> dict[str, Path | Image.Image]:
-    found: dict[str, Path | Image.Image] = {}
-    for path in files:
-        if path.stem in found:
-            raise ValueError(f"{name} has two pictures named {path.stem}: expected each name once")
-        found[path.stem] = path
-    return found
-
-
-def _texts(name: str, found: Mapping[str, Picture], prompts: Prompts) -> Mapping[str, str]:
+def _texts(name: str, found: Mapping[str, LazyPicture], prompts: Prompts) -> Mapping[str, str]:
     if prompts == "names":
         return dict.fromkeys(found, "")
     if prompts == "png":
@@ -159,9 +137,9 @@ def _texts(name: str, found: Mapping[str, Picture], prompts: Prompts) -> Mapping
     return dict(zip(found, prompts, strict=True))
 
 
-def _own_prompt(name: str, stem: str, picture: Picture) -> str:
-    prompt = picture.info.get("prompt")
-    if not (isinstance(prompt, str) and prompt):
+def _own_prompt(name: str, stem: str, picture: LazyPicture) -> str:
+    prompt = prompt_in(picture.texts, name=f"the picture {stem} of {name}")
+    if not prompt:
         raise ValueError(
             f"the picture {stem} of {name} does not hold its prompt: give a file of prompts by picture name, or "
             "'names' if no metric reads prompts"
@@ -181,12 +159,3 @@ def _same_names(name: str, found: Mapping[str, object], prompts: Mapping[str, st
             "them out of the folder"
         )
     return prompts
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as opened:
-            yield opened
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read as a picture: {error}") from error

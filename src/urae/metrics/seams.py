@@ -36,7 +36,9 @@ def stripes(image: Image.Image) -> float:
 
 def _stands_out(gray: np.ndarray) -> float:
     if gray.shape[1] < 2 * PERIOD + 1:
-        raise ValueError(f"a picture {gray.shape[1]} px wide or high is too small for a grid of {PERIOD} px")
+        raise ValueError(
+            f"a picture {gray.shape[1]} px wide or high is too small for a grid of {PERIOD} px: leave it out"
+        )
     profile = np.abs(np.diff(gray, axis=1)).mean(axis=0)
     phases = profile[: len(profile) // PERIOD * PERIOD].reshape(-1, PERIOD).mean(axis=0)
     middle = np.median(phases)
@@ -44,4 +46,8 @@ def _stands_out(gray: np.ndarray) -> float:
 
 
 def _strongest_line(gray: np.ndarray) -> float:
+    if gray.shape[1] < 3:
+        raise ValueError(
+            f"a picture {gray.shape[1]} px wide or high is too small for a line to cross: leave it out"
+        )
     return float(np.abs(np.median(np.diff(gray, n=2, axis=1), axis=0)).max())

@@ -17,6 +17,8 @@ __all__ = ["compression_ratio", "flatness", "glcm_entropy", "glcm_score", "spect
 
 LEVELS, TILE = 64, 64
 FLAT_TILE, FLAT_VARIANCE = 240, 800.0
+ROUNDING = 1 / 12
+"""Variance of rounding to gray levels."""
 
 
 def glcm_score(image: Image.Image) -> float:
@@ -48,7 +50,8 @@ def flatness(image: Image.Image) -> float:
 
 
 def spectrum_slope(image: Image.Image) -> float:
-    """Exponent of the radial power spectrum over frequency, from 1/16 of the Nyquist frequency up to it.
+    """Exponent of the radial power spectrum over frequency, from 1/16 of the Nyquist frequency up to it, or to where
+    nothing is left but the rounding to gray levels.
 
     About -2 for photographs (Field, 1987), less where fine structure is missing, 0 for white noise. Of the largest
     square in the middle, with a Hann window.
@@ -62,6 +65,7 @@ def spectrum_slope(image: Image.Image) -> float:
     ring = np.digitize(radius, edges) - 1
     means = np.array([_mean(power[ring == i]) for i in range(16)])
     known = np.isfinite(means) & (means > 0)
+    known &= _above_rounding(means, ROUNDING * (window**2).sum())
     if known.sum() < 2:
         raise ValueError(
             f"a picture of {image.width}x{image.height} px without any structure, or too small, has no spectrum slope: "
@@ -69,6 +73,13 @@ def spectrum_slope(image: Image.Image) -> float:
         )
     centres = np.sqrt(edges[:-1] * edges[1:])
     return float(np.polyfit(np.log(centres[known]), np.log(means[known]), 1)[0])
+
+
+def _above_rounding(means: np.ndarray, floor: float) -> np.ndarray:
+    """The rings (n,) up to the first that holds little but rounding, itself included: those above it hold no more, and
+    make what is blurred look rich. A smooth gradient is rounded in bands, which are stronger than white noise."""
+    lost = np.flatnonzero(means < 64 * floor)
+    return np.arange(len(means)) <= (lost[0] if len(lost) else len(means))
 
 
 def _levels(image: Image.Image) -> np.ndarray:

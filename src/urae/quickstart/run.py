@@ -25,7 +25,7 @@ from urae.adapters import Adapter
 from urae.generation import generate, save_png
 from urae.io import Progress, tracked
 from urae.metrics import METRICS, Options, relative_detail
-from urae.metrics.pictures import Picture, Sample
+from urae.metrics.pictures import LazyPicture, MeasuredPicture
 from urae.metrics.repetition import repetition
 from urae.mini.recogniser import recogniser
 from urae.quickstart.overview import overview
@@ -174,7 +174,12 @@ def patch_distance(images: Sequence[Image.Image], truth: Sequence[Image.Image]) 
     reader = metric.open(None, Options(device="cpu", num_crops=16))
     assert metric.distance
     drawn, true = (
-        reader.read([Sample(picture=Picture(image), name=str(i), prompt="") for i, image in enumerate(some)])
+        reader.read(
+            [
+                MeasuredPicture(picture=LazyPicture(image), name=str(i), prompt="")
+                for i, image in enumerate(some)
+            ]
+        )
         for some in (images, truth)
     )
     return metric.distance(drawn, true).value

@@ -8,20 +8,20 @@ The same plan runs on the miniature, `read_plan("table1", miniature=True)`, whic
 
 from urae.reproduce.measure import Number
 from urae.reproduce.needs import needs
-from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
+from urae.reproduce.plan import PLANS, Made, TableColumn, TablePlan, TableRow, read_plan
 from urae.reproduce.report import Reproduction
 from urae.reproduce.run import MissingInputs, State, reproduce, survey
 
 __all__ = [
     "PLANS",
-    "Column",
     "Made",
     "MissingInputs",
     "Number",
-    "Plan",
     "Reproduction",
-    "Row",
     "State",
+    "TableColumn",
+    "TablePlan",
+    "TableRow",
     "needs",
     "read_plan",
     "reproduce",

@@ -5,7 +5,6 @@ A folder's name depends on all that its pictures are made from, so a plan that w
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,34 +20,38 @@ from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
 from urae.generation.methods import Method, method_named
 from urae.generation.stock import generate_stock, stock_of
-from urae.io import Progress
-from urae.metrics.matching import SUFFIXES
-from urae.reproduce.plan import Made, Plan, Row
+from urae.io import Progress, file_hash, is_picture_name
+from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
 from urae.reproduce.training import adapter_file, identity_of
 from urae.resolution import ResolutionPolicy
 
-__all__ = ["Cell", "cell_of", "draw_cell", "method_of"]
+__all__ = ["CellPictures", "cell_of", "draw_cell", "method_of"]
 
 TRUTH = "mini:truth"
 OpenModel = Callable[[str, str], Any]
+Save = Callable[[Image.Image], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class CellPictures:
     """The pictures of one row for one prompt set."""
 
-    row: Row
+    row: TableRow
     prompts: str
     folder: Path
     texts: dict[str, str]
     """Prompts by id; a picture is named after its id."""
 
     @property
+    def title(self) -> str:
+        return f"{self.row.name}, {self.prompts}"
+
+    @property
     def files(self) -> dict[str, Path]:
         """Pictures that are there, by id."""
         there = sorted(self.folder.iterdir()) if self.folder.is_dir() else ()
-        found = {path.stem: path for path in there if path.suffix.lower() in SUFFIXES}
+        found = {path.stem: path for path in there if is_picture_name(path)}
         return {key: found[key] for key in self.texts if key in found}
 
     @property
@@ -58,7 +61,7 @@ class Cell:
         return [key for key in self.texts if key not in files]
 
 
-def cell_of(plan: Plan, row: Row, prompts: str, out: Path) -> Cell:
+def cell_of(plan: TablePlan, row: TableRow, prompts: str, out: Path) -> CellPictures:
     """Where the pictures are, or will be. Prompts and adapter file must be there."""
     if row.folder and plan.folders[row.folder] != TRUTH:
         folder = Path(plan.folders[row.folder]) / prompts
@@ -67,10 +70,10 @@ def cell_of(plan: Plan, row: Row, prompts: str, out: Path) -> Cell:
         folder = out / "pictures" / f"truth-{scenes}-{plan.size}" / prompts
     else:
         folder = out / "pictures" / f"{_slug(row.name)}-{identity_of(_settings(plan, row, out))}" / prompts
-    return Cell(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
+    return CellPictures(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
 
 
-def draw_cell(plan: Plan, cell: Cell, out: Path, open_model: OpenModel) -> None:
+def draw_cell(plan: TablePlan, cell: CellPictures, out: Path, open_model: OpenModel) -> None:
     """Make the pictures that are missing; each is on the disk as soon as it is there."""
     row, missing = cell.row, cell.missing
     if not missing:
@@ -83,11 +86,13 @@ def draw_cell(plan: Plan, cell: Cell, out: Path, open_model: OpenModel) -> None:
     def save(image: Image.Image) -> None:
         save_png(image, cell.folder / f"{next(left)}.png")
 
+    pipe = open_model(plan.models[row.model], "auto")
+    pipe.set_progress_bar_config(disable=True)
     draw = _draw_stock if stock_of(plan.models[row.model]) else _draw
-    draw(plan, row, texts, out, open_model, f"{row.name}, {cell.prompts}", save)
+    draw(plan, cell, pipe, texts, out, save)
 
 
-def method_of(plan: Plan, row: Row) -> Method:
+def method_of(plan: TablePlan, row: TableRow) -> Method:
     """The row's method with its options; in two passes, both have the plan's number of steps."""
     options = {key: _file(plan, value) for key, value in row.options.items()}
     method = method_named(row.method, options)
@@ -96,22 +101,13 @@ def method_of(plan: Plan, row: Row) -> Method:
     return method
 
 
-def _draw(
-    plan: Plan,
-    row: Row,
-    texts: list[str],
-    out: Path,
-    open_model: OpenModel,
-    title: str,
-    save: Callable[[Image.Image], None],
-) -> None:
-    method, pipe = method_of(plan, row), open_model(plan.models[row.model], "auto")
-    pipe.set_progress_bar_config(disable=True)
+def _draw(plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out: Path, save: Save) -> None:
+    row, method = cell.row, method_of(plan, cell.row)
     adapter = Adapter.load(adapter_file(plan, row.adapter, out), base=pipe) if row.adapter else None
     # A method without steps at this size, such as ESRGAN, takes none.
     steps = (plan.steps or method.steps) if method.steps else 0
     native_steps = method.native_steps if isinstance(method, TwoPass) else 0
-    with Progress(title, total=len(texts) * (steps + native_steps)) as progress:
+    with Progress(cell.title, total=len(texts) * (steps + native_steps)) as progress:
         generation.generate(
             pipe,
             texts,
@@ -128,20 +124,12 @@ def _draw(
 
 
 def _draw_stock(
-    plan: Plan,
-    row: Row,
-    texts: list[str],
-    out: Path,
-    open_model: OpenModel,
-    title: str,
-    save: Callable[[Image.Image], None],
+    plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out: Path, save: Save
 ) -> None:
-    stock = stock_of(plan.models[row.model])
+    stock = stock_of(plan.models[cell.row.model])
     assert stock
-    pipe = open_model(plan.models[row.model], "auto")
-    pipe.set_progress_bar_config(disable=True)
     on_gpu = torch.cuda.is_available()
-    with Progress(title, total=len(texts) * (plan.steps or stock.steps)) as progress:
+    with Progress(cell.title, total=len(texts) * (plan.steps or stock.steps)) as progress:
         generate_stock(
             pipe,
             texts,
@@ -154,7 +142,7 @@ def _draw_stock(
         )
 
 
-def _settings(plan: Plan, row: Row, out: Path) -> dict[str, Any]:
+def _settings(plan: TablePlan, row: TableRow, out: Path) -> dict[str, Any]:
     """All that decides the pixels."""
     return {
         "model": plan.models[row.model],
@@ -168,16 +156,16 @@ def _settings(plan: Plan, row: Row, out: Path) -> dict[str, Any]:
     }
 
 
-def _adapter_identity(plan: Plan, row: Row, out: Path) -> str:
+def _adapter_identity(plan: TablePlan, row: TableRow, out: Path) -> str:
     if not row.adapter:
         return ""
     file = adapter_file(plan, row.adapter, out)
     if isinstance(plan.adapters[row.adapter], Made):
         return file.parent.name
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return file_hash(file)
 
 
-def _file(plan: Plan, value: Any) -> Any:
+def _file(plan: TablePlan, value: Any) -> Any:
     section, _, name = value.partition(".") if isinstance(value, str) else ("", "", "")
     return plan.files[name] if section == "files" and name in plan.files else value
 

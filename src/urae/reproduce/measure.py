@@ -11,14 +11,14 @@ from urae.dpg.answerer import Answerer
 from urae.dpg.benchmark import dpg_bench, plan_dpg
 from urae.dpg.model import LocalModel
 from urae.dpg.scenes import SceneModel
-from urae.dpg.server import OPTIONS, Server
+from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.ask import judge
 from urae.judge.endpoint import Endpoint
-from urae.judge.journal import read_journal
+from urae.judge.journal import read_answers
 from urae.judge.plan import Cost, plan_judging
 from urae.metrics import METRICS, plan_evaluation
-from urae.reproduce.cells import Cell
-from urae.reproduce.plan import Column, Plan
+from urae.reproduce.cells import CellPictures
+from urae.reproduce.plan import TableColumn, TablePlan
 from urae.reproduce.prompts import items_of
 from urae.statistics import Interval, Table
 from urae.study.manifest import read_study
@@ -26,7 +26,7 @@ from urae.study.outcome import count_votes
 
 __all__ = ["Number", "measure"]
 
-Cells = Mapping[tuple[str, str], Cell]
+Cells = Mapping[tuple[str, str], CellPictures]
 """(row, prompt set) -> pictures."""
 
 
@@ -49,14 +49,14 @@ Numbers = dict[tuple[str, str], Number]
 class Job:
     """Columns that are measured together: of one kind, on one prompt set, against one row."""
 
-    plan: Plan
-    columns: Sequence[Column]
+    plan: TablePlan
+    columns: Sequence[TableColumn]
     cells: Cells
     out: Path
     on_cost: Callable[[Cost, str], object]
 
     @property
-    def of_row(self) -> dict[str, Cell]:
+    def of_row(self) -> dict[str, CellPictures]:
         """The pictures of each row."""
         return {row.name: self.cells[row.name, self.columns[0].prompts] for row in self.plan.rows}
 
@@ -75,7 +75,7 @@ Measured = tuple[Numbers, list[str]]
 
 
 def measure(
-    plan: Plan, cells: Cells, out: Path, *, on_cost: Callable[[Cost, str], object]
+    plan: TablePlan, cells: Cells, out: Path, *, on_cost: Callable[[Cost, str], object]
 ) -> tuple[Numbers, list[str]]:
     """Every number that can be measured, and notes on what it rests on.
 
@@ -84,7 +84,7 @@ def measure(
     """
     numbers: Numbers = {}
     notes: list[str] = []
-    groups: dict[tuple[str, ...], list[Column]] = {}
+    groups: dict[tuple[str, ...], list[TableColumn]] = {}
     for column in plan.columns:
         groups.setdefault((column.kind, column.prompts, column.against), []).append(column)
     for columns in groups.values():
@@ -127,10 +127,12 @@ def _dpg(job: Job) -> Measured:
     return numbers, [f"DPG-Bench was answered by {result.model}; the paper does not say by what.{unread}"]
 
 
-def _answerer(plan: Plan) -> Answerer:
+def _answerer(plan: TablePlan) -> Answerer:
     model, server = plan.dpg["model"], plan.dpg.get("server", "")
     if server:
-        return Server(endpoint=Endpoint(model=model, base_url=server, options=dict(OPTIONS), schema=False))
+        return ServerModel(
+            endpoint=Endpoint(model=model, base_url=server, options=dict(OPTIONS), schema=False)
+        )
     return SceneModel() if model == "mini" else LocalModel(Path(model))
 
 
@@ -175,7 +177,7 @@ def _judged(job: Job, kind: Literal["score", "pair"]) -> Any:
         against=job.columns[0].against,
     )
     journal = job.out / "judge" / "answers.jsonl"
-    cost = planned.cost(read_journal(journal))
+    cost = planned.cost(read_answers(journal))
     if cost.num_requests:
         job.on_cost(cost, planned.endpoint.model)
     return judge(planned, journal=journal, seed=job.plan.seed)

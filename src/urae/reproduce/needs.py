@@ -9,7 +9,7 @@ from pathlib import Path
 from urae.generation.stock import local_folder
 from urae.metrics import METRICS
 from urae.reproduce.cells import TRUTH, cell_of
-from urae.reproduce.plan import Column, Plan, Row
+from urae.reproduce.plan import TableColumn, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES
 
 __all__ = ["adapter_needs", "column_needs", "is_model_there", "needs", "row_needs", "set_needs"]
@@ -23,7 +23,7 @@ EXTRAS = {
 """Metric, or kind of column -> package and the extra that brings it."""
 
 
-def needs(plan: Plan, out: Path) -> list[str]:
+def needs(plan: TablePlan, out: Path) -> list[str]:
     """What is missing: each the key to give, and what it is in parentheses; empty if the plan can run in `out`."""
     found = [
         *(need for name in plan.sets for need in set_needs(plan, name)),
@@ -40,7 +40,7 @@ def is_model_there(model: str) -> bool:
     return model == "mini" or bool(there)
 
 
-def set_needs(plan: Plan, name: str) -> Iterator[str]:
+def set_needs(plan: TablePlan, name: str) -> Iterator[str]:
     """Of a prompt set."""
     source = plan.prompts[name]
     if not source.startswith(SCENES) and not Path(source).is_file():
@@ -49,7 +49,7 @@ def set_needs(plan: Plan, name: str) -> Iterator[str]:
         yield f"prompts.{name} ({form})"
 
 
-def row_needs(plan: Plan, row: Row) -> Iterator[str]:
+def row_needs(plan: TablePlan, row: TableRow) -> Iterator[str]:
     """Of a row's pictures, prompts apart."""
     if row.folder:
         folder = plan.folders[row.folder]
@@ -66,14 +66,14 @@ def row_needs(plan: Plan, row: Row) -> Iterator[str]:
         yield from adapter_needs(plan, row.adapter)
 
 
-def _model(plan: Plan, name: str) -> Iterator[str]:
+def _model(plan: TablePlan, name: str) -> Iterator[str]:
     model = plan.models[name]
     if not is_model_there(model):
         hint = f"now {model}, which is not in the hub's cache: hf download {model}" if model else "a folder"
         yield f"models.{name} ({hint})"
 
 
-def adapter_needs(plan: Plan, name: str) -> Iterator[str]:
+def adapter_needs(plan: TablePlan, name: str) -> Iterator[str]:
     """Of an adapter, and of those that it starts from."""
     made = plan.adapters[name]
     if isinstance(made, str):
@@ -90,7 +90,7 @@ def adapter_needs(plan: Plan, name: str) -> Iterator[str]:
             yield f"data.{other} (training images of {name}, unless adapters.{name} is a file)"
 
 
-def column_needs(plan: Plan, column: Column) -> Iterator[str]:
+def column_needs(plan: TablePlan, column: TableColumn) -> Iterator[str]:
     """Of what a column is measured by."""
     if column.kind == "metric" and (wanted := METRICS[column.of].weights):
         served = [name for name in plan.weights if METRICS[name].weights == wanted]
@@ -105,7 +105,7 @@ def column_needs(plan: Plan, column: Column) -> Iterator[str]:
         yield "judge.model (the judge's name at its server, judge.base_url)"
 
 
-def _pictures(plan: Plan, out: Path) -> Iterator[str]:
+def _pictures(plan: TablePlan, out: Path) -> Iterator[str]:
     """Of folders that are there, pictures that are not."""
     for row in plan.rows:
         if row.folder and plan.folders[row.folder] != TRUTH:

@@ -11,15 +11,14 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Any, Literal, get_args
 
 from urae.errors import BadFile
+from urae.io import parse_yaml, read_yaml
 from urae.metrics import METRICS
 from urae.recipes import RECIPES
 
-__all__ = ["PLANS", "Column", "Made", "Plan", "Row", "read_plan"]
+__all__ = ["PLANS", "Made", "TableColumn", "TablePlan", "TableRow", "read_plan"]
 
 FOLDER = Path(__file__).parent / "plans"
 PLANS = tuple(sorted(file.stem for file in FOLDER.glob("*.yaml")))
@@ -29,7 +28,7 @@ Kind = Literal["metric", "dpg", "score", "pair", "study"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """A candidate: pictures that `urae generate` makes, or that lie in a folder."""
 
     name: str
@@ -46,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class TableColumn:
     """Something measured on all rows."""
 
     name: str
@@ -73,7 +72,7 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TablePlan:
     """A table of the paper as an experiment."""
 
     name: str
@@ -81,8 +80,8 @@ class Plan:
     miniature: bool
     size: int
     """Side of the pictures, px."""
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    columns: tuple[TableColumn, ...]
     differs: tuple[str, ...]
     """What is known to differ from the paper, or is not known at all."""
     seed: int = 0
@@ -114,7 +113,7 @@ class Plan:
     study: Mapping[str, str] = field(default_factory=dict)
     """`folder` of a study whose candidates are named as the rows."""
 
-    def only(self, rows: Sequence[str], columns: Sequence[str]) -> Plan:
+    def only(self, rows: Sequence[str], columns: Sequence[str]) -> TablePlan:
         """Some rows and columns by name; empty for all. A row that a column compares with stays."""
         kept = tuple(column for column in self.columns if not columns or column.name in columns)
         wanted = {*rows, *(column.against for column in kept)}
@@ -131,19 +130,19 @@ class Plan:
         return list(dict.fromkeys(column.prompts for column in self.columns if column.prompts))
 
 
-def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature: bool = False) -> Plan:
+def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature: bool = False) -> TablePlan:
     """A plan by its name or YAML file, with changes by dotted key. `ValueError` for a key that it does not have."""
     file = FOLDER / f"{name}.yaml" if name in PLANS else Path(name)
     if file.suffix not in (".yaml", ".yml") or not file.is_file():
         raise ValueError(f"there is no plan {name!r}: expected a YAML file or one of {', '.join(PLANS)}")
+    values = read_yaml(file)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
         small = values.pop("miniature")
         values = {**values, "name": file.stem, "miniature": miniature}
         values = _merged(values, small) if miniature else values
         changed = _changed(values, changes or {})
         return _plan(changed)
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise BadFile(f"{file} is no plan of a table: {error!r}") from error
 
 
@@ -159,23 +158,23 @@ OPEN_SECTIONS |= {"judge": ("model", "base_url", "key_variable")}
 NUMBERS = ("size", "seed", "steps", "num_prompts")
 
 
-def _plan(values: dict[str, Any]) -> Plan:
+def _plan(values: dict[str, Any]) -> TablePlan:
     paper = values.pop("paper_columns")
     rows = tuple(_row(row, paper) for row in values.pop("rows"))
-    columns = tuple(Column(**column) for column in values.pop("columns"))
+    columns = tuple(TableColumn(**column) for column in values.pop("columns"))
     adapters = {
         name: one if isinstance(one, str) else Made(**one) for name, one in values.pop("adapters", {}).items()
     }
-    plan = Plan(
+    plan = TablePlan(
         **{**values, "differs": tuple(values["differs"])}, rows=rows, columns=columns, adapters=adapters
     )
     _check_names(plan)
     return plan
 
 
-def _row(values: Mapping[str, Any], paper: Sequence[str]) -> Row:
+def _row(values: Mapping[str, Any], paper: Sequence[str]) -> TableRow:
     numbers = zip(paper, values.get("paper", [None] * len(paper)), strict=True)
-    return Row(**{**values, "paper": {name: number for name, number in numbers if number is not None}})
+    return TableRow(**{**values, "paper": {name: number for name, number in numbers if number is not None}})
 
 
 def _merged(values: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +202,7 @@ def _changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, An
         section, dot, name = key.partition(".")
         if not dot:
             _check_known("key", key, (*NUMBERS, *(f"{s}.NAME" for s in (*SECTIONS, *OPEN_SECTIONS))))
-            number = yaml.safe_load(text)
+            number = parse_yaml(text, name=key)
             if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise ValueError(f"{key} is {text!r}: expected a whole number")
             values[key] = number
@@ -216,7 +215,7 @@ def _changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, An
     return values
 
 
-def _check_names(plan: Plan) -> None:
+def _check_names(plan: TablePlan) -> None:
     """Whatever a plan refers to must be in it."""
     for row in plan.rows:
         if row.folder:
@@ -226,6 +225,9 @@ def _check_names(plan: Plan) -> None:
         if row.adapter:
             _check_known("adapter", row.adapter, plan.adapters)
     for column in plan.columns:
+        _check_known("kind of column", column.kind, get_args(Kind))
+        if column.kind == "metric":
+            _check_known("metric", column.of, METRICS)
         if column.kind != "study":
             _check_known("prompt set", column.prompts, plan.prompts)
         if column.against:

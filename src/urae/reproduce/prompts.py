@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from urae.dpg.questions import Item, read_questions
+from urae.dpg.questions import DpgItem, read_questions
 from urae.dpg.scenes import scene_item
+from urae.io import write_png
 from urae.metrics.matching import read_prompts
 from urae.mini import familiar_scene, render
-from urae.reproduce.plan import Plan
+from urae.reproduce.plan import TablePlan
 
 __all__ = ["SCENES", "draw_truth", "items_of", "prompts_of"]
 
@@ -19,7 +20,7 @@ FIRST_SCENE = 3_000_000
 """Of seeds that no data set of the miniature comes near."""
 
 
-def prompts_of(plan: Plan, name: str) -> dict[str, str]:
+def prompts_of(plan: TablePlan, name: str) -> dict[str, str]:
     """Prompts by id of a set that is there."""
     source = plan.prompts[name]
     if source.startswith(SCENES) or source.endswith(".csv"):
@@ -28,7 +29,7 @@ def prompts_of(plan: Plan, name: str) -> dict[str, str]:
     return {key: prompts[key] for key in _drawn(plan, list(prompts))}
 
 
-def items_of(plan: Plan, name: str) -> list[Item]:
+def items_of(plan: TablePlan, name: str) -> list[DpgItem]:
     """The same with DPG-Bench's questions. `ValueError` for a set without any."""
     source = plan.prompts[name]
     if source.startswith(SCENES):
@@ -41,14 +42,11 @@ def items_of(plan: Plan, name: str) -> list[Item]:
     return [items[key] for key in _drawn(plan, list(items))]
 
 
-def draw_truth(plan: Plan, name: str, folder: Path) -> None:
+def draw_truth(plan: TablePlan, name: str, folder: Path) -> None:
     """True renderings of a set of scenes, as `<id>.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for key, seed in _seeds(plan.prompts[name]).items():
         if not (folder / f"{key}.png").exists():
-            temporary = folder / f".{key}.tmp"
-            render(familiar_scene(seed), plan.size).save(temporary, "PNG")
-            temporary.replace(folder / f"{key}.png")
+            write_png(render(familiar_scene(seed), plan.size), folder / f"{key}.png", texts={})
 
 
 def _seeds(source: str) -> dict[str, int]:
@@ -58,7 +56,7 @@ def _seeds(source: str) -> dict[str, int]:
     return {f"s{i}": FIRST_SCENE + i for i in range(int(text))}
 
 
-def _drawn(plan: Plan, keys: list[str]) -> list[str]:
+def _drawn(plan: TablePlan, keys: list[str]) -> list[str]:
     """As many as the plan asks for, chosen by its seed, in the order of the file."""
     if not plan.num_prompts:
         return keys

@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from urae.io import escape_markdown as escape
+from urae.io import markdown_table
 from urae.reproduce.measure import Number
-from urae.reproduce.plan import Column, Plan, Row
-from urae.statistics.table import UNTRAINED
-from urae.statistics.table import escape_markdown as escape
+from urae.reproduce.plan import TableColumn, TablePlan, TableRow
+from urae.statistics.table import ABSENT, UNTRAINED
 
 __all__ = ["Reproduction"]
 
-ABSENT = "–"
 NEVER_EQUAL = (
     "The paper's reference images, seeds and picture counts are not public, so its numbers are shown for orientation, "
     "and equality with them is never claimed."
@@ -28,7 +28,7 @@ MINIATURE = (
 class Reproduction:
     """A plan with its numbers."""
 
-    plan: Plan
+    plan: TablePlan
     numbers: Mapping[tuple[str, str], Number]
     """(row, column) -> measured."""
     notes: Sequence[str]
@@ -39,12 +39,11 @@ class Reproduction:
     def to_markdown(self) -> str:
         """The table, then the notes and what differs."""
         names = self._columns()
-        lines = [["", *map(escape, names)], ["---", *["---:"] * len(names)]]
-        for row in self.plan.rows:
-            lines.append(
-                [escape(row.name), *(self._shown(row, name, column) for name, column in names.items())]
-            )
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        rows = [
+            (row.name, *(self._shown(row, name, column) for name, column in names.items()))
+            for row in self.plan.rows
+        ]
+        table = markdown_table(("", *names), rows, right=range(1, len(names) + 1))
         head = "Measured here, with its interval of 95%; the paper's number stands after it in parentheses."
         notes = "\n".join(f"- {escape(note)}" for note in self._notes())
         return "\n\n".join([f"# {escape(self.plan.title)}", head, table, notes]) + "\n"
@@ -68,12 +67,12 @@ class Reproduction:
         }
         return json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def _columns(self) -> dict[str, Column | None]:
+    def _columns(self) -> dict[str, TableColumn | None]:
         """The plan's, and those that a biased metric brought along."""
-        named: dict[str, Column | None] = {column.name: column for column in self.plan.columns}
+        named: dict[str, TableColumn | None] = {column.name: column for column in self.plan.columns}
         return named | {column: None for _, column in self.numbers if column not in named}
 
-    def _shown(self, row: Row, name: str, column: Column | None) -> str:
+    def _shown(self, row: TableRow, name: str, column: TableColumn | None) -> str:
         number, paper = self.numbers.get((row.name, name)), row.paper.get(column.paper) if column else None
         here = ABSENT
         if number:
@@ -93,5 +92,5 @@ class Reproduction:
 
 
 def _interval(number: Number) -> str:
-    value, low, high = (f"{v:.{number.digits}f}" for v in (number.value, number.low, number.high))
-    return value if number.low == number.high else f"{value} \\[{low}, {high}\\]"
+    value, low, high = (f"{v:z.{number.digits}f}" for v in (number.value, number.low, number.high))
+    return value if number.low == number.high else f"{value} [{low}, {high}]"

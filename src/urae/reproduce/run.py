@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,12 @@ import torch
 from urae.errors import UraeError
 from urae.families import open_pipeline
 from urae.generation.stock import open_stock, stock_of
+from urae.io import write_text
 from urae.judge.plan import Cost
-from urae.reproduce.cells import Cell, cell_of, draw_cell
+from urae.reproduce.cells import CellPictures, cell_of, draw_cell
 from urae.reproduce.measure import measure
 from urae.reproduce.needs import adapter_needs, column_needs, needs, row_needs, set_needs
-from urae.reproduce.plan import Column, Made, Plan, Row
+from urae.reproduce.plan import Made, TableColumn, TablePlan, TableRow
 from urae.reproduce.report import Reproduction
 from urae.reproduce.training import adapter_file, train_adapter
 
@@ -39,7 +39,7 @@ class State:
     state: str
 
 
-def survey(plan: Plan, out: Path | str) -> list[State]:
+def survey(plan: TablePlan, out: Path | str) -> list[State]:
     """Every cell and its state, without computing anything; `needs` says of each missing key what it is."""
     out = Path(out)
     adapters = [
@@ -64,7 +64,7 @@ def survey(plan: Plan, out: Path | str) -> list[State]:
 
 
 def reproduce(
-    plan: Plan, out: Path | str, *, on_cost: Callable[[Cost, str], object] = lambda cost, judge: None
+    plan: TablePlan, out: Path | str, *, on_cost: Callable[[Cost, str], object] = lambda cost, judge: None
 ) -> Reproduction:
     """Run a plan in the folder `out`, and write the table there as Markdown and JSON.
 
@@ -88,8 +88,8 @@ def reproduce(
     numbers, notes = measure(plan, cells, out, on_cost=on_cost)
     counts = {cell.prompts: len(cell.texts) for cell in cells.values()}
     result = Reproduction(plan=plan, numbers=numbers, notes=notes, counts=counts)
-    _write(out / f"{plan.name}.md", result.to_markdown())
-    _write(out / f"{plan.name}.json", result.to_json())
+    write_text(out / f"{plan.name}.md", result.to_markdown())
+    write_text(out / f"{plan.name}.json", result.to_json())
     return result
 
 
@@ -116,7 +116,7 @@ def _opened(name: str, dtype: str) -> Any:
     return open_pipeline(name, dtype=dtype)
 
 
-def _adapters(plan: Plan) -> list[str]:
+def _adapters(plan: TablePlan) -> list[str]:
     """Adapters that the rows use, each after those that it starts from."""
     wanted: list[str] = []
 
@@ -135,19 +135,19 @@ def _adapters(plan: Plan) -> list[str]:
     return wanted
 
 
-def _adapter_state(plan: Plan, name: str, out: Path) -> str:
+def _adapter_state(plan: TablePlan, name: str, out: Path) -> str:
     file = adapter_file(plan, name, out)
     if file.is_file():
         return f"there, {file}"
     return "begun" if (file.parent / "checkpoints").is_dir() else "to be trained"
 
 
-def _picture_state(plan: Plan, row: Row, name: str, out: Path) -> str:
+def _picture_state(plan: TablePlan, row: TableRow, name: str, out: Path) -> str:
     cell = cell_of(plan, row, name, out)
     return f"{len(cell.texts) - len(cell.missing)} of {len(cell.texts)}"
 
 
-def _column_state(column: Column) -> str:
+def _column_state(column: TableColumn) -> str:
     return f"{column.kind} {column.of}".strip()
 
 
@@ -157,12 +157,5 @@ def _state(part: str, name: str, needed: Iterable[str], known: Callable[[], str]
     return State(part=part, name=name, state=f"needs {missing}" if missing else known())
 
 
-def _cells(plan: Plan, out: Path) -> dict[tuple[str, str], Cell]:
+def _cells(plan: TablePlan, out: Path) -> dict[tuple[str, str], CellPictures]:
     return {(row.name, name): cell_of(plan, row, name, out) for row in plan.rows for name in plan.sets}
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

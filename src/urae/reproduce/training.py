@@ -10,13 +10,13 @@ from typing import Any
 
 from urae import training
 from urae.recipes import RECIPES
-from urae.reproduce.plan import Made, Plan
+from urae.reproduce.plan import Made, TablePlan
 from urae.training import Recipe
 
 __all__ = ["adapter_file", "identity_of", "recipe_of", "train_adapter"]
 
 
-def adapter_file(plan: Plan, name: str, out: Path) -> Path:
+def adapter_file(plan: TablePlan, name: str, out: Path) -> Path:
     """Where the adapter is, or will be; its folder's name depends on all that it is trained from."""
     made = plan.adapters[name]
     return (
@@ -24,7 +24,7 @@ def adapter_file(plan: Plan, name: str, out: Path) -> Path:
     )
 
 
-def recipe_of(plan: Plan, name: str, out: Path) -> Recipe:
+def recipe_of(plan: TablePlan, name: str, out: Path) -> Recipe:
     """The recipe of an adapter that is trained here."""
     made = plan.adapters[name]
     assert isinstance(made, Made)
@@ -35,7 +35,7 @@ def recipe_of(plan: Plan, name: str, out: Path) -> Recipe:
     return training.override(recipe, {"out": str(out / "adapters" / f"{name}-{digest}")})
 
 
-def train_adapter(plan: Plan, name: str, out: Path, open_model: Callable[[str, str], Any]) -> Path:
+def train_adapter(plan: TablePlan, name: str, out: Path, open_model: Callable[[str, str], Any]) -> Path:
     """Train it, or go on. `open_model` takes a model and a number format."""
     recipe = recipe_of(plan, name, out)
     dtype = "float32" if recipe.base_dtype == "fp32" else "auto"
@@ -49,7 +49,7 @@ def identity_of(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _resolved(plan: Plan, value: Any, out: Path) -> Any:
+def _resolved(plan: TablePlan, value: Any, out: Path) -> Any:
     section, _, name = value.partition(".") if isinstance(value, str) else ("", "", "")
     if section == "data" and name in plan.data:
         return plan.data[name]

@@ -1,26 +1,11 @@
-"""Numbers with their uncertainty: intervals, paired comparisons, rankings, agreement, and the tables that show them."""
+"""Numbers with their uncertainty: intervals, paired comparisons, rankings, agreement, distances of sets, and the tables
+that show them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from urae.exports import lazily
-
-if TYPE_CHECKING:
-    from urae.statistics.agreement import Agreement
-    from urae.statistics.intervals import (
-        Comparison,
-        Interval,
-        by_prompt,
-        compare,
-        compare_all,
-        holm,
-        mean,
-        sign_test,
-        wilson,
-    )
-    from urae.statistics.ranking import bradley_terry, rank
-    from urae.statistics.table import Cell, Column, Table, tabulate
+from urae.statistics.distances import cmmd, frechet, kid
+from urae.statistics.intervals import Comparison, Interval, by_prompt, compare, holm, mean, sign_test, wilson
+from urae.statistics.krippendorff import Agreement, agreement, krippendorff_alpha
+from urae.statistics.ranking import bradley_terry, rank
+from urae.statistics.table import Cell, Column, Table, tabulate
 
 __all__ = [
     "Agreement",
@@ -29,34 +14,18 @@ __all__ = [
     "Comparison",
     "Interval",
     "Table",
+    "agreement",
     "bradley_terry",
     "by_prompt",
+    "cmmd",
     "compare",
-    "compare_all",
+    "frechet",
     "holm",
+    "kid",
+    "krippendorff_alpha",
     "mean",
     "rank",
     "sign_test",
     "tabulate",
     "wilson",
 ]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "agreement": ["Agreement"],
-        "intervals": [
-            "Comparison",
-            "Interval",
-            "by_prompt",
-            "compare",
-            "compare_all",
-            "holm",
-            "mean",
-            "sign_test",
-            "wilson",
-        ],
-        "ranking": ["bradley_terry", "rank"],
-        "table": ["Cell", "Column", "Table", "tabulate"],
-    },
-)

@@ -3,34 +3,46 @@
 The best candidate of a column is marked only if it is really better than every other one, the second only if the
 best is marked and it is really better than all below it; "really" is `Comparison.real` with Holm's correction over
 every pair of the column, since which one leads is known only after looking. A number of a whole set, such as FID,
-has no pairs and is never marked. One table prints as Markdown, LaTeX, JSON, and a page that holds the pictures.
+has no pairs and is never marked. One table prints as Markdown, JSON, and a page that holds the pictures.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
+from urae.io import (
+    Markdown,
+    data_uri,
+    escape_markdown,
+    html_page,
+    markdown_table,
+    read_picture,
+    thumbnail,
+    write_text,
+)
+from urae.statistics.intervals import (
+    CONFIDENCE,
+    Bounds,
+    Comparison,
+    Interval,
+    adjusted,
+    compare,
+    least_prompts,
+    mean,
+)
 
-from urae.statistics.intervals import Comparison, Interval, adjusted, compare, mean
-
-__all__ = ["UNTRAINED", "Cell", "Column", "Table", "escape_markdown", "tabulate"]
+__all__ = ["ABSENT", "ARROWS", "UNTRAINED", "Cell", "Column", "Table", "Values", "tabulate"]
 
 UNTRAINED = "untrained weights: plumbing check only"
 ABSENT = "–"
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 Direction = Literal["higher", "lower", "neither"]
-Scores = Mapping[str, float] | Interval | float
+Values = Mapping[str, float] | Interval | float
 """Prompt -> value, or one number of the whole set, with its interval if there is one."""
 
 
@@ -43,6 +55,8 @@ class Column:
     """Which is better; a column of direction "neither" is never marked."""
     digits: int = 3
     """Decimals shown."""
+    bounds: Bounds | None = None
+    """Of a share: the least and the greatest value, by which there is an interval where all prompts agree."""
     note: str = ""
     """What stands below the table: the variant, what it sees of the picture, its weights."""
     untrained: bool = False
@@ -78,29 +92,10 @@ class Table:
 
     def to_markdown(self) -> str:
         """Best in bold, second in italics."""
-        header = [
-            "",
-            *(
-                f"{escape_markdown(column.name)} {ARROWS[column.direction]}".strip()
-                for column in self.columns
-            ),
-        ]
-        lines = [_pipes(header), _pipes(["---", *["---:" for _ in self.columns]])]
-        for name in self.cells:
-            lines.append(
-                _pipes([escape_markdown(name), *(self._shown(name, column) for column in self.columns)])
-            )
-        return "\n\n".join(["\n".join(lines), *map(escape_markdown, self._notes())]) + "\n"
-
-    def to_latex(self) -> str:
-        """A tabular for the package booktabs; best in bold, second underlined."""
-        arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "neither": ""}
-        header = ["Method", *(_latex(column.name) + arrows[column.direction] for column in self.columns)]
-        lines = [rf"\begin{{tabular}}{{l{'r' * len(self.columns)}}}", r"\toprule", _row(header), r"\midrule"]
-        for name in self.cells:
-            lines.append(_row([_latex(name), *(self._typeset(name, column) for column in self.columns)]))
-        notes = [f"% {note}" for note in self._notes()]
-        return "\n".join([*notes, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        header = ["", *(f"{column.name} {ARROWS[column.direction]}".strip() for column in self.columns)]
+        rows = [[name, *(self._shown(name, column) for column in self.columns)] for name in self.cells]
+        table = markdown_table(header, rows, right=range(1, len(header)))
+        return "\n\n".join([table, *map(escape_markdown, self._notes())]) + "\n"
 
     def to_json(self) -> str:
         """All of it: columns, values, intervals, the value of each prompt, and every comparison."""
@@ -135,18 +130,14 @@ class Table:
             for row, name in enumerate(self.cells)
             if name in pictures
         }
-        environment = Environment(
-            loader=PackageLoader("urae.statistics"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-        )
-        return environment.get_template("table.html.j2").render(
+        return html_page(
+            "urae.statistics",
+            "table.html.j2",
             table=self,
             prompts=prompts,
             classes=classes,
             embedded={
-                css: _data_uri(pictures[name][prompt], side)
+                css: data_uri(thumbnail(read_picture(pictures[name][prompt]), side), quality=88)
                 for name, row in classes.items()
                 for prompt, css in row.items()
             },
@@ -156,12 +147,13 @@ class Table:
             untrained=UNTRAINED,
             notes=self._notes(),
             interval=_interval,
+            number=_number,
         )
 
     def save(self, path: Path | str, *, pictures: Mapping[str, Mapping[str, Path]] | None = None) -> Path:
-        """Write `path` by its suffix: .md, .tex, .json or .html (which needs `pictures`)."""
+        """Write `path` by its suffix: .md, .json or .html (which needs `pictures`)."""
         path = Path(path)
-        kinds = {".md": self.to_markdown, ".tex": self.to_latex, ".json": self.to_json}
+        kinds = {".md": self.to_markdown, ".json": self.to_json}
         if path.suffix == ".html" and pictures is not None:
             text = self.to_html(pictures)
         elif path.suffix in kinds and pictures is None:
@@ -169,12 +161,9 @@ class Table:
         else:
             raise ValueError(
                 f"a table cannot be saved as {path.name} {'with' if pictures is not None else 'without'} pictures: "
-                "expected .md, .tex or .json without, or .html with them"
+                "expected .md or .json without, or .html with them"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
         return path
 
     def _shown(self, name: str, column: Column) -> str:
@@ -182,22 +171,7 @@ class Table:
         if cell is None or column.untrained:
             return UNTRAINED if cell else ABSENT
         wrap = {"best": "**", "second": "*", "": ""}[cell.mark]
-        return " ".join(
-            filter(None, [f"{wrap}{cell.value:.{column.digits}f}{wrap}", _interval(cell, column)])
-        )
-
-    def _typeset(self, name: str, column: Column) -> str:
-        cell = self.cells[name].get(column.name)
-        if cell is None or column.untrained:
-            return rf"\emph{{{UNTRAINED}}}" if cell else "--"
-        number = f"${cell.value:.{column.digits}f}$"
-        wrapped = {
-            "best": rf"\textbf{{\boldmath {number}}}",
-            "second": rf"\underline{{{number}}}",
-            "": number,
-        }
-        interval = _interval(cell, column)
-        return wrapped[cell.mark] + (rf" {{\scriptsize ${interval}$}}" if interval else "")
+        return Markdown(f"{wrap}{_number(cell.value, column)}{wrap} {_interval(cell, column)}")
 
     def _notes(self) -> list[str]:
         cells = [cell for row in self.cells.values() for cell in row.values() if cell.num_prompts]
@@ -214,15 +188,16 @@ class Table:
             notes.append(
                 f"Best and second best are marked only where really better (sign test with Holm's correction, {level})."
             )
+            notes += _markless(len(self.cells), counts[0], max(confidences))
         return [_line(note) for note in notes]
 
 
 def tabulate(
-    scores: Mapping[str, Mapping[str, Scores]],
+    scores: Mapping[str, Mapping[str, Values]],
     *,
     columns: Sequence[Column],
     title: str = "",
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Table:
     """Table of `scores`: candidate -> metric -> prompt -> value, or one number of the whole set.
@@ -236,16 +211,18 @@ def tabulate(
     for column in columns:
         values = {name: row[column.name] for name, row in scores.items() if column.name in row}
         paired = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-        comparisons[column.name] = _pairs(paired, confidence, seed)
+        comparisons[column.name] = _pairs(paired, column.bounds, confidence, seed)
         marks = _marks(paired, comparisons[column.name], column)
         for name, value in values.items():
-            cells[name][column.name] = _cell(value, marks.get(name, ""), confidence, seed)
+            cells[name][column.name] = _cell(value, column.bounds, marks.get(name, ""), confidence, seed)
     return Table(columns=tuple(columns), cells=cells, comparisons=comparisons, title=title)
 
 
-def _cell(value: Scores, mark: Literal["", "best", "second"], confidence: float, seed: int) -> Cell:
+def _cell(
+    value: Values, bounds: Bounds | None, mark: Literal["", "best", "second"], confidence: float, seed: int
+) -> Cell:
     if isinstance(value, Mapping):
-        interval = mean(value, confidence=confidence, seed=seed)
+        interval = mean(value, bounds=bounds, confidence=confidence, seed=seed)
         return Cell(
             value=interval.value,
             low=interval.low,
@@ -263,12 +240,25 @@ def _cell(value: Scores, mark: Literal["", "best", "second"], confidence: float,
     return cell
 
 
-def _pairs(values: Mapping[str, Mapping[str, float]], confidence: float, seed: int) -> dict[str, Comparison]:
+def _pairs(
+    values: Mapping[str, Mapping[str, float]], bounds: Bounds | None, confidence: float, seed: int
+) -> dict[str, Comparison]:
     results = {
-        _against(a, b): compare(values[a], values[b], confidence=confidence, seed=seed)
+        _against(a, b): compare(values[a], values[b], bounds=bounds, confidence=confidence, seed=seed)
         for a, b in itertools.combinations(values, 2)
     }
     return adjusted(results)
+
+
+def _markless(num_candidates: int, num_prompts: int, confidence: float) -> list[str]:
+    """Where prompts are too few for any mark, that they are."""
+    least = least_prompts(num_candidates * (num_candidates - 1) // 2, confidence=confidence)
+    if num_prompts >= least:
+        return []
+    return [
+        f"With {num_candidates} candidates and {num_prompts} prompts nothing can be marked, however large the "
+        f"difference: it takes at least {least} prompts."
+    ]
 
 
 def _marks(
@@ -302,7 +292,7 @@ def _against(a: str, b: str) -> str:
     return f"{a} against {b}"
 
 
-def _known(scores: Mapping[str, Mapping[str, Scores]], columns: Sequence[Column]) -> None:
+def _known(scores: Mapping[str, Mapping[str, Values]], columns: Sequence[Column]) -> None:
     names = [column.name for column in columns]
     if len(set(names)) < len(names):
         raise ValueError(f"columns are {names}: expected each metric once")
@@ -325,54 +315,16 @@ def _all_there(cells: Mapping[str, Mapping[str, Cell]], pictures: Mapping[str, M
                 raise ValueError(f"{name} has no picture of {prompt!r}: expected one behind every number")
 
 
-def _data_uri(path: Path, side: int) -> str:
-    with Image.open(path) as opened:
-        small = opened.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
 def _interval(cell: Cell, column: Column) -> str:
-    if not cell.num_prompts and cell.low == cell.high:
+    """Empty where there is none: for a number of the whole set without one, and where all prompts agree."""
+    if cell.low == cell.high:
         return ""
-    return f"[{cell.low:.{column.digits}f}, {cell.high:.{column.digits}f}]"
+    return f"[{_number(cell.low, column)}, {_number(cell.high, column)}]"
 
 
-def _pipes(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _row(cells: Sequence[str]) -> str:
-    # After a line's \\, TeX would read a leading [ or * as an argument.
-    return f"{' & '.join(_shielded(cells))} \\\\"
-
-
-def _shielded(cells: Sequence[str]) -> Iterator[str]:
-    yield re.sub(r"^([\[*])", r"{\1}", cells[0])
-    yield from cells[1:]
+def _number(value: float, column: Column) -> str:
+    return f"{value:z.{column.digits}f}"
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
-
-
-def escape_markdown(text: str) -> str:
-    """One line of plain text, safe within a cell."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", _line(text))
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-}
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in _line(text))

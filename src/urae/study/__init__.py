@@ -8,35 +8,30 @@ A study is one folder: pictures under opaque names, the manifest that knows whos
 the invitations. The pages need nothing from outside, and a vote that was acknowledged survives a kill at any moment.
 """
 
-from urae.statistics import Agreement, agreement
-from urae.statistics.agreement import krippendorff_alpha
-from urae.study.ballots import Ballot, BallotBox, Rater, Refused, Vote, invite, read_invitations
+from urae.study.ballots import Ballot, BallotBox, Rater, Vote, VoteRefused, invite, read_invitations
 from urae.study.build import build_study
 from urae.study.manifest import ASPECTS, Aspect, Study, StudyItem, read_study
-from urae.study.outcome import Outcome, Preference, RaterSummary, Standing, count_votes
+from urae.study.outcome import Outcome, RaterSummary, Standing, VotedPreference, count_votes
 from urae.study.report import write_report
 from urae.study.serve import serve
 
 __all__ = [
     "ASPECTS",
-    "Agreement",
     "Aspect",
     "Ballot",
     "BallotBox",
     "Outcome",
-    "Preference",
     "Rater",
     "RaterSummary",
-    "Refused",
     "Standing",
     "Study",
     "StudyItem",
     "Vote",
-    "agreement",
+    "VoteRefused",
+    "VotedPreference",
     "build_study",
     "count_votes",
     "invite",
-    "krippendorff_alpha",
     "read_invitations",
     "read_study",
     "serve",

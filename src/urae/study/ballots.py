@@ -24,10 +24,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from urae.errors import UraeError
+from urae.errors import BadFile, UraeError
+from urae.io import lines_of, read_text
 from urae.study.manifest import Study
 
-__all__ = ["Ballot", "BallotBox", "Rater", "Refused", "Vote", "invite", "read_invitations"]
+__all__ = ["Ballot", "BallotBox", "Rater", "Vote", "VoteRefused", "invite", "read_invitations"]
 
 VOTES, INVITATIONS = "votes.sqlite", "invitations.csv"
 SCHEMA = """
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS votes (
 """
 
 
-class Refused(UraeError):
+class VoteRefused(UraeError):
     """A vote or a ballot that does not belong to this rater, or comes too late."""
 
 
@@ -105,9 +106,15 @@ class BallotBox(AbstractContextManager):
         # Transactions are begun by hand: sqlite3 would begin them late, after what they have to protect.
         self._db = sqlite3.connect(study.folder / VOTES, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(SCHEMA)
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadFile(
+                f"{study.folder / VOTES} cannot be opened as the votes of a study: {error}"
+            ) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -167,24 +174,24 @@ class BallotBox(AbstractContextManager):
     def vote(self, rater: Rater, position: int, aspect: str, picture: str, *, zoomed: bool = False) -> None:
         """Cast or change a vote; it is on the disk when this returns.
 
-        `LookupError` where there is no such ballot; `Refused` for a picture that is not on it, an unknown aspect,
+        `LookupError` where there is no such ballot; `VoteRefused` for a picture that is not on it, an unknown aspect,
         or a rater who has submitted.
         """
         with self._writing() as db:
             ballot = _ballot(db, rater, position)
             _refuse_late(db, rater)
             if aspect not in self.aspects:
-                raise Refused("no such question is asked in this study")
+                raise VoteRefused("no such question is asked in this study")
             if picture not in json.loads(ballot["slots"]):
-                raise Refused("no such picture is on this ballot")
+                raise VoteRefused("no such picture is on this ballot")
             db.execute(CAST, (ballot["id"], aspect, picture, zoomed, _now()))
 
     def submit(self, rater: Rater) -> None:
-        """The rater is done: votes are final. `Refused` while questions are open, or a second time."""
+        """The rater is done: votes are final. `VoteRefused` while questions are open, or a second time."""
         with self._writing() as db:
             _refuse_late(db, rater)
             if open_ballots := db.execute(OPEN, (rater.id, len(self.aspects))).fetchall():
-                raise Refused(f"{len(open_ballots)} sets of pictures still have open questions")
+                raise VoteRefused(f"{len(open_ballots)} sets of pictures still have open questions")
             db.execute("UPDATE raters SET submitted = ? WHERE id = ?", (_now(), rater.id))
 
     def votes(self) -> list[Vote]:
@@ -252,13 +259,16 @@ def read_invitations(folder: Path | str) -> dict[str, str]:
     path = Path(folder) / INVITATIONS
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return dict(csv.reader(file))
+    rows = list(csv.reader(lines_of(read_text(path))))
+    if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != 2), 0):
+        raise BadFile(f"{path}, line {wrong} is no invitation: expected a rater and a token")
+    return dict(rows)
 
 
 def _ballot(db: sqlite3.Connection, rater: Rater, position: int) -> sqlite3.Row:
     query = "SELECT id, item, slots FROM ballots WHERE rater = ? AND position = ?"
-    row = db.execute(query, (rater.id, position)).fetchone()
+    # SQLite holds 64 bits, and an address any number.
+    row = db.execute(query, (rater.id, position)).fetchone() if abs(position) < 2**63 else None
     if row is None:
         raise LookupError(f"{rater.name} has no ballot {position}")
     return row
@@ -266,7 +276,7 @@ def _ballot(db: sqlite3.Connection, rater: Rater, position: int) -> sqlite3.Row:
 
 def _refuse_late(db: sqlite3.Connection, rater: Rater) -> None:
     if db.execute("SELECT submitted FROM raters WHERE id = ?", (rater.id,)).fetchone()[0]:
-        raise Refused("your votes have been submitted and are final")
+        raise VoteRefused("your votes have been submitted and are final")
 
 
 def _hash(token: str) -> str:

@@ -7,23 +7,18 @@ and whole; a build that was stopped leaves nothing behind that looks like a stud
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from urae.errors import BadFile
-from urae.metrics.matching import Item, match_pictures
-from urae.statistics.intervals import MIN_PROMPTS
+from urae.io import file_hash, picture_size, picture_texts, read_picture, writing_folder
+from urae.metrics.matching import MatchedItem, match_pictures, picture_files, prompt_in
+from urae.statistics.intervals import check_prompts
 from urae.study.ballots import BallotBox, invite
-from urae.study.encode import encode, read_picture
+from urae.study.encode import encode
 from urae.study.manifest import ASPECTS, Encoding, Study, StudyItem
 
 __all__ = ["build_study", "match_provenance"]
@@ -52,10 +47,8 @@ def build_study(
     out, folders = Path(out), {name: Path(folder) for name, folder in candidates.items()}
     _check(folders, out, num_raters, preview)
     items = match_provenance(folders) if prompts is None else match_pictures(folders, prompts)[0]
-    _check_prompts(items)
-    with ExitStack() as undo:
-        draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        undo.callback(shutil.rmtree, draft, ignore_errors=True)
+    check_prompts(len({item.prompt for item in items}))
+    with writing_folder(out) as draft:
         study = Study(
             folder=draft,
             title=title,
@@ -69,11 +62,10 @@ def build_study(
         study.save()
         with BallotBox(study) as box:
             invite(box, num_raters)
-        os.replace(draft, out)
     return replace(study, folder=out)
 
 
-def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
+def match_provenance(folders: Mapping[str, Path]) -> list[MatchedItem]:
     """Items of the pictures that `urae generate` made, matched by prompt and seed.
 
     `ValueError` where candidates do not hold the same ones, `BadFile` for a picture without this metadata.
@@ -90,7 +82,7 @@ def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
             )
     numbers = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in keys), 1)}
     return [
-        Item(
+        MatchedItem(
             id=f"prompt-{numbers[prompt]:03d}-seed{seed}",
             prompt=prompt,
             pictures={name: files[prompt, seed] for name, files in found.items()},
@@ -100,10 +92,10 @@ def match_provenance(folders: Mapping[str, Path]) -> list[Item]:
 
 
 def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
-    if not folder.is_dir():
-        raise ValueError(f"candidate {name} is {folder}: expected a folder of pictures")
     files: dict[tuple[str, str], Path] = {}
-    for path in sorted(folder.glob("*.png")):
+    for path in picture_files(name, folder):
+        if path.suffix.lower() != ".png":
+            continue
         key = _provenance(path)
         if key in files:
             raise ValueError(
@@ -116,19 +108,15 @@ def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
 
 
 def _provenance(path: Path) -> tuple[str, str]:
-    # Read here, as the room that writes it needs torch, and the study does not.
-    try:
-        with Image.open(path, formats=["PNG"]) as opened:
-            # Text chunks may follow the pixels.
-            opened.load()
-            return str(opened.info["prompt"]), str(opened.info["seed"])
-    except (OSError, SyntaxError) as error:
-        raise BadFile(f"{path} cannot be read as a picture: {error}") from error
-    except KeyError as error:
-        raise BadFile(f"{path} holds no {error.args[0]} of urae's: give the prompts by id") from error
+    texts = picture_texts(path)
+    prompt, seed = prompt_in(texts, name=path), texts.get("seed", "")
+    if not (prompt and seed):
+        lacks = "seed" if prompt else "prompt"
+        raise BadFile(f"{path} holds no {lacks} of urae's: give the prompts by id")
+    return prompt, seed
 
 
-def _blinded(item: Item) -> StudyItem:
+def _blinded(item: MatchedItem) -> StudyItem:
     names = [(secrets.token_hex(16), candidate) for candidate in item.pictures]
     # In an order that says nothing either.
     random.SystemRandom().shuffle(names)
@@ -137,12 +125,12 @@ def _blinded(item: Item) -> StudyItem:
         prompt=item.prompt,
         size=_common_size(item),
         pictures=dict(names),
-        sources={candidate: _hash_file(path) for candidate, path in item.pictures.items()},
+        sources={candidate: file_hash(path) for candidate, path in item.pictures.items()},
     )
 
 
-def _common_size(item: Item) -> tuple[int, int]:
-    sizes = {candidate: read_picture(path).size for candidate, path in item.pictures.items()}
+def _common_size(item: MatchedItem) -> tuple[int, int]:
+    sizes = {candidate: picture_size(path) for candidate, path in item.pictures.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{candidate} {width}x{height}" for candidate, (width, height) in sizes.items())
         raise ValueError(
@@ -152,7 +140,7 @@ def _common_size(item: Item) -> tuple[int, int]:
     return next(iter(sizes.values()))
 
 
-def _encode_all(study: Study, items: list[Item], on_picture: Callable[[int], object]) -> None:
+def _encode_all(study: Study, items: list[MatchedItem], on_picture: Callable[[int], object]) -> None:
     for part in ("pictures", "previews"):
         (study.folder / part).mkdir(parents=True)
     for blinded, item in zip(study.items, items, strict=True):
@@ -177,16 +165,3 @@ def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int
         raise ValueError(
             f"raters are {num_raters} and previews {preview} px: expected 0 or more, and 1 or more"
         )
-
-
-def _check_prompts(items: list[Item]) -> None:
-    if (num := len({item.prompt for item in items})) < MIN_PROMPTS:
-        raise ValueError(
-            f"there are {num} different prompts: expected at least {MIN_PROMPTS}, because fewer cannot show a "
-            "difference at the 5% level"
-        )
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ of it but prompts, questions and opaque names ever reaches a rater.
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urae.errors import BadFile
+from urae.io import read_json_object, write_text
 
 __all__ = ["ASPECTS", "Aspect", "Encoding", "Study", "StudyItem", "read_study"]
 
@@ -103,13 +104,12 @@ class Study:
         return tuple(name for item in self.items for name in item.pictures)
 
     def save(self) -> Path:
-        """Write the manifest into the folder."""
+        """Write the manifest into the folder, for its owner alone: it says whose picture is whose."""
         path = self.folder / MANIFEST
         described = {"version": VERSION, **asdict(self)}
         del described["folder"]
-        temporary = path.with_name(MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        path.chmod(0o600)
         return path
 
 
@@ -118,16 +118,20 @@ def read_study(folder: Path | str) -> Study:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder} holds no study: expected a folder that `urae study build` has made")
+    described = read_json_object(path)
+    if described.pop("version", None) != VERSION:
+        raise BadFile(f"{path} was written by another version of urae: expected version {VERSION}")
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        if described.pop("version") != VERSION:
-            raise BadFile(f"{path} was written by another version of urae: expected version {VERSION}")
         return Study(folder=Path(folder), **_parsed(described))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise BadFile(f"{path} is damaged ({error}): build the study again") from error
 
 
 def _parsed(described: dict[str, Any]) -> dict[str, Any]:
     aspects = tuple(Aspect(**aspect) for aspect in described["aspects"])
     items = tuple(StudyItem(**{**item, "size": tuple(item["size"])}) for item in described["items"])
+    for name in (name for item in items for name in item.pictures):
+        # It becomes a path, and the site serves what lies there.
+        if not re.fullmatch(r"[0-9a-f]{32}", name):
+            raise LookupError(f"{name!r} is no name of a picture")
     return {**described, "candidates": tuple(described["candidates"]), "aspects": aspects, "items": items}

@@ -20,18 +20,17 @@ from statistics import median
 
 import numpy as np
 
-from urae.statistics import Agreement, Interval, holm, sign_test, wilson
-from urae.statistics.agreement import agreement
-from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, expanded_tail
+from urae.statistics import Agreement, Interval, agreement, holm, sign_test, wilson
+from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, agreed, expanded_tail
 from urae.study.ballots import BallotBox, Vote
 from urae.study.manifest import Study
 
 __all__ = [
     "AspectOutcome",
     "Outcome",
-    "Preference",
     "RaterSummary",
     "Standing",
+    "VotedPreference",
     "count_votes",
     "two_way_interval",
 ]
@@ -52,7 +51,7 @@ class Standing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preference:
+class VotedPreference:
     """One candidate against another: the difference of their shares."""
 
     candidate: str
@@ -81,7 +80,7 @@ class AspectOutcome:
     num_votes: int
     standings: Mapping[str, Standing]
     """By candidate."""
-    preferences: tuple[Preference, ...]
+    preferences: tuple[VotedPreference, ...]
     agreement: Agreement
     slots: tuple[Interval, ...]
     """Share of each place on the screen, 1/N without a habit; Wilson's interval."""
@@ -183,6 +182,8 @@ def two_way_interval(
         rng.multinomial(num, np.full(num, 1 / num), size=resamples).astype(np.float64)
         for num in counts.shape[:2]
     )
+    if not _residuals(chosen, cast).any():
+        return _agreed(chosen.sum() / cast.sum(), weights, min(counts.shape[:2]), int(cast.sum()), confidence)
     total = ((raters @ cast) * prompts).sum(axis=1)
     # A draw of raters and prompts that never met has no share.
     drawn = ((raters @ chosen) * prompts).sum(axis=1)[total > 0] / total[total > 0]
@@ -204,12 +205,23 @@ def _width(chosen: np.ndarray, cast: np.ndarray) -> float:
     Its variance is by_rater + by_prompt + by_cell, where each of the first two holds the third once; right is
     by_rater + by_prompt - by_cell (Cameron, Gelbach & Miller, 2011), and never less than either of the two.
     """
-    residuals = chosen - chosen.sum() / cast.sum() * cast
+    residuals = _residuals(chosen, cast)
     by_rater, by_prompt, by_cell = (
         float((part**2).sum()) for part in (residuals.sum(axis=1), residuals.sum(axis=0), residuals)
     )
     drawn = by_rater + by_prompt + by_cell
-    return math.sqrt(max(drawn - 2 * by_cell, by_rater, by_prompt) / drawn) if drawn else 1.0
+    return math.sqrt(max(drawn - 2 * by_cell, by_rater, by_prompt) / drawn)
+
+
+def _residuals(chosen: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    return chosen - chosen.sum() / cast.sum() * cast
+
+
+def _agreed(value: float, weights: np.ndarray, units: int, votes: int, confidence: float) -> Interval:
+    """Where every rater says the same of every prompt: Wilson's interval for as many trials as there are of the fewer
+    of the two."""
+    bounds = (float(min(weights.min(), 0)), float(weights.max()))
+    return replace(agreed(float(value), bounds, count=units, confidence=confidence), count=votes)
 
 
 def _aspect(study: Study, title: str, votes: Sequence[Vote], confidence: float, seed: int) -> AspectOutcome:
@@ -247,7 +259,7 @@ def _counts(study: Study, votes: Sequence[Vote]) -> np.ndarray:
 def _standings(
     candidates: Sequence[str],
     counts: np.ndarray,
-    preferences: Sequence[Preference],
+    preferences: Sequence[VotedPreference],
     confidence: float,
     seed: int,
 ) -> dict[str, Standing]:
@@ -263,13 +275,13 @@ def _standings(
     }
 
 
-def _is_best(name: str, leads: bool, preferences: Sequence[Preference]) -> bool:
+def _is_best(name: str, leads: bool, preferences: Sequence[VotedPreference]) -> bool:
     return bool(leads) and all(p.real for p in preferences if name in (p.candidate, p.against))
 
 
 def _preferences(
     candidates: Sequence[str], counts: np.ndarray, confidence: float, seed: int
-) -> tuple[Preference, ...]:
+) -> tuple[VotedPreference, ...]:
     found = []
     for a, b in itertools.combinations(range(len(candidates)), 2):
         weights = np.zeros(len(candidates))
@@ -277,7 +289,7 @@ def _preferences(
         # Shares by prompt and by rater, so that one who voted more has no more weight in the tests.
         tests = [_sign_test(counts.sum(axis=axis) @ weights) for axis in (0, 1)]
         found.append(
-            Preference(
+            VotedPreference(
                 candidate=candidates[a],
                 against=candidates[b],
                 difference=two_way_interval(counts, weights, confidence=confidence, seed=seed),

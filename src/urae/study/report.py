@@ -5,18 +5,13 @@ Written while raters are still voting, it says how far they are.
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-
+from urae.io import Markdown, data_uri, html_page, markdown_table, read_picture, thumbnail, write_text
+from urae.io import escape_markdown as escape
 from urae.statistics import Interval
-from urae.statistics.table import escape_markdown as escape
 from urae.study.ballots import BallotBox
 from urae.study.manifest import Study
 from urae.study.outcome import AspectOutcome, Outcome
@@ -45,8 +40,9 @@ def write_report(study: Study, outcome: Outcome, out: Path | str) -> list[Path]:
         "report.html": to_html(study, outcome),
         "votes.csv": to_csv(study),
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
-    return [_write(Path(out) / name, text) for name, text in texts.items()]
+    for name, text in texts.items():
+        write_text(Path(out) / name, text)
+    return [Path(out) / name for name in texts]
 
 
 def to_markdown(outcome: Outcome) -> str:
@@ -59,20 +55,16 @@ def to_markdown(outcome: Outcome) -> str:
 
 def to_html(study: Study, outcome: Outcome) -> str:
     """One page without outside parts: bars with intervals, and the pictures with what each was chosen for."""
-    environment = Environment(
-        loader=PackageLoader("urae.study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return html_page(
+        "urae.study",
+        "report.html.j2",
         outcome=outcome,
         summary=_summary(outcome),
         note=_note(outcome),
         sentences={name: _sentences(aspect) for name, aspect in outcome.aspects.items()},
         items=[study.item[item] for item in outcome.choices],
         thumbnails={
-            name: _data_uri(study.previews[name])
+            name: data_uri(thumbnail(read_picture(study.previews[name]), SIDE), quality=85)
             for item in outcome.choices
             for name in study.item[item].pictures
         },
@@ -119,25 +111,30 @@ def _note(outcome: Outcome) -> str:
 
 def _standings(aspect: AspectOutcome) -> str:
     rows = [
-        (f"**{escape(name)}**" if standing.best else escape(name), str(standing.votes))
-        + (f"{standing.share:.1%}", _range(standing.interval))
+        (
+            Markdown(f"**{escape(name)}**") if standing.best else name,
+            standing.votes,
+            f"{standing.share:.1%}",
+            _range(standing.interval),
+        )
         for name, standing in aspect.standings.items()
     ]
-    return _grid(("candidate", "votes", "share", "interval"), rows)
+    return markdown_table(("candidate", "votes", "share", "interval"), rows)
 
 
 def _preferences(aspect: AspectOutcome) -> str:
     rows = [
         (
-            escape(preference.candidate),
-            escape(preference.against),
+            preference.candidate,
+            preference.against,
             _percent(preference.difference) if preference.difference else "too few raters or prompts",
             f"{preference.p_adjusted:.3g}",
             "yes" if preference.real else "no",
         )
         for preference in aspect.preferences
     ]
-    return _grid(("candidate", "against", "difference of shares", "p (Holm)", "real"), rows)
+    head = ("candidate", "against", "difference of shares", "p (Holm)", "real")
+    return markdown_table(head, rows)
 
 
 def _sentences(aspect: AspectOutcome) -> list[str]:
@@ -162,7 +159,7 @@ def _raters(outcome: Outcome) -> str:
     rows = [
         (
             rater.name,
-            str(rater.num_votes),
+            rater.num_votes,
             "yes" if rater.submitted else "no",
             f"{rater.seconds:.0f}",
             f"{rater.zoomed:.0%}",
@@ -170,32 +167,14 @@ def _raters(outcome: Outcome) -> str:
         )
         for rater in outcome.raters
     ]
-    return _grid(head, rows)
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    return markdown_table(head, rows)
 
 
 def _range(interval: Interval | None) -> str:
-    return f"[{interval.low:.1%}, {interval.high:.1%}]" if interval else "too few raters or prompts"
+    if interval is None:
+        return "too few raters or prompts"
+    return Markdown(f"[{interval.low:z.1%}, {interval.high:z.1%}]")
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.value:.1%} {_range(interval)}"
-
-
-def _data_uri(path: Path) -> str:
-    with Image.open(path) as opened:
-        small = opened.convert("RGB")
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
-    return path
+    return Markdown(f"{interval.value:z.1%} {_range(interval)}")

@@ -15,13 +15,13 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from urae.study.ballots import BallotBox, Rater, Refused
+from urae.io import html_page
+from urae.study.ballots import BallotBox, Rater, VoteRefused
 from urae.study.manifest import Study
 
 __all__ = ["Guard", "make_site"]
@@ -111,13 +111,6 @@ class Guard:
 class _Site:
     def __init__(self, study: Study, box: BallotBox, *, secure: bool) -> None:
         self.study, self.box, self.secure = study, box, secure
-        self.environment = Environment(
-            loader=PackageLoader("urae.study"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
         folder = files("urae.study") / "static"
         self.static = {name: (folder / name).read_bytes() for name in STATIC}
         self.pages: dict[str, Callable[..., Response]] = {
@@ -204,7 +197,7 @@ class _Site:
             self.box.vote(rater, choice.position, choice.aspect, choice.picture, zoomed=choice.zoomed)
         except LookupError as error:
             raise HTTPException(404, "There is no such ballot.") from error
-        except Refused as error:
+        except VoteRefused as error:
             raise HTTPException(409, str(error)) from error
         return JSONResponse({"open": self.box.open_positions(rater)})
 
@@ -212,7 +205,7 @@ class _Site:
         """Make the votes final."""
         try:
             self.box.submit(self._rater(request))
-        except Refused as error:
+        except VoteRefused as error:
             raise HTTPException(409, str(error)) from error
         return JSONResponse({"next": "/finish"})
 
@@ -243,5 +236,5 @@ class _Site:
         return FileResponse(known[name], headers={**FOREVER, **neutral})
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        html = self.environment.get_template(template).render(study=self.study, **values)
+        html = html_page("urae.study", template, study=self.study, **values)
         return Response(html, status, media_type="text/html")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from urae.metrics import cmmd, frechet, kid
+from urae.statistics import cmmd, frechet, kid
 
 
 def sample(num: int, dims: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -90,6 +90,33 @@ def test_the_interval_is_as_wide_as_fresh_candidates_scatter(distance):
     assert 0.7 < claimed / scatter < 1.4
 
 
-def test_a_single_row_has_no_distance():
+@pytest.mark.parametrize("distance", [frechet, kid, cmmd])
+def test_one_picture_has_no_distance_however_many_its_crops(distance):
+    crops = [sample(8, 3, 0)]
     with pytest.raises(ValueError, match="candidate has 1 pictures: expected at least two"):
-        frechet(pictures(sample(1, 3, 0)), pictures(sample(5, 3, 1)))
+        distance(crops, pictures(sample(5, 3, 1)))
+    with pytest.raises(ValueError, match="reference has 1 pictures: expected at least two"):
+        distance(pictures(sample(5, 3, 1)), crops)
+
+
+@pytest.mark.parametrize("distance", [frechet, kid, cmmd])
+@pytest.mark.parametrize("each", [1, 4])
+@pytest.mark.parametrize("num", [2, 3, 5, 6, 7])
+def test_few_pictures_have_a_distance_and_from_six_on_an_interval(distance, each, num):
+    """Two of two draws are the same picture half of the time, and a pair of different ones is what KID asks for."""
+    found = [
+        distance(pictures(sample(num * each, 3, s), each), pictures(sample(9, 3, 99)), seed=s)
+        for s in range(9)
+    ]
+    for interval in found:
+        assert np.isfinite([interval.value, interval.low, interval.high]).all()
+        assert (interval.low < interval.high) == (num >= 6)
+
+
+def test_distances_that_cannot_be_negative_have_intervals_that_are_not():
+    x = [row / np.linalg.norm(row) for row in pictures(sample(12, 5, 0))]
+    y = [row / np.linalg.norm(row) for row in pictures(sample(12, 5, 1))]
+    assert cmmd(x, x).value == pytest.approx(0, abs=1e-9)
+    for found in (cmmd(x, x), cmmd(x, y), frechet(x, x), frechet(x, y)):
+        assert 0 <= found.low <= found.value <= found.high
+    assert kid(x, y).low < 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, expanded_tail
+from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, expanded_tail, wilson
 
 __all__ = ["Agreement", "agreement", "krippendorff_alpha"]
 
@@ -86,6 +86,10 @@ def _interval(
     drawn = _alpha(weights @ agreeing, weights @ chosen)
     if np.isnan(drawn).all():
         return None, None
+    if (agreeing == chosen.sum(axis=1)).all():
+        # Nothing to resample: the most that prompts without agreement may be, over what chance would make them.
+        share = wilson(num, num, confidence=confidence).low
+        return float(_alpha(share * agreeing.sum(), chosen.sum(axis=0))), 1.0
     tail = expanded_tail(num, confidence)
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
     return float(low), float(high)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from urae.generation import save_png
+from urae.io import write_png
 from urae.mini.world import Scene, other_scene, render, scene
 from urae.statistics import Table
 
@@ -68,9 +68,7 @@ def _pairs(column: str) -> Iterator[tuple[str, str]]:
 
 def _write(folder: Path, scenes: Iterable[Scene], size: int, draw: Draw) -> Path:
     for place, shown in enumerate(scenes):
-        image = draw(shown, size)
-        image.info = {"prompt": shown.caption()}
-        save_png(image, folder / f"{place:04d}.png")
+        write_png(draw(shown, size), folder / f"{place:04d}.png", texts={"prompt": shown.caption()})
     return folder
 
 

@@ -3,7 +3,8 @@
 Features come as one (rows, dims) array a picture; a picture's crops are not independent, so whole pictures are
 resampled. Drawing pictures twice raises each of these distances, so the bootstrap gives the spread and not the place:
 an interval is the value and a normal quantile of the draws' standard deviation. The reference stays as it is: the
-interval says how the number would vary with other pictures of the candidate, against this very reference.
+interval says how the number would vary with other pictures of the candidate, against this very reference. Fewer than
+six pictures have a distance, and no interval.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from urae.statistics import Interval
-from urae.statistics.intervals import CONFIDENCE
+from urae.statistics.intervals import CONFIDENCE, MIN_PROMPTS, Interval
 
 __all__ = ["cmmd", "frechet", "kid"]
 
@@ -54,7 +54,7 @@ def frechet(
     resampled = ([rows_of[i] for i in rng.integers(count, size=count)] for _ in range(RESAMPLES))
     draws = [distance(np.concatenate(chosen), _quick_nuclear_norm) for chosen in resampled]
     value = max(0.0, distance(np.arange(len(rows)), _nuclear_norm))
-    return _interval(value, draws, count, confidence, lowest=0.0)
+    return _interval(value, draws, count, confidence, 0.0)
 
 
 def kid(
@@ -110,7 +110,10 @@ def _squared_mmd(
 
     count = len(features)
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return _interval(value(np.ones(count)), [value(row) for row in weights], count, confidence)
+    # One picture drawn every time has no pair of different ones.
+    draws = [value(row) for row in weights if (row > 0).sum() > 1]
+    lowest = -math.inf if unbiased else 0.0
+    return _interval(max(lowest, value(np.ones(count))), draws, count, confidence, lowest)
 
 
 def _kernel_sums(rows: np.ndarray, starts: np.ndarray, kernel: Kernel, unbiased: bool) -> np.ndarray:
@@ -135,7 +138,7 @@ def _cross_sums(rows: np.ndarray, starts: np.ndarray, others: np.ndarray, kernel
 def _stacked(features: Features, reference: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First row of each picture, all rows, all rows of the reference; float64."""
     for name, given in (("candidate", features), ("reference", reference)):
-        if sum(len(rows) for rows in given) < 2:
+        if len(given) < 2:
             raise ValueError(f"the {name} has {len(given)} pictures: expected at least two for a distance")
     starts = np.cumsum([0, *(len(rows) for rows in features[:-1])])
     return starts, np.concatenate(features).astype(np.float64), np.concatenate(reference).astype(np.float64)
@@ -151,9 +154,12 @@ def _quick_nuclear_norm(matrix: np.ndarray) -> float:
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum())
 
 
-def _interval(
-    value: float, draws: Sequence[float], count: int, confidence: float, lowest: float = -math.inf
-) -> Interval:
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(draws, ddof=1))
-    low, high = max(lowest, value - half), value + half
-    return Interval(value=value, low=low, high=high, count=count, confidence=confidence)
+def _interval(value: float, draws: Sequence[float], count: int, confidence: float, lowest: float) -> Interval:
+    half = (
+        NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(draws, ddof=1))
+        if count >= MIN_PROMPTS
+        else 0.0
+    )
+    return Interval(
+        value=value, low=max(lowest, value - half), high=value + half, count=count, confidence=confidence
+    )
