@@ -1,6 +1,6 @@
 """Ultra-resolution adaptation of image diffusion transformers: 2K and 4K from a model made for 1K.
 
-    pipe = urae.mini.pipeline()                                   # or any stock FluxPipeline
+    pipe = urae.mini.shipped()                                   # or any stock FluxPipeline
     adapter = urae.train(pipe, urae.recipes.mini_2x(data="pictures", out="run"))
     image = urae.generate(pipe, "a flat tiger on a wood background", size=(256, 256), adapter=adapter)
 

@@ -13,6 +13,7 @@ def lazily(
     package: str, homes: Mapping[str, Sequence[str]], *, modules: Sequence[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The package's `__getattr__` and `__dir__`: the names that each module in it is the home of, and whole modules.
+    A home with a dot, such as "urae.families", is another package.
 
     No other module may have the name of an export: once imported, it would stand in the export's place.
     """
@@ -23,6 +24,7 @@ def lazily(
             return importlib.import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
+        home = home_of[name]
+        return getattr(importlib.import_module(home if "." in home else f"{package}.{home}"), name)
 
     return exported, lambda: sorted([*home_of, *modules])

@@ -1,11 +1,18 @@
 """What is trained: specs, the decomposition, attaching by peft, adapter files and their conversions."""
 
-from urae.adapters.adapter import Adapter
-from urae.adapters.attach import Attached, attach
-from urae.adapters.base import Base, base_of
-from urae.adapters.decomposition import Triplets, decompose, decompose_cached
-from urae.adapters.merge import Truncation, merge, truncate
-from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.adapters.adapter import Adapter
+    from urae.adapters.attaching import Attached, attach
+    from urae.adapters.base import Base, base_of
+    from urae.adapters.decomposition import Triplets, decompose, decompose_cached
+    from urae.adapters.merging import Truncation, merge, truncate
+    from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
 
 __all__ = [
     "PAPER_TARGETS",
@@ -28,3 +35,15 @@ __all__ = [
     "merge",
     "truncate",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "adapter": ["Adapter"],
+        "attaching": ["Attached", "attach"],
+        "base": ["Base", "base_of"],
+        "decomposition": ["Triplets", "decompose", "decompose_cached"],
+        "merging": ["Truncation", "merge", "truncate"],
+        "specs": ["PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"],
+    },
+)

@@ -19,8 +19,8 @@ from torch import nn
 from urae import mini
 from urae.adapters import Adapter
 from urae.adapters.factors import product_norm
-from urae.adapters.merge import merge as merge_adapters
-from urae.adapters.merge import truncate
+from urae.adapters.merging import merge as merge_adapters
+from urae.adapters.merging import truncate
 from urae.resolution import ResolutionPolicy
 
 __all__ = ["app"]

@@ -8,13 +8,20 @@ The answering model is a local one of transformers, any OpenAI-compatible server
 recogniser; its name is part of every result, for a score says as much about it as about the pictures.
 """
 
-from urae.dpg.answerer import Answer, Answerer, Ask
-from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
-from urae.dpg.model import LocalModel
-from urae.dpg.questions import Item, Question, read_questions, write_questions
-from urae.dpg.scenes import SceneModel, scene_item
-from urae.dpg.score import Scores, Share, score
-from urae.dpg.server import Server
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.dpg.answerer import Answer, Answerer, Ask
+    from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
+    from urae.dpg.model import LocalModel
+    from urae.dpg.questions import Item, Question, read_questions, write_questions
+    from urae.dpg.scenes import SceneModel, scene_item
+    from urae.dpg.scoring import Scores, Share, score
+    from urae.dpg.server import Server
 
 __all__ = [
     "Answer",
@@ -36,3 +43,16 @@ __all__ = [
     "score",
     "write_questions",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "answerer": ["Answer", "Answerer", "Ask"],
+        "benchmark": ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"],
+        "model": ["LocalModel"],
+        "questions": ["Item", "Question", "read_questions", "write_questions"],
+        "scenes": ["SceneModel", "scene_item"],
+        "scoring": ["Scores", "Share", "score"],
+        "server": ["Server"],
+    },
+)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from urae.dpg.answerer import Answerer, Ask
 from urae.dpg.questions import Item
-from urae.dpg.score import read_answer
+from urae.dpg.scoring import read_answer
 from urae.errors import BadFile
 from urae.judge.journal import Journal
 

@@ -13,7 +13,7 @@ from typing import Any
 from urae.dpg.answerer import Answerer
 from urae.dpg.ask import Records, Tile, ask, pending, said
 from urae.dpg.questions import Item
-from urae.dpg.score import Compat, Scores, read_answer, score
+from urae.dpg.scoring import Compat, Scores, read_answer, score
 from urae.metrics.matching import SUFFIXES, match_pictures
 from urae.statistics import Column, Table, by_prompt, tabulate
 from urae.statistics.intervals import MIN_PROMPTS

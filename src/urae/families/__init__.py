@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from accelerate.utils import extract_model_from_parallel
-from diffusers import FluxTransformer2DModel
+from urae.exports import lazily
 
-from urae.families.family import Backbone, Embeddings, Exchange, Posterior
-from urae.families.flux import Flux
-from urae.families.opening import DTYPES, check_safetensors, model_name, open_pipeline
+if TYPE_CHECKING:
+    from urae.families.backbones import BACKBONES, backbone_of
+    from urae.families.family import Backbone, Embeddings, Exchange, Posterior
+    from urae.families.flux import Flux
+    from urae.families.opening import DTYPES, check_safetensors, model_name, open_pipeline
 
 __all__ = [
     "BACKBONES",
@@ -25,16 +26,12 @@ __all__ = [
     "open_pipeline",
 ]
 
-BACKBONES: dict[type, Backbone] = {FluxTransformer2DModel: Flux()}
-"""By the class of the pipeline's transformer."""
-
-
-def backbone_of(pipe: Any) -> Backbone:
-    """The backbone of a stock pipeline, by its transformer's class, compiled or not; `ValueError` for an unknown
-    family."""
-    transformer = extract_model_from_parallel(pipe.transformer, keep_torch_compile=False)
-    for kind, backbone in BACKBONES.items():
-        if isinstance(transformer, kind):
-            return backbone
-    known = ", ".join(kind.__name__ for kind in BACKBONES)
-    raise ValueError(f"{type(transformer).__name__} is not a supported transformer: expected one of {known}")
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "backbones": ["BACKBONES", "backbone_of"],
+        "family": ["Backbone", "Embeddings", "Exchange", "Posterior"],
+        "flux": ["Flux"],
+        "opening": ["DTYPES", "check_safetensors", "model_name", "open_pipeline"],
+    },
+)

@@ -1,18 +1,25 @@
 """Making images: the methods, where the memory goes, opening a model, and what a PNG says about itself."""
 
-from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
-from urae.families import model_name, open_pipeline
-from urae.generation.compare import Outcome, Way, compare_ways, grid
-from urae.generation.direct import Direct
-from urae.generation.drawing import DEFAULT_GUIDANCE, generate, policy_for
-from urae.generation.esrgan import Esrgan
-from urae.generation.hiflow import Hiflow
-from urae.generation.imax import Imax
-from urae.generation.methods import method_from_texts, method_named
-from urae.generation.native import TwoPass, native_picture_size
-from urae.generation.provenance import Provenance, read_png_metadata, save_png
-from urae.generation.sdedit import Sdedit, nominal_strength
-from urae.generation.tiled import Tiled
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
+    from urae.families import model_name, open_pipeline
+    from urae.generation.compare import Outcome, Way, compare_ways, grid
+    from urae.generation.direct import Direct
+    from urae.generation.drawing import DEFAULT_GUIDANCE, generate, policy_for
+    from urae.generation.esrgan import Esrgan
+    from urae.generation.hiflow import Hiflow
+    from urae.generation.imax import Imax
+    from urae.generation.methods import method_from_texts, method_named
+    from urae.generation.native import TwoPass, native_picture_size
+    from urae.generation.provenance import Provenance, read_png_metadata, save_png
+    from urae.generation.sdedit import Sdedit, nominal_strength
+    from urae.generation.tiled import Tiled
 
 __all__ = [
     "DEFAULT_GUIDANCE",
@@ -45,3 +52,29 @@ __all__ = [
     "read_png_metadata",
     "save_png",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "urae.execution": [
+            "FirstBlock",
+            "MemoryPlan",
+            "SpeedPlan",
+            "TaylorSeer",
+            "plan_memory",
+            "plan_speed",
+        ],
+        "urae.families": ["model_name", "open_pipeline"],
+        "compare": ["Outcome", "Way", "compare_ways", "grid"],
+        "direct": ["Direct"],
+        "drawing": ["DEFAULT_GUIDANCE", "generate", "policy_for"],
+        "esrgan": ["Esrgan"],
+        "hiflow": ["Hiflow"],
+        "imax": ["Imax"],
+        "methods": ["method_from_texts", "method_named"],
+        "native": ["TwoPass", "native_picture_size"],
+        "provenance": ["Provenance", "read_png_metadata", "save_png"],
+        "sdedit": ["Sdedit", "nominal_strength"],
+        "tiled": ["Tiled"],
+    },
+)

@@ -6,11 +6,18 @@
 The same plan runs on the miniature, `read_plan("table1", miniature=True)`, which needs nothing.
 """
 
-from urae.reproduce.measure import Number
-from urae.reproduce.needs import needs
-from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
-from urae.reproduce.report import Reproduction
-from urae.reproduce.run import MissingInputs, State, reproduce, survey
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.reproduce.measure import Number
+    from urae.reproduce.missing import needs
+    from urae.reproduce.plan import PLANS, Column, Made, Plan, Row, read_plan
+    from urae.reproduce.report import Reproduction
+    from urae.reproduce.run import MissingInputs, State, reproduce, survey
 
 __all__ = [
     "PLANS",
@@ -27,3 +34,14 @@ __all__ = [
     "reproduce",
     "survey",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "measure": ["Number"],
+        "missing": ["needs"],
+        "plan": ["PLANS", "Column", "Made", "Plan", "Row", "read_plan"],
+        "report": ["Reproduction"],
+        "run": ["MissingInputs", "State", "reproduce", "survey"],
+    },
+)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from urae.errors import BadFile
-from urae.metrics import METRICS
+from urae.metrics.names import METRIC_NAMES
 from urae.recipes import RECIPES
 
 __all__ = ["PLANS", "Column", "Made", "Plan", "Row", "read_plan"]
@@ -150,7 +150,7 @@ def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature:
 SECTIONS = ("prompts", "models", "folders", "files", "data", "recipes", "adapters")
 """What a plan names, and a user fills in."""
 OPEN_SECTIONS: dict[str, tuple[str, ...]] = {
-    "weights": tuple(METRICS),
+    "weights": METRIC_NAMES,
     "changes": (),
     "dpg": ("model", "server"),
     "study": ("folder",),

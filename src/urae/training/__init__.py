@@ -1,9 +1,16 @@
 """Training: the recipe, the objective, the loop, checkpoints that a run goes on from to the bit."""
 
-from urae.training.metrics import read_metrics
-from urae.training.recipe import Recipe
-from urae.training.running import train
-from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.training.metrics import read_metrics
+    from urae.training.recipe import Recipe
+    from urae.training.running import train
+    from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
 
 __all__ = [
     "Recipe",
@@ -16,3 +23,13 @@ __all__ = [
     "train",
     "valid_keys",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "metrics": ["read_metrics"],
+        "recipe": ["Recipe"],
+        "running": ["train"],
+        "settings": ["from_dict", "load_recipe", "override", "save_recipe", "to_dict", "valid_keys"],
+    },
+)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from urae.adapters import Full, Spec
-from urae.execution.checkpointing import CHECKPOINTING, Checkpointing
+from urae.execution.choices import CHECKPOINTING, Checkpointing
 from urae.resolution import ResolutionPolicy, check_size
 from urae.training.sigma import shift_at
 
