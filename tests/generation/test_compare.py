@@ -17,10 +17,10 @@ from urae.families import open_pipeline
 from urae.generation import (
     Direct,
     Imax,
-    Outcome,
     Sdedit,
     Tiled,
     Way,
+    WayResult,
     compare_ways,
     generate,
     grid,
@@ -115,7 +115,7 @@ def test_labels_are_told_apart(small):
 
 def outcome(label, size, *, native=None):
     values = np.random.default_rng(len(label)).integers(0, 256, size=(size[1], size[0], 3), dtype=np.uint8)
-    return Outcome(
+    return WayResult(
         label=label,
         image=Image.fromarray(values),
         native=native,

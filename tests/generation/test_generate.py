@@ -198,7 +198,7 @@ def test_the_memory_plan_is_said(speaking, caplog):
     [
         ({"size": (130, 128)}, "size 130x128 .* use 128x128 or 144x128"),
         ({"method": "magic"}, f"method is 'magic': expected one of {', '.join(METHODS)}"),
-        ({"policy": "reference"}, "policy is 'reference': expected one of auto, none"),
+        ({"policy": "mine"}, "policy is 'mine': expected auto, none, reference or"),
         ({"steps": 0}, "steps is 0: expected 1 or more"),
         ({"guidance": float("nan")}, "guidance is nan"),
         ({"guidance": -1.0}, "guidance is -1.0"),

@@ -109,7 +109,7 @@ def compare(
                 measures=MEASURES,
                 memory=plan,
                 on_step=progress.advance,
-                on_outcome=lambda outcome: _save(outcome, out, adapter),
+                on_result=lambda outcome: _save(outcome, out, adapter),
             )
     sheet = save_png(grid(outcomes, prompt=prompt), out / "grid.png")
     table = _write_json(_described(outcomes, pixels, plan), out / "compare.json")

@@ -9,27 +9,31 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
     from urae.families import model_name, open_pipeline
-    from urae.generation.compare import Outcome, Way, compare_ways, grid
+    from urae.generation.asking import DrawingRequest, ModelRequest
+    from urae.generation.compare import Way, WayResult, compare_ways, grid
     from urae.generation.direct import Direct
-    from urae.generation.drawing import DEFAULT_GUIDANCE, generate, policy_for
+    from urae.generation.drawing import generate
     from urae.generation.esrgan import Esrgan
     from urae.generation.hiflow import Hiflow
     from urae.generation.imax import Imax
     from urae.generation.methods import method_from_texts, method_named
     from urae.generation.native import TwoPass, native_picture_size
+    from urae.generation.plan import DrawingPlan, plan_drawing
+    from urae.generation.policies import policy_for
     from urae.generation.provenance import Provenance, read_png_metadata, save_png
     from urae.generation.sdedit import Sdedit, nominal_strength
     from urae.generation.tiled import Tiled
 
 __all__ = [
-    "DEFAULT_GUIDANCE",
     "Direct",
+    "DrawingPlan",
+    "DrawingRequest",
     "Esrgan",
     "FirstBlock",
     "Hiflow",
     "Imax",
     "MemoryPlan",
-    "Outcome",
+    "ModelRequest",
     "Provenance",
     "Sdedit",
     "SpeedPlan",
@@ -37,6 +41,7 @@ __all__ = [
     "Tiled",
     "TwoPass",
     "Way",
+    "WayResult",
     "compare_ways",
     "generate",
     "grid",
@@ -46,6 +51,7 @@ __all__ = [
     "native_picture_size",
     "nominal_strength",
     "open_pipeline",
+    "plan_drawing",
     "plan_memory",
     "plan_speed",
     "policy_for",
@@ -65,14 +71,17 @@ __getattr__, __dir__ = lazily(
             "plan_speed",
         ],
         "urae.families": ["model_name", "open_pipeline"],
-        "compare": ["Outcome", "Way", "compare_ways", "grid"],
+        "asking": ["DrawingRequest", "ModelRequest"],
+        "compare": ["Way", "WayResult", "compare_ways", "grid"],
         "direct": ["Direct"],
-        "drawing": ["DEFAULT_GUIDANCE", "generate", "policy_for"],
+        "drawing": ["generate"],
         "esrgan": ["Esrgan"],
         "hiflow": ["Hiflow"],
         "imax": ["Imax"],
         "methods": ["method_from_texts", "method_named"],
         "native": ["TwoPass", "native_picture_size"],
+        "plan": ["DrawingPlan", "plan_drawing"],
+        "policies": ["policy_for"],
         "provenance": ["Provenance", "read_png_metadata", "save_png"],
         "sdedit": ["Sdedit", "nominal_strength"],
         "tiled": ["Tiled"],

@@ -53,6 +53,9 @@ __getattr__, __dir__ = lazily(
     {
         "pictures": ["Damage", "Picture", "clean", "real", "write_dataset"],
         "shipped": ["WEIGHTS", "pipeline"],
-        "world": ["BACKGROUNDS", "FAMILIAR", "OBJECTS", "RELATIONS", "STYLES", "Scene", "Thing", "familiar_scene", "render", "scene"],
+        "world": [
+            *("BACKGROUNDS", "FAMILIAR", "OBJECTS", "RELATIONS", "STYLES"),
+            *("Scene", "Thing", "familiar_scene", "render", "scene"),
+        ],
     },
 )
