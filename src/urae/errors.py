@@ -4,13 +4,22 @@ UraeError
 ├── MissingExtra       an optional package is not installed; the message holds the line that installs it
 ├── WrongBase          an adapter or a checkpoint does not belong to the model it is applied to
 ├── BadFile            a file is truncated, damaged, or of a layout that we do not read
+├── CannotWrite        a file cannot be written: the disk is full, there are no rights, something stands there
 ├── StaleCache         cached latents or embeddings do not belong to the data or model in use
 └── TrainingDiverged   the loss became NaN or infinite
 """
 
 from __future__ import annotations
 
-__all__ = ["BadFile", "MissingExtra", "StaleCache", "TrainingDiverged", "UraeError", "WrongBase"]
+__all__ = [
+    "BadFile",
+    "CannotWrite",
+    "MissingExtra",
+    "StaleCache",
+    "TrainingDiverged",
+    "UraeError",
+    "WrongBase",
+]
 
 
 class UraeError(Exception):
@@ -27,6 +36,10 @@ class WrongBase(UraeError):
 
 class BadFile(UraeError):
     """A file is truncated, damaged or of an unknown layout."""
+
+
+class CannotWrite(UraeError):
+    """A file cannot be written: the disk is full, there are no rights, or something else stands there."""
 
 
 class StaleCache(UraeError):

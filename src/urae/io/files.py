@@ -1,0 +1,321 @@
+"""What goes out: files and folders that are complete or absent.
+
+Each is written beside its place under a temporary name that holds the process id, and renamed when it is whole. A
+failure removes the temporary; a killed process leaves one behind, which `remove_leftovers` recognises by a process that
+no longer lives. Nothing but a plain file is ever replaced by a file. A full disk is one sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from urae.errors import CannotWrite, UraeError
+
+__all__ = [
+    "check_can_write",
+    "file_hash",
+    "hold",
+    "locked",
+    "remove_leftovers",
+    "sync_folder",
+    "telling",
+    "write_bytes",
+    "write_text",
+    "writing",
+    "writing_folder",
+]
+
+MARK, END = ".urae-", ".tmp"
+"""Of every temporary name; the process id, a number and what it will be called stand between. No reader takes what ends
+so for a picture or a manifest."""
+LONGEST_NAME = 255
+"""Bytes, on every file system in use."""
+
+CAUSES = {
+    errno.ENOSPC: "the disk is full: make room and run again",
+    errno.EDQUOT: "your quota of the disk is used up: make room and run again",
+    errno.EFBIG: "the file would be larger than the system allows: raise the limit and run again",
+    errno.EIO: "the disk failed: look after it, or give another place",
+    errno.EROFS: "the disk is mounted read-only: give another place",
+    errno.EACCES: "you have no right to write there: change the rights, or give another place",
+    errno.EPERM: "you have no right to write there: change the rights, or give another place",
+    errno.ENAMETOOLONG: "the name is too long: give a shorter one",
+    errno.ENOTDIR: "a file stands where a folder is needed: give another place",
+    errno.EEXIST: "a file stands where a folder is needed: give another place",
+    errno.ENOENT: "its folder is not there: give another place",
+    errno.EISDIR: "a folder stands there: give another name",
+    errno.ELOOP: "its links lead in a circle: give another place",
+    errno.ENODEV: "the drive is not there: give another place",
+    errno.ENXIO: "the drive is not there: give another place",
+    errno.ESTALE: "the network drive is gone: mount it again",
+}
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What can only come from writing, whatever name the error bears."""
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def writing(path: Path | str, *, sync: bool = False, replace: bool = True) -> Iterator[Path]:
+    """A temporary path to write to; it takes `path`'s place when the block ends well, and is gone otherwise.
+
+    sync: force the file and its name to the disk. `ValueError` before anything is written if something other than a
+    plain file stands at `path`, or, without `replace`, a file. Raises `CannotWrite`.
+    """
+    path = Path(path)
+    with telling(path):
+        _check_place(path, replace=replace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with telling(path, temporary):
+            yield temporary
+        with telling(path):
+            assert temporary.is_file(), "nothing was written"
+            # Libraries that write through a temporary file of their own leave it readable by the owner alone.
+            temporary.chmod(0o666 & ~_umask())
+            if sync:
+                _sync(temporary)
+            _rename(temporary, path, replace=replace)
+            if sync:
+                sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: Path | str, *, sync: bool = False) -> Iterator[Path]:
+    """A temporary folder to fill; it becomes `path` when the block ends well, and is gone otherwise.
+
+    sync: force every file in it, and its name, to the disk. `ValueError` if anything but an empty folder stands at
+    `path`. Raises `CannotWrite`.
+    """
+    path = Path(path)
+    with telling(path):
+        _check_vacant(path)
+        temporary = _temporary(path)
+        temporary.mkdir(parents=True)
+    try:
+        with telling(path, temporary):
+            yield temporary
+        with telling(path):
+            if sync:
+                for inner in sorted(temporary.rglob("*")):
+                    _sync(inner)
+                _sync(temporary)
+            os.replace(temporary, path)
+            if sync:
+                sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: Path | str, data: bytes, *, sync: bool = False, replace: bool = True) -> None:
+    """Write a file, complete or not at all, as `writing` does."""
+    with writing(path, sync=sync, replace=replace) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str, *, sync: bool = False, replace: bool = True) -> None:
+    r"""Write UTF-8 with "\n" at the ends of lines, complete or not at all, as `writing` does."""
+    write_bytes(path, text.encode(), sync=sync, replace=replace)
+
+
+def remove_leftovers(folder: Path | str) -> list[Path]:
+    """Remove what killed processes did not finish writing in a folder, itself alone; what living ones write stays.
+
+    Returns the paths removed.
+    """
+    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{END}")) if _is_leftover(path)]
+    for path in leftovers:
+        with telling(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    return leftovers
+
+
+def check_can_write(path: Path | str, *, folder: bool = False) -> None:
+    """Say before long work why a file, or with `folder` files in a folder, could not be written; leaves nothing.
+
+    `ValueError` for what stands in the way, `CannotWrite` for what the system does not allow.
+    """
+    path = Path(path)
+    with telling(path):
+        if folder and path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is no folder: give another place, or remove it")
+        if not folder:
+            _check_place(path, replace=True)
+        inside = path if folder else path.parent
+        made = _make_folders(inside)
+        try:
+            trial = _temporary(inside / "trial")
+            trial.touch()
+            trial.unlink()
+        finally:
+            for new in reversed(made):
+                new.rmdir()
+
+
+@contextmanager
+def locked(
+    path: Path | str, *, waiting: Callable[[], object] | None = None, what: object = None
+) -> Iterator[None]:
+    """Hold the lock file `path`; it is gone afterwards. `UraeError` if another process holds it, or, with `waiting`,
+    that is called once and the lock waited for. `what` is named in the error in place of the lock file."""
+    path = Path(path)
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = _open_lock(path, waiting, what or path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: a later one is another file
+        os.close(opened)
+
+
+def hold(opened: int, what: object, *, waiting: Callable[[], object] | None = None) -> None:
+    """Lock an open file for this process, as `locked` does."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        if waiting is None:
+            raise UraeError(f"another run is writing {what}: wait for it to end") from error
+        waiting()
+        fcntl.flock(opened, fcntl.LOCK_EX)
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Put the names in a folder on the disk, as `os.fsync` does a file's contents."""
+    _sync(Path(folder))
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of the file's bytes, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def telling(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn the system's refusal to write into `CannotWrite`. With `temporary`, only where the error is of that file, or
+    of the disk: the block may read other files, whose errors are not ours."""
+    try:
+        yield
+    except OSError as error:
+        ours = temporary is None or error.errno in OF_THE_DISK or _is_below(error.filename, temporary)
+        if error.errno not in CAUSES or not ours:
+            raise
+        raise CannotWrite(f"{path} cannot be written: {CAUSES[error.errno]}") from error
+
+
+def _check_place(path: Path, *, replace: bool) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is no plain file, and is not replaced: give another name")
+    if not replace:
+        raise ValueError(f"{path} is there already: remove it, or give another name")
+
+
+def _check_vacant(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ValueError(f"{path} is no folder, and is not replaced: give another name")
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"{path} is there already: remove it, or give another name")
+
+
+def _temporary(path: Path) -> Path:
+    """Beside `path`, since a rename stays within one file system."""
+    head = f"{MARK}{os.getpid()}-{next(_numbers)}-"
+    room = LONGEST_NAME - len(head) - len(END)
+    return path.with_name(head + os.fsdecode(os.fsencode(path.name)[:room]) + END)
+
+
+def _rename(temporary: Path, path: Path, *, replace: bool) -> None:
+    if not replace:
+        try:
+            path.touch(exist_ok=False)  # which, unlike a rename, refuses a file that came meanwhile
+        except FileExistsError as error:
+            raise ValueError(f"{path} is there already: remove it, or give another name") from error
+    os.replace(temporary, path)
+
+
+def _is_leftover(path: Path) -> bool:
+    found = re.match(rf"{re.escape(MARK)}(\d+)-\d+-", path.name)
+    return found is not None and not _is_alive(int(found[1]))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
+
+
+def _is_below(name: object, temporary: Path) -> bool:
+    return isinstance(name, str | os.PathLike) and Path(name).is_relative_to(temporary)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """The folders that were made, outermost first."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()][::-1]
+    made: list[Path] = []
+    try:
+        for one in missing:
+            one.mkdir()
+            made.append(one)
+    except OSError:
+        for one in reversed(made):
+            one.rmdir()
+        raise
+    return made
+
+
+def _open_lock(path: Path, waiting: Callable[[], object] | None, what: object) -> int:
+    while True:
+        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            hold(opened, what, waiting=waiting)
+            if path.exists() and os.path.samestat(os.fstat(opened), path.stat()):
+                return opened
+        except BaseException:
+            os.close(opened)
+            raise
+        os.close(opened)  # Its holder removed it while we waited, and another may hold its successor.
+
+
+def _umask() -> int:
+    """Read from where reading does not change it, which other threads would feel, if the system has that."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"^Umask:\s*(\d+)", status.read_text(), re.MULTILINE)[1], 8)  # type: ignore[index]
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,98 @@
+"""A file of JSON lines that only grows: what costs money is on the disk before the next thing is done with it.
+
+A line is written by one call and synced, so a run that is killed at any moment goes on from the file: a last line
+that was torn is cut off, one that lacks only its newline is kept. A lock keeps a second run out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from urae.errors import BadFile, UraeError
+from urae.io.files import hold, sync_folder, telling
+from urae.io.texts import json_line, parse_json_object
+
+__all__ = ["Journal", "Line", "read_journal"]
+
+Line = dict[str, Any]
+
+
+class Journal(AbstractContextManager):
+    """The file, open for this process alone; `lines` holds what it says, oldest first."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.lines: list[Line] = []
+        self.writing = threading.Lock()
+
+    def __enter__(self) -> Self:
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"{self.path} is no plain file: give another name")
+        with telling(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            hold(self.file, self.path)
+            self.lines = read_journal(self.path)
+            with telling(self.path):
+                self._mend()
+        except BaseException:
+            os.close(self.file)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.file)
+
+    def append(self, line: Line) -> None:
+        """On the disk when this returns; `CannotWrite` or `UraeError` where it cannot be. Called from several
+        threads."""
+        content = json_line(line).encode()
+        with self.writing, telling(self.path):
+            end = os.fstat(self.file).st_size
+            if os.write(self.file, content) < len(content):
+                os.ftruncate(self.file, end)  # A torn line must not stand in front of a later one.
+                raise UraeError(f"{self.path} cannot be written: make room on the disk and run again")
+            os.fsync(self.file)
+            self.lines.append(line)
+
+    def _mend(self) -> None:
+        content = self.path.read_bytes()
+        kept = _without_torn_line(content)
+        os.ftruncate(self.file, len(kept))
+        if kept and not kept.endswith(b"\n"):
+            os.write(self.file, b"\n")
+        sync_folder(self.path.parent)
+
+
+def read_journal(path: Path | str) -> list[Line]:
+    """The lines of a journal, none where there is no file; without a torn last one. `BadFile` for any other that is
+    no JSON object."""
+    path = Path(path)
+    content = _without_torn_line(path.read_bytes() if path.exists() else b"")
+    lines = []
+    for number, text in enumerate(content.removesuffix(b"\n").split(b"\n") if content else (), start=1):
+        line = _parsed(text)
+        if line is None:
+            raise BadFile(f"{path}, line {number} is damaged: repair or remove it, then run again")
+        lines.append(line)
+    return lines
+
+
+def _without_torn_line(content: bytes) -> bytes:
+    whole, newline, rest = content.rpartition(b"\n")
+    return whole + newline if _parsed(rest) is None else content
+
+
+def _parsed(text: bytes) -> Line | None:
+    try:
+        return parse_json_object(text, name="a line")
+    except BadFile:
+        return None

@@ -1,0 +1,194 @@
+"""An OpenAI-compatible server: how it is reached, what it is asked, and what its failures mean to somebody who pays.
+
+The `openai` client does the waiting: it repeats a request after 408, 409, 429, 5xx, a lost connection or a timeout,
+with growing pauses or the server's own Retry-After, up to two minutes. The API key comes from the environment and goes
+nowhere but into the requests: texts in which a server repeats it are blackened. Redirections are not followed, which
+would carry pictures and prompts to another server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from urae.errors import BadFile, MissingExtra, UraeError
+from urae.io.texts import parse_json_object
+
+__all__ = ["OPENAI", "Reply", "Server", "Unanswered", "import_openai", "is_refusal", "is_unpaid"]
+
+OPENAI = "https://api.openai.com/v1"
+REFUSALS = ("content_filter", "content_policy_violation", "moderation_blocked")
+"""Codes of an error that says no to this request, and would again."""
+UNPAID = ("insufficient_quota", "billing_hard_limit_reached")
+"""Codes that come with status 429 or 400, and that no waiting changes."""
+COUNTED = ("prompt_tokens", "completion_tokens")
+MOST_BYTES = 512 * 2**20
+"""Of an answer, which may be a picture in base64."""
+
+
+class Unanswered(UraeError):
+    """The server gave no answer; those that came before are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What came back, and what it cost."""
+
+    text: str
+    """Empty where the server refused to answer."""
+    model: str
+    """The model that the server says it used."""
+    fingerprint: str
+    usage: Mapping[str, int]
+    """`prompt_tokens` and `completion_tokens`, where the server counts them."""
+    finish_reason: str
+    """Why the text ends: "stop", "length", "content_filter" also where the request was refused; may be empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where requests go."""
+
+    base_url: str = OPENAI
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
+    timeout: float = 120.0
+    """Seconds for one request to be answered, and again for its answer to arrive."""
+
+    def __post_init__(self) -> None:
+        if "@" in urlsplit(self.base_url).netloc:
+            # It would be in what is printed, in journals and in every record.
+            raise ValueError(
+                f"base_url holds a password: give it without, and the key in the variable {self.key_variable}"
+            )
+        if urlsplit(self.base_url).scheme not in ("http", "https"):
+            raise ValueError(
+                f"base_url is {self.base_url!r}: expected an address that begins with http(s)://"
+            )
+
+    def connect(self, *, retries: int = 0, extra: str = "data") -> Any:
+        """A client, which is a context manager. `MissingExtra` without the openai package, `ValueError` without a
+        key."""
+        openai, key = import_openai(extra), os.environ.get(self.key_variable, "")
+        if not key and self.base_url == OPENAI:
+            raise ValueError(f"{self.key_variable} is not set: export it with the API key of {self.base_url}")
+        return openai.OpenAI(
+            base_url=self.base_url,
+            api_key=key or "none",
+            timeout=self.timeout,
+            max_retries=retries,
+            http_client=_bounded(openai, self.timeout),
+        )
+
+    def chat(
+        self,
+        client: Any,
+        content: list[dict[str, Any]],
+        *,
+        model: str,
+        options: Mapping[str, Any],
+        schema: Mapping[str, Any] | None = None,
+        key: str,
+    ) -> Reply:
+        """Ask once. `options` are sent with the request; `schema`, if not empty, holds the answer to JSON of that form;
+        `key` names the request to servers that know `Idempotency-Key`, so that a repeat is not paid twice. Raises
+        `Unanswered`."""
+        openai, place = import_openai(), f"{model} at {self.base_url}"
+        try:
+            response = client.chat.completions.with_raw_response.create(
+                model=model,
+                messages=[{"role": "user", "content": content}],
+                extra_body={**options, **(_response_format(schema) if schema else {})},
+                extra_headers={"Idempotency-Key": key},
+            )
+            text = response.text
+            return self._reply(text() if callable(text) else text, model, place)
+        except openai.APIError as error:
+            if is_refusal(error):
+                return Reply(text="", model=model, fingerprint="", usage={}, finish_reason="content_filter")
+            said = "refused the request" if isinstance(error, openai.BadRequestError) else "gave no answer"
+            # Not chained: the original message may repeat the key.
+            raise Unanswered(self.blackened(f"{place} {said}: {error}")) from None
+
+    def blackened(self, text: str) -> str:
+        """`text` without the key."""
+        key = os.environ.get(self.key_variable, "")
+        return text.replace(key, "***") if key else text
+
+    def _reply(self, text: str, model: str, place: str) -> Reply:
+        try:
+            body = parse_json_object(text, name="the answer")
+            choice = body["choices"][0]
+            content = choice["message"].get("content")
+        except (BadFile, LookupError, TypeError, AttributeError):
+            start = self.blackened(" ".join(text[:120].split()))
+            raise Unanswered(f"{place} answered with no chat completion: {start!r}") from None
+        usage = body.get("usage")
+        counted = usage if isinstance(usage, dict) else {}
+        return Reply(
+            text=self.blackened(content) if isinstance(content, str) else "",
+            model=self.blackened(str(body.get("model") or model)),
+            fingerprint=self.blackened(str(body.get("system_fingerprint") or "")),
+            usage={name: counted[name] for name in COUNTED if type(counted.get(name)) is int},
+            finish_reason=str(choice.get("finish_reason") or ""),
+        )
+
+
+def import_openai(extra: str = "data") -> ModuleType:
+    """The openai package, or the line that installs it."""
+    try:
+        import openai
+    except ImportError as error:
+        raise MissingExtra(f"OpenAI-compatible servers need openai: pip install 'urae[{extra}]'") from error
+    return openai
+
+
+def is_refusal(error: Any) -> bool:
+    """Whether an error of the client is a refusal of this one request."""
+    return getattr(error, "code", None) in REFUSALS
+
+
+def is_unpaid(error: Any) -> bool:
+    """Whether it says that the account has no money left."""
+    return getattr(error, "code", None) in UNPAID
+
+
+def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    described = {"name": "verdict", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}
+
+
+def _bounded(openai: ModuleType, timeout: float) -> Any:
+    """A client of HTTP whose answers have an end. Its own timeout begins anew with each piece."""
+    # httpx, or what openai has in its place.
+    httpx = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+    class Bounded(httpx.SyncByteStream):  # type: ignore[name-defined]
+        def __init__(self, stream: Any) -> None:
+            self.stream, self.deadline = stream, time.monotonic() + timeout
+
+        def __iter__(self) -> Iterator[bytes]:
+            length = 0
+            for piece in self.stream:
+                length += len(piece)
+                if length > MOST_BYTES:
+                    raise httpx.ReadError(f"the answer is longer than {MOST_BYTES} bytes")
+                if time.monotonic() > self.deadline:
+                    raise httpx.ReadTimeout("the answer takes too long")
+                yield piece
+
+        def close(self) -> None:
+            self.stream.close()
+
+    def bound(response: Any) -> None:
+        response.stream = Bounded(response.stream)
+
+    return openai.DefaultHttpxClient(
+        follow_redirects=False, timeout=timeout, event_hooks={"response": [bound]}
+    )
