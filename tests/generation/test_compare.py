@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
 from urae.cli.compare import compare as command
+from urae.cli.verbs import Commands
 from urae.execution import MemoryPlan
 from urae.families import open_pipeline
 from urae.generation import (
@@ -170,7 +170,7 @@ def test_a_long_prompt_takes_more_lines():
 @pytest.fixture
 def run(small, tmp_path):
     small.save_pretrained(tmp_path / "model")
-    app = typer.Typer()
+    app = Commands()
     app.command()(command)
 
     def run(*arguments):

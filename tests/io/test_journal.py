@@ -7,8 +7,7 @@ import threading
 
 import pytest
 
-from urae.errors import BadFile, UraeError
-from urae.errors import CannotWrite
+from urae.errors import BadFile, CannotWrite, UraeError
 from urae.io.journal import Journal, read_journal
 
 LINES = [{"key": "a", "text": "one\u2028two\x85\x0b"}, {"key": "b", "cost": 0.5}, {"key": "猫"}]

@@ -33,15 +33,19 @@ SWITCH = {"on": True, "off": False}
 
 
 class Fields:
-    """The fields of a dataclass as options; `defaults` are those of the command where they are not the field's."""
+    """The fields of a dataclass as options, all or `only` some; `defaults` are those of the command where they are
+    not the field's."""
 
-    def __init__(self, of: type, *, without: Sequence[str] = (), **defaults: Any) -> None:
-        self.of, self.without, self.defaults = of, without, defaults
+    def __init__(
+        self, of: type, *, only: Sequence[str] = (), without: Sequence[str] = (), **defaults: Any
+    ) -> None:
+        names = only or [field.name for field in dataclasses.fields(of)]
+        self.of, self.names, self.defaults = of, set(names) - set(without), defaults
 
     def options(self) -> dict[str, Option]:
         """Each field that a command line can say, by name."""
         docs, hints = field_docs(self.of), get_type_hints(self.of, localns=_Names(self.of))
-        every = {field.name: field for field in dataclasses.fields(self.of) if field.name not in self.without}
+        every = {field.name: field for field in dataclasses.fields(self.of) if field.name in self.names}
         options = {
             name: Option(
                 default=self.defaults.get(name, _default(field)),
@@ -74,10 +78,13 @@ class Option:
         """For typer."""
         flags = [self.flag] if self.flag else [f"--{name}"] if self.default is False else []
         words = self.words
-        info = typer.Option(*flags, help=self.help, autocompletion=(lambda: list(words)) if words else None)
+        listed = f" One of {', '.join(words)}." if words and self.kind in (str, bool) else ""
+        info = typer.Option(
+            *flags, help=self.help + listed, autocompletion=(lambda: list(words)) if words else None
+        )
         kind = str if self.words else self.kind
         kind = list[kind] if self.is_many else kind | None if self.is_optional else kind  # type: ignore[valid-type]
-        default = list(self.default) if self.is_many and self.default != dataclasses.MISSING else self.default
+        default = _as_list(self.default) if self.is_many else self.default
         shown = inspect.Parameter.empty if default is dataclasses.MISSING else default
         annotation = Annotated[kind, info]  # type: ignore[valid-type]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=annotation)
@@ -85,7 +92,7 @@ class Option:
     def read(self, name: str, value: Any) -> Any:
         """What typer has read, in the field's own type; ValueError for a word that it does not take."""
         if self.is_many:
-            return tuple(value)
+            return tuple(value) or (() if isinstance(self.default, tuple) else self.default)
         if not self.words or not isinstance(value, str) or (value in self.words and value not in SWITCH):
             return value
         if self.kind is bool and value in SWITCH:
@@ -147,6 +154,12 @@ def _groups(signature: inspect.Signature) -> Mapping[str, Fields]:
     }
 
 
+def _as_list(default: Any) -> Any:
+    if default is None or default is dataclasses.MISSING:
+        return [] if default is None else default
+    return list(default) if isinstance(default, Sequence) and not isinstance(default, str) else [default]
+
+
 def _default(field: dataclasses.Field[Any]) -> Any:
     made = field.default_factory
     return field.default if made is dataclasses.MISSING else made()
@@ -157,7 +170,7 @@ def _said(hint: Any) -> dict[str, Any]:
     members = list(_members(hint))
     words = tuple(member for member in members if isinstance(member, str))
     scalars = [member for member in members if member in SCALARS]
-    many = [get_args(member)[0] for member in members if _is_sequence(member)]
+    many = [one for member in members if _is_sequence(member) for one in _members(get_args(member)[0])]
     kind = next(iter([*scalars, *many]), str if len(words) > 1 else None)
     if kind in (str, Path) and scalars:
         words = ()

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from accelerate import PartialState
-from rich.console import Console
 
-from urae import planning, training
-from urae.families import open_pipeline
+from urae import execution, families, planning, training
+from urae.cli.printed import say
+from urae.io import check_can_write
 from urae.recipes import RECIPES
-from urae.training import Recipe
+
+if TYPE_CHECKING:
+    from urae.training import Recipe
 
 __all__ = ["chosen_recipe", "train"]
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def train(
@@ -39,13 +37,15 @@ def train(
     """
     chosen = chosen_recipe(recipe, changes or [])
     chosen = replace(chosen, model=model) if model else chosen
-    if torch.cuda.is_available():
+    check_can_write(chosen.out, folder=True)
+    state = execution.this_process()
+    if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
-    training.train(open_pipeline(chosen.model, dtype=dtype), chosen)
-    if PartialState().is_main_process:
-        console.print(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
-        console.print(f"next: {_next(chosen)}")
+    training.train(families.open_pipeline(chosen.model, dtype=dtype), chosen)
+    if state.is_main_process:
+        say(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
+        say(f"next: {_next(chosen)}")
 
 
 def chosen_recipe(name: str, changes: list[str]) -> Recipe:
@@ -55,10 +55,10 @@ def chosen_recipe(name: str, changes: list[str]) -> Recipe:
 
 def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
     """Print the plan of the run on this machine's GPUs, and refuse one that cannot fit."""
-    state = PartialState()
+    state = execution.this_process()
     made = planning.plan(recipe, planning.gpu_here(state.device), num_gpus=state.num_processes)
     if state.is_main_process:
-        console.print(planning.report(made))
+        say(planning.report(made))
     if not (made.fits or anyway):
         raise ValueError(f"{planning.refusal(made)}; --anyway begins it nevertheless")
 

@@ -55,4 +55,5 @@ __getattr__, __dir__ = lazily(
         "scoring": ["Scores", "Share", "score"],
         "server": ["Server"],
     },
+    modules=["server"],
 )

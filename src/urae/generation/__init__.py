@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from urae.generation.imax import Imax
     from urae.generation.methods import method_from_texts, method_named
     from urae.generation.native import TwoPass, native_picture_size
+    from urae.generation.picture_files import PictureFiles
     from urae.generation.plan import DrawingPlan, plan_drawing
     from urae.generation.policies import policy_for
     from urae.generation.provenance import Provenance, read_png_metadata, save_png
@@ -34,6 +35,7 @@ __all__ = [
     "Imax",
     "MemoryPlan",
     "ModelRequest",
+    "PictureFiles",
     "Provenance",
     "Sdedit",
     "SpeedPlan",
@@ -80,10 +82,12 @@ __getattr__, __dir__ = lazily(
         "imax": ["Imax"],
         "methods": ["method_from_texts", "method_named"],
         "native": ["TwoPass", "native_picture_size"],
+        "picture_files": ["PictureFiles"],
         "plan": ["DrawingPlan", "plan_drawing"],
         "policies": ["policy_for"],
         "provenance": ["Provenance", "read_png_metadata", "save_png"],
         "sdedit": ["Sdedit", "nominal_strength"],
         "tiled": ["Tiled"],
     },
+    modules=["stock"],
 )

@@ -20,7 +20,7 @@ from urae.generation.policies import policy_named
 from urae.resolution import check_size
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image
 
     from urae.adapters import Adapter
     from urae.execution import MemoryPlan
@@ -46,7 +46,7 @@ class ModelRequest:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """What the model computes in."""
     base_weights: BaseWeights = "as_loaded"
-    """How the transformer holds its matrices: as_loaded, or rounded to fp8, fp8_dynamic, int8, nf4."""
+    """How the transformer holds its matrices: as they were loaded, or rounded."""
 
     def __post_init__(self) -> None:
         if self.start and not self.adapter:
@@ -92,20 +92,20 @@ class DrawingRequest:
     """Guidance scale at this size; auto: the method's."""
     seed: int | Sequence[int] = 0
     """Of the noise; repeat for several."""
-    native: Path | str | Image.Image | Sequence[Path | str | Image.Image] | None = None
+    native: Path | str | Image | Sequence[Path | str | Image] | None = None
     """Picture to start from; one for all or one for each image."""
     natives: Path | str | None = None
     """Folder that keeps the native pictures of two-pass methods."""
     memory: MemoryPlan | Literal["auto"] = "auto"
     """A plan of one's own for where the model lies; auto chooses one by the two settings below."""
     offload: Literal["auto"] | Offload = "auto"
-    """Where the model lies: auto, unchanged, none, model, sequential."""
+    """Where the model lies: as it is, all on the device, one part or one layer at a time."""
     decode: Literal["auto"] | VaeWay = "auto"
-    """How the VAE makes the picture: auto, whole, strips, tiles."""
+    """How the VAE makes the picture."""
     speed: str | Cache = "exact"
-    """exact, fast, or a cache, taylorseer or firstblock, with settings: taylorseer:interval=3."""
+    """exact, fast, or a cache, taylorseer or first-block, with settings: taylorseer:interval=3."""
     compile: Compile = "auto"
-    """Compile the transformer's blocks: auto (where it pays), on or off."""
+    """Compile the transformer's blocks; auto: where it pays."""
     context_parallel: int = 1
     """Under torchrun: processes that draw each picture together."""
 

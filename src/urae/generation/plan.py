@@ -197,6 +197,7 @@ class DrawingPlan:
             memory=str(self.memory),
             speed=self.speed.text,
             versions=versions(),
+            dtype=str(pipe.transformer.dtype).removeprefix("torch."),
         )
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from urae.metrics.detail import relative_detail
     from urae.metrics.distances import cmmd, frechet, kid
     from urae.metrics.fidelity import consistency, psnr
-    from urae.metrics.measure import DEFAULT_METRICS, Evaluation, evaluate, plan_evaluation
+    from urae.metrics.measure import Evaluation, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
+    from urae.metrics.names import DEFAULT_METRICS
     from urae.metrics.seams import grid, stripes
     from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
     from urae.metrics.weights import Weights
@@ -59,7 +60,8 @@ __getattr__, __dir__ = lazily(
         "detail": ["relative_detail"],
         "distances": ["cmmd", "frechet", "kid"],
         "fidelity": ["consistency", "psnr"],
-        "measure": ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"],
+        "measure": ["Evaluation", "evaluate", "plan_evaluation"],
+        "names": ["DEFAULT_METRICS"],
         "metric": ["Distance", "Metric", "Needs", "Options", "Reader"],
         "seams": ["grid", "stripes"],
         "texture": ["compression_ratio", "flatness", "glcm_entropy", "glcm_score", "spectrum_slope"],

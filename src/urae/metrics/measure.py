@@ -23,15 +23,13 @@ import torch
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
 from urae.metrics.metric import Options
+from urae.metrics.names import DEFAULT_METRICS
 from urae.metrics.pictures import Picture, Pictures, Prompts, Sample, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
 from urae.statistics.intervals import adjusted
 from urae.statistics.table import Scores
 
-__all__ = ["DEFAULT_METRICS", "Evaluation", "evaluate", "plan_evaluation"]
-
-DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
-"""What needs nothing but the pictures."""
+__all__ = ["Evaluation", "evaluate", "plan_evaluation"]
 
 
 def evaluate(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["METRIC_NAMES"]
+__all__ = ["DEFAULT_METRICS", "METRIC_NAMES"]
+
+DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
+"""What needs nothing but the pictures."""
 
 METRIC_NAMES = (
     "fid",

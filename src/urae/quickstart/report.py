@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,7 @@ from urae.training import read_metrics
 if TYPE_CHECKING:
     from urae.quickstart.run import Column
 
-__all__ = ["NEXT_COMMAND", "write_report"]
-
-NEXT_COMMAND = """urae generate "a flat ghost on a wood background" \\
-    --model mini --size 512x512 --adapter urae-quickstart/mini-4x/adapter.safetensors --out pictures"""
+__all__ = ["next_command", "write_report"]
 
 MEANINGS = {
     "truth": ("truth", "rendered, not generated"),
@@ -52,13 +50,19 @@ def write_report(out: Path, *, columns: Sequence[Column], prompts: Sequence[str]
         num_prompts=len(prompts),
         runs=[_run(out / f"mini-{factor}x", factor) for factor in (2, 4)],
         files=_files(out),
-        next_command=NEXT_COMMAND.replace("urae-quickstart", str(out)),
+        next_command=next_command(out),
         machine=machine,
     )
     path = out / "report.html"
     path.with_suffix(".tmp").write_text(page, encoding="utf-8")
     os.replace(path.with_suffix(".tmp"), path)
     return path
+
+
+def next_command(out: Path) -> str:
+    """With which to draw something of one's own by the adapter of a quickstart in `out`."""
+    return f"""urae generate "a flat ghost on a wood background" \\
+    --model mini --size 512x512 --adapter {shlex.quote(str(out / "mini-4x" / "adapter.safetensors"))} --out pictures"""
 
 
 def _block(size: int, columns: Sequence[Column], prompts: Sequence[str], out: Path) -> dict[str, Any]:

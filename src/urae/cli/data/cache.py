@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
-import torch
 import typer
-from accelerate import PartialState
-from rich.console import Console
 
-from urae.data import make_cache, write_shards
-from urae.data.encoders import open_encoders
-from urae.data.sources import cache_folder
-from urae.execution import on_main
-from urae.families import DTYPES
+from urae import data
+from urae.cli.printed import say
+from urae.io import check_can_write
 
 __all__ = ["cache"]
 
 PATIENCE = timedelta(days=7)
 """That processes wait for the slowest: shares of a large data set end hours apart, and by default a wait of ten
 minutes is an error."""
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def cache(
@@ -42,7 +35,7 @@ def cache(
         typer.Option(min=0, help="GB for encoding an image; by default what is free.", show_default=False),
     ] = math.inf,
     dtype: Annotated[
-        str, typer.Option(help=f"auto, {', '.join(DTYPES)}: as training loads the model.")
+        Literal["auto", "bfloat16", "float16", "float32"], typer.Option(help="As training loads the model.")
     ] = "auto",
     shards: Annotated[
         str, typer.Option(help="URL to write the cache to as shards, such as s3://bucket/name.")
@@ -59,11 +52,22 @@ def cache(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
-    PartialState(timeout=PATIENCE)
-    pipe = open_encoders(model, dtype=_dtype(dtype, model))
+    import torch  # here, as what needs it, since the list of options does not
+    from accelerate import PartialState
+
+    from urae.data.encoders import open_encoders
+    from urae.data.sources import cache_folder
+    from urae.execution import on_main
+    from urae.families import DTYPES
+
+    if out:
+        check_can_write(out, folder=True)
+    state = PartialState(timeout=PATIENCE)
+    usual = torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
+    pipe = open_encoders(model, dtype=usual if dtype == "auto" else DTYPES[dtype])
     suffix = "-small" if form == "small" else ""
     folder = out or on_main(lambda: f"{cache_folder(pipe, source, size=size)}{suffix}")
-    report = make_cache(
+    report = data.make_cache(
         pipe,
         source,
         folder,
@@ -71,25 +75,11 @@ def cache(
         encoding=encoding,
         form=form,
         memory=memory * 1e9,
-        device=PartialState().device,
+        device=state.device,
         verify=verify,
     )
-    _say(str(report))
-    _say(f"wrote {folder}")
+    lines = [str(report), f"wrote {folder}"]
     if shards:
-        num = write_shards(report.cache, shards)
-        _say(f"wrote {num} shards to {shards}")
-    _say(f"next: urae train RECIPE data={shards or folder} size={size}")
-
-
-def _dtype(name: str, model: str) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
-    if name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}: expected one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def _say(text: str) -> None:
-    if PartialState().is_main_process:
-        console.print(text)
+        lines.append(f"wrote {data.write_shards(report.cache, shards)} shards to {shards}")
+    if state.is_main_process:
+        say("\n".join([*lines, f"next: urae train RECIPE data={shards or folder} size={size}"]))

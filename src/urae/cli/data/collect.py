@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import typer
-from rich.console import Console
 
-from urae.cli.data.settings import parse_settings
+from urae.cli.named import settings_from_yaml
+from urae.cli.printed import say
 from urae.collecting import Collection, CollectionPlan, LocalPipeline, Teacher, plan_collection, read_prompts
 from urae.collecting import collect as collect_images
 from urae.collecting.prompt_files import SHIPPED
+from urae.io import check_can_write
 
 __all__ = ["collect"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def collect(
@@ -67,6 +66,7 @@ def collect(
 
     Example: urae data collect data/2k --shape 1:1=2 --shape 16:9=1 --set raw=true --limit 20
     """
+    check_can_write(out, folder=True)
     asked = read_prompts(prompts, column=column)[: num or None]
     chosen = make_teacher(teacher, settings, shape)
     plan = plan_collection(asked, chosen, out, copies=copies, seed=seed)
@@ -103,7 +103,9 @@ def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
         raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
     kind = pkgutil.resolve_name(TEACHERS[name])
     known = {one.name: one for one in fields(kind) if one.name != "shapes"}
-    given = parse_settings(settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str])
+    given = settings_from_yaml(
+        settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str]
+    )
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
     if name == "openai" and "model" not in given:
@@ -127,17 +129,13 @@ def _mix(given: list[str]) -> dict[str, float]:
 
 
 def _show(plan: CollectionPlan, teacher: Teacher) -> None:
-    console.print(
-        f"teacher: {teacher.name}, shapes: {', '.join(f'{s}={w:g}' for s, w in teacher.shapes.items())}"
-    )
-    console.print(
+    say(f"teacher: {teacher.name}, shapes: {', '.join(f'{s}={w:g}' for s, w in teacher.shapes.items())}")
+    say(
         f"images: {plan.num_images}, arrived before: {plan.num_arrived}, refused before: {plan.num_refused}, "
         f"ordered and to be fetched: {plan.num_outstanding}, to order: {plan.num_to_order}"
     )
     if plan.price or plan.spent:
-        console.print(
-            f"cost, expected: {plan.cost:.2f} ({plan.price:g} each), spent before: {plan.spent:.2f}"
-        )
+        say(f"cost, expected: {plan.cost:.2f} ({plan.price:g} each), spent before: {plan.spent:.2f}")
 
 
 def _report(collection: Collection, teacher: Teacher) -> None:
@@ -148,17 +146,17 @@ def _report(collection: Collection, teacher: Teacher) -> None:
     }
     for title, reasons in lists.items():
         if reasons:
-            console.print(f"{title}: {len(reasons)}")
+            say(f"{title}: {len(reasons)}")
         for (prompt, reason), count in Counter(reasons).items():
-            console.print(f"  {prompt[:60]!r}: {reason}{f' ({count} times)' if count > 1 else ''}")
+            say(f"  {prompt[:60]!r}: {reason}{f' ({count} times)' if count > 1 else ''}")
     if collection.num_not_ordered:
-        console.print(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
+        say(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
     for title, files in (("the same as another", collection.twins), ("removed since", collection.removed)):
         if files:
-            console.print(f"left out as {title}: {', '.join(files)}")
+            say(f"left out as {title}: {', '.join(files)}")
     if collection.num_lost and not isinstance(teacher, LocalPipeline):
-        console.print(f"orders without an answer, which may have been paid: {collection.num_lost}")
+        say(f"orders without an answer, which may have been paid: {collection.num_lost}")
     if collection.spent:
-        console.print(f"spent: {collection.spent:.2f}")
+        say(f"spent: {collection.spent:.2f}")
     if collection.records:
-        console.print(f"wrote {collection.manifest}: {len(collection.records)} images")
+        say(f"wrote {collection.manifest}: {len(collection.records)} images")
