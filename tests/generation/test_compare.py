@@ -174,7 +174,8 @@ def run(small, tmp_path):
     app.command()(command)
 
     def run(*arguments):
-        settings = ["--model", str(tmp_path / "model"), "--size", "128x64", "--out", str(tmp_path / "out")]
+        settings = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+        settings += [] if "--size" in arguments else ["--size", "128x64"]
         result = CliRunner().invoke(app, [TIGER, *settings, *map(str, arguments)])
         if result.exception:
             raise result.exception
