@@ -79,7 +79,7 @@ def test_a_limit_is_told(server, prompts, tmp_path):
     [
         ("midjourney", [], [], "teacher is 'midjourney': expected one of flux-pro-1.1-ultra, openai, local"),
         ("local", ["raw=true"], [], "raw is no setting of local: valid ones are model, base"),
-        ("local", ["steps"], [], "'steps' has no value: expected name=value"),
+        ("local", ["steps"], [], "setting is 'steps': expected name=value"),
         ("openai", [], [], "needs the name of its model"),
         ("local", [], ["64x64=x"], "'64x64=x' has no number as its weight"),
         ("local", [], ["65x64"], "65"),

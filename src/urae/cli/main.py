@@ -60,7 +60,7 @@ class Root(Verbs):
                 sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read has gone; what is left in the buffer would complain at the very end.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             sys.exit(PIPE_CLOSED)
 
     def invoke(self, ctx: Any) -> Any:

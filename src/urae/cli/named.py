@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from urae.errors import BadFile
 from urae.io import parse_json, parse_yaml
 
 __all__ = ["named", "options_from_json", "settings_from_yaml"]
@@ -37,10 +38,14 @@ def settings_from_yaml(given: Sequence[str], *, texts: Sequence[str]) -> dict[st
 
 def options_from_json(given: Sequence[str], **usual: Any) -> dict[str, Any]:
     """Options of a request, with JSON values; `usual` ones where they are not given; null takes one out."""
-    every = named(
-        given,
-        "option",
-        value='VALUE with a number, null or a "text"',
-        read=lambda said: parse_json(said, name=f"the option's value {said}"),
-    )
+    every = named(given, "option", value="VALUE, such as temperature=0.5", read=_json)
     return {name: value for name, value in {**usual, **every}.items() if value is not None}
+
+
+def _json(text: str) -> Any:
+    try:
+        return parse_json(text, name=text)
+    except BadFile as error:
+        raise ValueError(
+            f'the option\'s value {text!r} is no JSON: expected a number, null, or a "text"'
+        ) from error
