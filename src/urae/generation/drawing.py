@@ -23,7 +23,7 @@ def generate(
     on_step: Callable[[], None] = lambda: None,
     on_native: Callable[[Image.Image], None] = lambda image: None,
     on_image: Callable[[Image.Image], None] = lambda image: None,
-    **settings: Any,
+    **asked: Any,
 ) -> Image.Image | list[Image.Image]:
     """Make an image of every prompt with every seed, with a stock pipeline.
 
@@ -38,9 +38,9 @@ def generate(
     Returns one image for a prompt and a seed, else a list, all seeds of the first prompt first. Raises ValueError for
     a size, method or setting that the model cannot follow, before anything is computed.
     """
-    asked = DrawingRequest(prompt=prompt, size=size, **settings)
-    images = plan_drawing(pipe, asked).run(on_step=on_step, on_native=on_native, on_image=on_image)
-    return images[0] if asked.is_for_one else images
+    request = DrawingRequest(prompt=prompt, size=size, **asked)
+    images = plan_drawing(pipe, request).run(on_step=on_step, on_native=on_native, on_image=on_image)
+    return images[0] if request.is_for_one else images
 
 
 def _shown() -> inspect.Signature:
