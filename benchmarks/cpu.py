@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Attached, Minor, attach
-from urae.adapters.targets import linear_layers, select
+from urae.adapters.targets import linear_layers, resolved, select
 from urae.data import make_cache
 from urae.execution.checkpointing import gradient_checkpointing
 from urae.families.flux import Flux
@@ -166,7 +166,7 @@ def split(transformer: nn.Module) -> None:
 
 
 def targets(transformer: nn.Module) -> list[str]:
-    return select(linear_layers(transformer), PAPER_TARGETS)
+    return select(linear_layers(transformer), resolved(Minor(), transformer).targets)
 
 
 def call(pipe: Any, size: int, options: argparse.Namespace) -> dict:

@@ -45,7 +45,7 @@ from urae.data import (
 )
 from urae.data.compact import restored, small
 from urae.data.store import Folder, part_name, serialized
-from urae.families import Posterior, backbone_of
+from urae.families import Posterior, family_of
 from urae.training import Recipe, read_metrics, train
 
 ROUNDS = 5
@@ -102,7 +102,7 @@ def measure_caching(pipe: Any, images: Path, folder: Path, options: argparse.Nam
         with timed(plain, also="text "):
             for record in part:
                 for caption in record.captions.values():
-                    backbone_of(pipe).encode_prompts(pipe, [caption])
+                    family_of(pipe).text.encode(pipe, [caption])
         with timed(cached):
             report = make_cache(pipe, images / f"{number}.jsonl", folder / f"{number}", size=options.size)
         encoding += report.encoding_seconds
@@ -304,7 +304,7 @@ def velocity(pipe: Any, sample: Sample, seed: int) -> Tensor:
     of_posterior, noise = (torch.randn(mean.shape, generator=generator) for _ in range(2))
     noisy = 0.5 * sample.posterior.sample(of_posterior) + 0.5 * noise
     text = {name: tensor[None].float() for name, tensor in sample.text.items()}
-    return backbone_of(pipe).velocity(
+    return family_of(pipe).calls.velocity(
         pipe.transformer, noisy[None], sigma=torch.tensor([0.5]), embeddings=text, guidance=1.0
     )
 

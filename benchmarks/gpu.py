@@ -42,8 +42,8 @@ from peft import LoraConfig
 from report import RESULTS, conditions, write
 
 from urae import recipes
-from urae.adapters import PAPER_TARGETS, Lora, attach, decompose
-from urae.adapters.targets import linear_layers, select
+from urae.adapters import Lora, attach, decompose
+from urae.adapters.targets import linear_layers, resolved, select
 from urae.execution import quantised
 from urae.execution.activations import Offload
 from urae.execution.attention import fastest_attention, without_cudnn
@@ -53,8 +53,8 @@ from urae.execution.encoding import free_memory, plan_encoding
 from urae.execution.strips import in_strips
 from urae.execution.swap import repeated_blocks, swapped_blocks
 from urae.families.flux import Flux
+from urae.families.flux.pipelines import VAE
 from urae.planning import Gpu, gpu_here, plan
-from urae.planning.architecture import FLUX_VAE
 from urae.planning.compute import Tokens, step_work, trained_by
 from urae.training import Recipe
 from urae.training.checkpoint import Checkpoint, save_checkpoint
@@ -83,7 +83,7 @@ TINY = {
     "joint_attention_dim": 32,
     "pooled_projection_dim": 24,
 }
-TINY_VAE = {**FLUX_VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
+TINY_VAE = {**VAE, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def bench_of(options: argparse.Namespace) -> Bench:
         gpu=gpu_here(device) if device.type == "cuda" else Gpu(name="cpu", memory=1000, tflops=0.1),
         model="mini" if small else recipes.flux_2k().model,
         transformer={**(TINY if small else {}), "guidance_embeds": True},
-        vae=TINY_VAE if small else FLUX_VAE,
+        vae=TINY_VAE if small else VAE,
         train_sizes=(32, 64) if small else (1024, 2048, 4096),
         run_size=32 if small else 2048,
         host_sizes=host_sizes(device, small=small),
@@ -261,7 +261,9 @@ def plain_step(bench: Bench, size: int, notes: dict) -> Iterator[Callable[[], No
     """Stock parts: `add_adapter`, AdamW, all activations recomputed."""
     transformer = random_transformer(bench)
     transformer.requires_grad_(False)
-    transformer.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=list(PAPER_TARGETS)))
+    transformer.add_adapter(
+        LoraConfig(r=16, lora_alpha=16, target_modules=list(resolved(Lora(), transformer).targets))
+    )
     transformer.enable_gradient_checkpointing()
     cast_training_params(transformer)
     parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
@@ -472,7 +474,7 @@ def smallest_triplets(bench: Bench, size: int, notes: dict) -> Iterator[Callable
 def random_weight(bench: Bench, notes: dict) -> torch.Tensor:
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(**bench.transformer)
-    notes["times"] = len(select(linear_layers(transformer), PAPER_TARGETS))
+    notes["times"] = len(select(linear_layers(transformer), resolved(Lora(), transformer).targets))
     side = transformer.inner_dim
     return (torch.randn(side, side, device=bench.device) / side**0.5).to(bench.dtype)
 

@@ -13,9 +13,7 @@ def test_dict_round_trip_through_json(kind):
 
 
 def test_defaults_are_the_papers():
-    assert Lora() == Lora(
-        rank=16, alpha="rank", targets=("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-    )
+    assert Lora() == Lora(rank=16, alpha="rank", targets=("attention",))
     assert Minor().targets == PAPER_TARGETS
     assert Full().targets == ("*",)
 

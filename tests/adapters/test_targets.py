@@ -1,8 +1,9 @@
 import pytest
+import torch
 from tiny_flux import TARGETS, fresh_transformer
 
-from urae.adapters import PAPER_TARGETS, Minor, attach
-from urae.adapters.targets import linear_layers, parameter_owners, select
+from urae.adapters import Lora, Minor, attach
+from urae.adapters.targets import linear_layers, parameter_owners, resolved, select
 
 
 @pytest.fixture(scope="module")
@@ -11,8 +12,19 @@ def names():
 
 
 def test_the_papers_targets(names):
-    assert sorted(select(names, PAPER_TARGETS)) == sorted(TARGETS)
-    assert not any("add_" in name or "ff" in name or "mlp" in name for name in select(names, PAPER_TARGETS))
+    patterns = resolved(Lora(), fresh_transformer()).targets
+    assert sorted(select(names, patterns)) == sorted(TARGETS)
+    assert not any("add_" in name or "ff" in name or "mlp" in name for name in select(names, patterns))
+
+
+def test_words_stand_beside_patterns_and_patterns_for_themselves():
+    given = Lora(targets=("proj_out", "image_stream", "attention", "proj_out"))
+    assert resolved(given, fresh_transformer()).targets == (
+        *("proj_out", "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
+        *("*.ff.net.0.proj", "*.ff.net.2", "proj_mlp", "single_transformer_blocks.*.proj_out"),
+    )
+    own = Lora(targets=("attn.to_q",))
+    assert resolved(own, torch.nn.Linear(2, 2)) is own
 
 
 @pytest.mark.parametrize(

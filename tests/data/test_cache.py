@@ -15,7 +15,7 @@ from tiny import with_text_encoders, write_images
 from urae.data import cache, make_cache, open_cache, scan_folder, write_manifest
 from urae.data.image import Unreadable, load_pixels, training_buckets
 from urae.errors import BadFile, StaleCache
-from urae.families import backbone_of
+from urae.families import family_of
 
 
 @pytest.fixture
@@ -32,16 +32,16 @@ def files(made) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sorted((made.path / "entries").iterdir())}
 
 
-def test_a_sample_is_what_the_backbone_says(pipe, folder, tmp_path):
+def test_a_sample_is_what_the_family_says(pipe, folder, tmp_path):
     made = cache(pipe, folder, tmp_path / "cache", size=64)
     entry = made.entries[0]
     original, detailed = (made.load(entry, kind) for kind in ("original", "detailed"))
     pixels = load_pixels(folder / entry.record.file, entry.bucket)[None]
-    posterior = backbone_of(pipe).encode_images(pipe, pixels)
+    posterior = family_of(pipe).latents.encode(pipe, pixels)
     assert torch.equal(original.posterior.mean, posterior.mean[0])
     assert torch.equal(original.posterior.std, posterior.std[0])
     for sample, caption in ((original, "a"), (detailed, "a b")):
-        embeddings = backbone_of(pipe).encode_prompts(pipe, [caption])
+        embeddings = family_of(pipe).text.encode(pipe, [caption])
         assert sample.text.keys() == embeddings.keys()
         assert all(torch.equal(sample.text[name], tensor[0]) for name, tensor in embeddings.items())
 

@@ -1,11 +1,10 @@
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from tiny import with_text_encoders, write_images
 from urae.cli.data import app
 from urae.data import cached, open_cache
-from urae.data.encoders import open_encoders
+from urae.families import open_encoders
 
 
 @pytest.fixture
@@ -40,11 +39,11 @@ def test_options_reach_the_cache(prepared, tmp_path):
 
 
 def test_only_the_encoders_have_weights(prepared, tmp_path):
-    opened = open_encoders(tmp_path / "pipe", dtype=torch.float32)
+    opened = open_encoders(tmp_path / "pipe", dtype="float32")
     assert {parameter.device.type for parameter in opened.transformer.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in opened.vae.parameters()} == {"cpu"}
 
 
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ValueError, match="there is no pipeline '.*nowhere': expected mini, a folder"):
-        open_encoders(tmp_path / "nowhere", dtype=torch.float32)
+        open_encoders(tmp_path / "nowhere", dtype="float32")

@@ -26,7 +26,7 @@ def velocity(transformer, size, num_images=1):
     }
     noisy = torch.randn(num_images, 16, height, width, generator=rng)
     sigma = torch.rand(num_images, generator=rng)
-    return FLUX.velocity(transformer, noisy, sigma=sigma, embeddings=embeddings, guidance=2.0)
+    return FLUX.calls.velocity(transformer, noisy, sigma=sigma, embeddings=embeddings, guidance=2.0)
 
 
 def gradients(attached, transformer, size):
@@ -46,7 +46,7 @@ def compare_velocities(folder):
     with torch.no_grad(), POLICY.on(transformer):
         for size in ((4, 6), (5, 7), (1, 2)):
             alone = velocity(transformer, size)
-            with context_parallel(FLUX, transformer, group) as context:
+            with context_parallel(transformer, group) as context:
                 shared = velocity(transformer, size)
                 with context.paused():
                     assert torch.equal(velocity(transformer, size), alone)
@@ -63,7 +63,7 @@ def compare_gradients(folder):
         for parameter in attached.parameters():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(2))
         alone = gradients(attached, transformer, (5, 7))
-        with context_parallel(FLUX, transformer, group):
+        with context_parallel(transformer, group):
             shared = gradients(attached, transformer, (5, 7)) / 2  # each process has counted the whole loss
         torch.distributed.all_reduce(shared)
         torch.testing.assert_close(shared, alone, atol=1e-5 * alone.abs().max().item(), rtol=1e-4)
@@ -79,7 +79,7 @@ def refuse(folder):
         (one_head, "context_parallel is 2: expected at most 1, the transformer's attention heads"),
         (compiled, "the transformer is compiled already"),
     ):
-        with pytest.raises(ValueError, match=message), context_parallel(FLUX, transformer, group):
+        with pytest.raises(ValueError, match=message), context_parallel(transformer, group):
             pass
     with pytest.raises(ValueError, match="context_parallel is 3 and 2 processes were started"):
         context_group(3)

@@ -48,7 +48,7 @@ def aligned_draw(pipe, embeds, guide, path, *, size=SIZE, num=1, steps=3, **opti
             size=size,
             num=num,
             steps=steps,
-            latents=noised(pipe, guide, sigma=options.start_sigma, generator=generator),
+            latents=noised(pipe, guide, SIZE, sigma=options.start_sigma, generator=generator),
             sigmas=np.linspace(strength, strength / steps, steps),
         )
     return unpacked(pipe, images, size)

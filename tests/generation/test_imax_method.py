@@ -7,7 +7,7 @@ from diffusers import FlowMatchHeunDiscreteScheduler
 from latents import SIZE, draw, transformer_call, unpacked
 from PIL import Image
 
-from urae.families import backbone_of
+from urae.families import family_of
 from urae.generation import Imax, generate
 from urae.generation.imax import guided
 from urae.generation.native import encoded
@@ -20,7 +20,7 @@ def guide():
 
 
 def guided_draw(pipe, embeds, guide, size=SIZE, num=1, steps=3, **options):
-    with guided(pipe, guide, Imax(**options)):
+    with guided(pipe, guide, Imax(**options), size=size):
         return unpacked(pipe, draw(pipe, embeds, size=size, num=num, steps=steps), size)
 
 
@@ -126,9 +126,9 @@ def test_repeated_text_keeps_positions_that_bf16_merges(pipe, embeds):
 def test_everything_is_restored(pipe, embeds, guide):
     before = draw(pipe, embeds)
     scheduler, hooks = pipe.scheduler, dict(pipe.transformer._forward_pre_hooks)
-    with guided(pipe, guide, Imax(shifted_patches=True)):
+    with guided(pipe, guide, Imax(shifted_patches=True), size=SIZE):
         draw(pipe, embeds)
-    with pytest.raises(KeyError), guided(pipe, guide, Imax(shifted_patches=True)):
+    with pytest.raises(KeyError), guided(pipe, guide, Imax(shifted_patches=True), size=SIZE):
         raise KeyError
     assert pipe.scheduler is scheduler
     assert dict(pipe.transformer._forward_pre_hooks) == hooks
@@ -148,7 +148,7 @@ def test_a_transformer_compiled_in_place_is_refused(pipe, guide):
     pipe.transformer.compile(backend="eager")
     with (
         pytest.raises(ValueError, match=r"use torch.compile\(transformer\)"),
-        guided(pipe, guide, Imax(shifted_patches=True)),
+        guided(pipe, guide, Imax(shifted_patches=True), size=SIZE),
     ):
         pass
 
@@ -156,7 +156,7 @@ def test_a_transformer_compiled_in_place_is_refused(pipe, guide):
 def test_repeated_text_without_effect_is_refused(pipe, guide):
     with (
         pytest.raises(ValueError, match="repeat_text has no effect at 96x64"),
-        guided(pipe, guide, Imax(repeat_text=True)),
+        guided(pipe, guide, Imax(repeat_text=True), size=SIZE),
     ):
         pass
 
@@ -206,7 +206,10 @@ def test_a_whole_image(small):
     guide = encoded(small, native.resize(size, Image.Resampling.BICUBIC))
     assert guide.shape == (1, 16, 8, 16)
     policy = ResolutionPolicy.for_size(small, size)
-    with ResolutionPolicy(**{**policy.to_dict(), "shift": 6.0}).on(small), guided(small, guide, method):
+    with (
+        ResolutionPolicy(**{**policy.to_dict(), "shift": 6.0}).on(small),
+        guided(small, guide, method, size=size),
+    ):
         expected = small(
             prompt,
             width=128,
@@ -227,8 +230,8 @@ def test_an_image_of_weight_0_is_the_direct_one(small):
     assert np.array_equal(np.asarray(ours), np.asarray(generate(small, "a tiger", **settings)))
 
 
-def test_the_guide_is_the_mean_of_the_posterior_as_the_backbone_normalises_it(small):
+def test_the_guide_is_the_mean_of_the_posterior_as_the_family_normalises_it(small):
     picture = Image.linear_gradient("L").resize((64, 32)).convert("RGB")
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
-    expected = backbone_of(small).encode_images(small, pixels).mean
+    expected = family_of(small).latents.encode(small, pixels).mean
     torch.testing.assert_close(encoded(small, picture), expected)

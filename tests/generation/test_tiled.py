@@ -70,7 +70,7 @@ def dense(pipe, embeds, size, *, side, overlap, shift, steps, tapered=False, gui
     text, text_ids = embeds["prompt_embeds"], torch.zeros(7, 3)
     for i in range(steps):
         total, counts = torch.zeros_like(noisy), torch.zeros(height, width)
-        for top, left in window_corners((height, width), (h, w), overlap=overlap):
+        for top, left in window_corners((height, width), (h, w), overlap=overlap, token=2):
             seen = noisy[..., top : top + h, left : left + w]
             velocity = transformer_call(pipe, embeds, seen, sigmas[i], text, text_ids, guidance)
             for y in range(h):
@@ -114,7 +114,7 @@ def test_a_model_without_guidance_input(pipe, embeds):
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize(("whole", "window"), [((16, 24), (8, 8)), ((8, 18), (8, 8)), ((14, 10), (6, 10))])
 def test_windows_cover_with_the_overlap_that_is_asked_for(whole, window, overlap):
-    corners = window_corners(whole, window, overlap=overlap)
+    corners = window_corners(whole, window, overlap=overlap, token=2)
     covered = torch.zeros(whole)
     for top, left in corners:
         assert top % 2 == left % 2 == 0

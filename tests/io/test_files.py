@@ -188,7 +188,8 @@ def test_a_limit_of_file_sizes_is_one_sentence(tmp_path):
 @pytest.mark.skipif(not ROOT, reason="becoming another user needs root")
 def test_missing_rights_are_one_sentence(tmp_path):
     code = (
-        "import os, sys; from urae.errors import CannotWrite; from urae.io.files import check_can_write; os.setuid(65534)\n"
+        "import os, sys; from urae.errors import CannotWrite; from urae.io.files import check_can_write\n"
+        "os.setuid(65534)\n"
         "try: check_can_write(sys.argv[1])\n"
         "except CannotWrite as error: print(error)"
     )

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
-from urae.adapters.targets import linear_layers, select
+from urae.adapters.targets import linear_layers, resolved, select
 from urae.execution.activations import Offload
 from urae.execution.carrier import Carrier, Copy
 from urae.execution.checkpointing import Checkpointing, gradient_checkpointing
@@ -129,7 +129,7 @@ def _adapted(config: dict, fake: FakeTensorMode, targets, rank: int, dtype: torc
         layers = linear_layers(transformer)
         factors = {
             name: (torch.empty(rank, layers[name].in_features), torch.empty(layers[name].out_features, rank))
-            for name in select(layers, targets)
+            for name in select(layers, resolved(Lora(targets=targets), transformer).targets)
         }
     injection = inject(transformer, factors)  # outside of the mode: peft makes its layers on the meta device
     transformer.requires_grad_(False)

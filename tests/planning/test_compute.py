@@ -7,7 +7,7 @@ from rehearsal import Architecture, count_flops
 
 from urae import recipes
 from urae.adapters import PAPER_TARGETS, Full, Lora, Mica, Minor
-from urae.planning.architecture import architecture_of
+from urae.families import open_architecture
 from urae.planning.compute import Tokens, step_work, trained_by
 
 SMALL = {
@@ -69,7 +69,7 @@ def test_all_of_flux_counts_alike(size):
 
 def test_flux_at_4k_is_what_is_known_of_it():
     """6.45e9 weights a token in the linear layers, and 57 attentions of width 3072."""
-    architecture = architecture_of(recipes.flux_4k().model, dtype=torch.bfloat16)
+    architecture = open_architecture(recipes.flux_4k().model, dtype=torch.bfloat16)
     trained = trained_by(architecture.transformer, Lora(rank=1))
     tokens = Tokens(image=65536, text=512)
     linear = 2 * 6.45e9 * tokens.joint

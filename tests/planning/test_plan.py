@@ -8,9 +8,9 @@ from tiny import with_text_encoders, write_images
 from urae import mini, recipes
 from urae.adapters import Full, Lora, Mica, Minor, attach
 from urae.data import cache
+from urae.families import open_architecture
 from urae.planning import GPUS, Gpu, gpu_named, plan, refusal, report
 from urae.planning.adapter import adapter_size, optimizer_bytes
-from urae.planning.architecture import architecture_of
 from urae.planning.compute import trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import ASSUMED, efficiency_of
@@ -254,7 +254,7 @@ def test_optimizer_state_is_as_large_as_said(transformer, spec, optimizer):
 
 def test_the_architecture_is_that_of_the_loaded_model():
     pipe = mini.pipeline()
-    found = architecture_of("mini", dtype=torch.float32)
+    found = open_architecture("mini", dtype=torch.float32)
     for name in ("transformer", "vae"):
         shapes = [
             {key: value.shape for key, value in model.state_dict().items()}
@@ -267,7 +267,7 @@ def test_the_architecture_is_that_of_the_loaded_model():
 
 
 def test_flux_has_twelve_billion_weights():
-    found = architecture_of("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
+    found = open_architecture("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
     assert sum(p.numel() for p in found.transformer.parameters()) == 11_901_408_320
 
 
@@ -276,7 +276,7 @@ def test_gpus_that_share_tokens_keep_a_part_of_the_activations_and_take_no_longe
     apart, together = (
         plan(replace(recipe, context_parallel=num), "H100", num_gpus=4).asked for num in (1, 4)
     )
-    architecture = architecture_of(recipe.model, dtype=torch.bfloat16)
+    architecture = open_architecture(recipe.model, dtype=torch.bfloat16)
     trained = trained_by(architecture.transformer, recipe.adapter)
     whole, part = (
         activation_bytes(architecture, trained, replace(recipe, context_parallel=num), num_images=1)

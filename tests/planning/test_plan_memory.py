@@ -13,10 +13,10 @@ from test_compute import SMALL, on_meta
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
 from urae.execution import quantised
+from urae.families import Architecture as Parts
+from urae.families import open_architecture
 from urae.planning import memory
 from urae.planning.adapter import adapter_size
-from urae.planning.architecture import Architecture as Parts
-from urae.planning.architecture import architecture_of
 from urae.planning.compute import trained_by
 from urae.planning.host import block_bytes, stored_bytes
 from urae.training import Recipe
@@ -30,8 +30,8 @@ def said(config: dict, what: Architecture, mode, *, offload: bool = False, compi
     """Bytes of activations by the plan."""
     architecture = Parts(
         transformer=on_meta(**config),
-        vae=None,
-        tokenizer_2=SimpleNamespace(model_max_length=what.text_tokens),
+        vae=SimpleNamespace(config=SimpleNamespace(block_out_channels=[1] * 4)),
+        text_tokens=what.text_tokens,
         num_encoder_values=0,
     )
     recipe = recipes.flux_2k(
@@ -69,7 +69,7 @@ def test_memory_is_what_an_h200_measured(size, way, settings):
     (row,) = (r for r in rows if (r["what"], r["size"], r["way"]) == ("train step", size, way))
     one = {"size": size, "batch_size": 1, "sample_every": 0, "optimizer": "adamw", "lr": 1e-4}
     recipe = recipes.flux_2k(**one, **settings)
-    architecture = architecture_of(recipe.model, dtype=torch.bfloat16)
+    architecture = open_architecture(recipe.model, dtype=torch.bfloat16)
     trained = trained_by(architecture.transformer, recipe.adapter)
     planned = memory.phases(architecture, trained, recipe)["training"]
     assert planned / 1e9 == pytest.approx(row["peak_gb"], rel=0.03)
@@ -142,7 +142,7 @@ def test_phases_follow_the_recipe(recipe):
 
 
 def test_state_counts_every_copy(recipe):
-    architecture = architecture_of("mini", dtype=torch.float32)
+    architecture = open_architecture("mini", dtype=torch.float32)
     size = adapter_size(architecture.transformer, Lora(rank=4))
     plain = memory._state_bytes(size, recipe(ema=0.0))
     assert plain == 4 * 4 * size.trained  # parameters, gradients, two moments
@@ -150,7 +150,7 @@ def test_state_counts_every_copy(recipe):
 
 
 def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
-    architecture = architecture_of("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
+    architecture = open_architecture("black-forest-labs/FLUX.1-dev", dtype=torch.bfloat16)
     transformer, recipe = architecture.transformer, recipes.flux_2k()
     sizes, whole = block_bytes(transformer, recipe), stored_bytes(transformer, recipe)
     large = [w.nbytes for w in transformer.transformer_blocks[0].parameters() if w.dim() == 2]
@@ -167,7 +167,7 @@ def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
 
 @pytest.mark.parametrize("kind", ["fp8", "fp8_dynamic", "int8", "nf4"])
 def test_a_base_in_fewer_bits_takes_what_is_said(recipe, kind):
-    transformer, planned = mini.pipeline().transformer, architecture_of("mini", dtype=torch.float32)
+    transformer, planned = mini.pipeline().transformer, open_architecture("mini", dtype=torch.float32)
     before, said = (
         num_bytes(transformer),
         memory._resident_bytes(planned.transformer, recipe(base_weights=kind)),
@@ -184,7 +184,7 @@ def num_bytes(module: torch.nn.Module) -> int:
 
 
 def phases(recipe: Recipe) -> dict[str, int]:
-    architecture = architecture_of("mini", dtype=torch.float32)
+    architecture = open_architecture("mini", dtype=torch.float32)
     return memory.phases(architecture, trained_by(architecture.transformer, recipe.adapter), recipe)
 
 

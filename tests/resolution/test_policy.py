@@ -276,10 +276,12 @@ def test_entering_again_does_not_compile_again(transformer):
         graphs.append(graph)
         return graph.forward
 
-    class Model(torch.nn.Module):
+    class Model(type(transformer)):
+        """Of the family, with nothing but its positions."""
+
         def __init__(self):
-            super().__init__()
-            self.pos_embed = transformer.pos_embed
+            torch.nn.Module.__init__(self)
+            self.pos_embed, self._internal_dict = transformer.pos_embed, transformer.config
 
         def forward(self, ids):
             return self.pos_embed(ids)
@@ -396,7 +398,7 @@ def test_weights_and_their_names_stay(transformer):
 
 def test_theta_in_effect_can_be_read(transformer):
     with SCALED.on(transformer):
-        assert transformer.pos_embed.theta == 100_000
+        assert transformer.pos_embed.policy.rope_scale == 10
     assert transformer.pos_embed.theta == 10_000
     assert isinstance(transformer.pos_embed.theta, int)
 
@@ -487,7 +489,7 @@ def test_linear_may_go_with_theta_scaling(transformer):
 
 def test_a_model_without_rotary_embedding_is_refused():
     with (
-        pytest.raises(ValueError, match="Linear has no rotary `pos_embed`"),
+        pytest.raises(ValueError, match="Linear is not a supported model family"),
         ResolutionPolicy().on(torch.nn.Linear(2, 2)),
     ):
         pass

@@ -3,10 +3,10 @@ import pytest
 from urae.resolution import check_size, num_image_tokens, size_scale, snap
 
 
-def test_token_counts():
-    assert num_image_tokens((1024, 1024)) == 4096
-    assert num_image_tokens((4096, 2048)) == 32768
-    assert num_image_tokens(512) == 1024
+def test_token_counts(pipe):
+    assert num_image_tokens(pipe, (1024, 1024)) == 4096
+    assert num_image_tokens(pipe, (4096, 2048)) == 32768
+    assert num_image_tokens(pipe, 512) == 1024
 
 
 def test_scale_is_the_geometric_mean(pipe):

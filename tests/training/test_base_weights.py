@@ -1,4 +1,4 @@
-"""Training on a base whose matrices are rounded; the rounding itself is tested in tests/backbones."""
+"""Training on a base whose matrices are rounded; the rounding itself is tested in tests/execution."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from urae.adapters.base import Base, base_of
     from urae.adapters.decomposition import Triplets, decompose, decompose_cached
     from urae.adapters.merging import Truncation, merge, truncate
-    from urae.adapters.specs import PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
+    from urae.adapters.specs import IMAGE_STREAM, PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
 
 __all__ = [
+    "IMAGE_STREAM",
     "PAPER_TARGETS",
     "SPECS",
     "Adapter",
@@ -44,6 +45,6 @@ __getattr__, __dir__ = lazily(
         "base": ["Base", "base_of"],
         "decomposition": ["Triplets", "decompose", "decompose_cached"],
         "merging": ["Truncation", "merge", "truncate"],
-        "specs": ["PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"],
+        "specs": ["IMAGE_STREAM", "PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"],
     },
 )

@@ -32,7 +32,7 @@ from urae.adapters.factors import Factors, Pair, difference, stacked
 from urae.adapters.full import train_changes
 from urae.adapters.injection import inject
 from urae.adapters.specs import Full, Lora, Major, Mica, Minor, Spec
-from urae.adapters.targets import linear_layers, select, transformer_of
+from urae.adapters.targets import linear_layers, resolved, select, transformer_of
 from urae.resolution import ResolutionPolicy
 
 __all__ = ["Attached", "attach"]
@@ -62,6 +62,7 @@ def attach(
     that already carries adapters; `WrongBase` where `start` does not belong to it.
     """
     transformer = transformer_of(transformer)
+    spec = resolved(spec, transformer)
     _check_bare(transformer)
     _check_start(transformer, start)
     base = base_of(transformer)

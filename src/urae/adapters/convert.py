@@ -3,7 +3,7 @@
 The BFL names fuse projections that diffusers keeps apart: `qkv`, and `linear1` = q, k, v, mlp of the single blocks.
 Fusing is exact: the factors of the parts become the blocks of one block-diagonal pair, of the sum of the ranks (or
 of one rank, where the parts share their A). Splitting drops the columns that are zero in a part's rows, and so
-undoes it. The module tables are those of FLUX.1; the diffusers layout works for any model.
+undoes it. The module tables are those of the families; the diffusers layout works for any model.
 """
 
 from __future__ import annotations
@@ -22,51 +22,14 @@ from torch import Tensor
 
 from urae.adapters.factors import Pair
 from urae.errors import BadFile
+from urae.families import families
+from urae.families.family import ModuleNames
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse", "to_layout"]
 
 Layout = Literal["diffusers", "kohya", "bfl"]
 
 LAYOUTS: tuple[Layout, ...] = ("diffusers", "kohya", "bfl")
-
-TOP_MODULES = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-    "final_layer.adaLN_modulation.1": "norm_out.linear",
-}
-"""BFL module -> diffusers module, outside the blocks."""
-
-DOUBLE_MODULES = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "img_attn.proj": ("attn.to_out.0",),
-    "img_mlp.0": ("ff.net.0.proj",),
-    "img_mlp.2": ("ff.net.2",),
-    "img_mod.lin": ("norm1.linear",),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "txt_attn.proj": ("attn.to_add_out",),
-    "txt_mlp.0": ("ff_context.net.0.proj",),
-    "txt_mlp.2": ("ff_context.net.2",),
-    "txt_mod.lin": ("norm1_context.linear",),
-}
-
-SINGLE_MODULES = {
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-    "linear2": ("proj_out",),
-    "modulation.lin": ("norm.linear",),
-}
-
-MLP_RATIO = 4
-"""Width of FLUX.1's MLP over its hidden size: rows of `linear1` that a file without `proj_mlp` leaves zero."""
-
-SWAPPED = "norm_out.linear"
-"""BFL stores this output as (shift, scale), diffusers as (scale, shift)."""
 
 PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.")
 
@@ -173,12 +136,14 @@ def _lora_key(key: str) -> tuple[str, str]:
 def _module_name(key: str) -> str:
     for prefix in PREFIXES:
         key = key.removeprefix(prefix)
-    match = re.fullmatch(r"lora_transformer_(single_)?transformer_blocks_(\d+)_(.+)", key)
-    if match is None:
+    if not key.startswith("lora_transformer_"):
         return key
-    modules = SINGLE_MODULES if match[1] else DOUBLE_MODULES
-    inner = {part.replace(".", "_"): part for parts in modules.values() for part in parts}
-    return f"{match[1] or ''}transformer_blocks.{match[2]}.{inner.get(match[3], match[3])}"
+    flat = key.removeprefix("lora_transformer_")
+    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
+        if match := re.fullmatch(rf"{block}_(\d+)_(.+)", flat):
+            inner = {part.replace(".", "_"): part for parts in modules.values() for part in parts}
+            return f"{block}.{match[1]}.{inner.get(match[2], match[2])}"
+    return key
 
 
 def _processor_key(key: str) -> tuple[str, str]:
@@ -192,10 +157,10 @@ def _processor_key(key: str) -> tuple[str, str]:
 def _layout_of(pairs: Mapping[str, Pair]) -> Layout:
     if all(key.startswith("lora_unet_") for key in pairs):
         return "kohya"
-    if all(_bfl_parts(key) for key in pairs):
+    if all(_original_parts(key) for key in pairs):
         return "bfl"
     for key in pairs:
-        if key.startswith("lora_") or _bfl_parts(key):
+        if key.startswith("lora_") or _original_parts(key):
             raise BadFile(f"the file mixes key layouts: {key!r} beside {next(iter(pairs))!r}")
     return "diffusers"
 
@@ -222,53 +187,63 @@ def _peft_scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-# The FLUX.1 tables, both ways
+# The families' names, both ways
 
 
-def _bfl_parts(key: str) -> tuple[str, ...]:
-    """diffusers modules behind a BFL module, dotted ("double_blocks.0.img_mod.lin") or as kohya writes it."""
-    if key.startswith("lora_unet_"):
-        key = _dotted(key.removeprefix("lora_unet_"))
-    if key in TOP_MODULES:
-        return (TOP_MODULES[key],)
-    match = re.fullmatch(r"(double|single)_blocks\.(\d+)\.(.+)", key)
-    if match is None:
-        return ()
-    modules, block = (
-        (DOUBLE_MODULES, "transformer_blocks")
-        if match[1] == "double"
-        else (SINGLE_MODULES, "single_transformer_blocks")
-    )
-    return tuple(f"{block}.{match[2]}.{part}" for part in modules.get(match[3], ()))
+def _names() -> list[ModuleNames]:
+    """The original names of all families that have some; several families may share theirs."""
+    found: list[ModuleNames] = []
+    for family in families():
+        if family.names and family.names not in found:
+            found.append(family.names)
+    return found
 
 
-def _dotted(key: str) -> str:
+def _original_parts(key: str) -> tuple[str, ...]:
+    """diffusers modules behind an original module, dotted ("double_blocks.0.img_mod.lin") or as kohya writes it."""
+    for names in _names():
+        dotted = _dotted(key.removeprefix("lora_unet_"), names) if key.startswith("lora_unet_") else key
+        if dotted in names.top:
+            return (names.top[dotted],)
+        listed, _, rest = dotted.partition(".")
+        number, _, module = rest.partition(".")
+        if listed in names.blocks and number.isdigit():
+            block, modules = names.blocks[listed]
+            return tuple(f"{block}.{number}.{part}" for part in modules.get(module, ()))
+    return ()
+
+
+def _dotted(key: str, names: ModuleNames) -> str:
     """kohya writes "_" for "."; the tables say which is which."""
-    for name in TOP_MODULES:
+    for name in names.top:
         if key == name.replace(".", "_"):
             return name
-    match = re.fullmatch(r"(double|single)_blocks_(\d+)_(.+)", key)
-    if match is None:
-        return key
-    modules = DOUBLE_MODULES if match[1] == "double" else SINGLE_MODULES
-    inner = next((name for name in modules if name.replace(".", "_") == match[3]), match[3])
-    return f"{match[1]}_blocks.{match[2]}.{inner}"
+    for listed, (_, modules) in names.blocks.items():
+        if match := re.fullmatch(rf"{listed}_(\d+)_(.+)", key):
+            inner = next((name for name in modules if name.replace(".", "_") == match[2]), match[2])
+            return f"{listed}.{match[1]}.{inner}"
+    return key
 
 
-def _bfl_name(module: str) -> tuple[str, tuple[str, ...]]:
-    """BFL module that holds a diffusers module, and all the diffusers modules it holds."""
-    for name, top in TOP_MODULES.items():
-        if top == module:
-            return name, (top,)
-    match = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", module)
-    if match is not None:
-        modules, block = (SINGLE_MODULES, "single_blocks") if match[1] else (DOUBLE_MODULES, "double_blocks")
-        for name, parts in modules.items():
-            if match[3] in parts:
-                prefix = module.removesuffix(match[3])
-                return f"{block}.{match[2]}.{name}", tuple(f"{prefix}{part}" for part in parts)
+def _original_name(module: str) -> tuple[str, tuple[str, ...], ModuleNames]:
+    """Original module that holds a diffusers module, all the diffusers modules it holds, and whose names they are."""
+    for names in _names():
+        for name, top in names.top.items():
+            if top == module:
+                return name, (top,), names
+        for listed, (block, modules) in names.blocks.items():
+            if match := re.fullmatch(rf"{block}\.(\d+)\.(.+)", module):
+                for name, parts in modules.items():
+                    if match[2] in parts:
+                        prefix = module.removesuffix(match[2])
+                        return (
+                            f"{listed}.{match[1]}.{name}",
+                            tuple(f"{prefix}{part}" for part in parts),
+                            names,
+                        )
+    known = ", ".join(family.name for family in families() if family.names)
     raise ValueError(
-        f"{module!r} is no module of FLUX.1: its adapter can only be written in the layout diffusers"
+        f"{module!r} is no module of {known}: its adapter can only be written in the layout diffusers"
     )
 
 
@@ -276,16 +251,16 @@ def _bfl_name(module: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _fuse_all(factors: Mapping[str, Pair]) -> dict[str, Pair]:
-    groups: dict[str, tuple[str, ...]] = dict(_bfl_name(module) for module in factors)
-    return {name: _fuse(parts, factors) for name, parts in groups.items()}
+    found = [_original_name(module) for module in factors]
+    return {name: _fuse(parts, factors, names) for name, parts, names in dict.fromkeys(found)}
 
 
-def _fuse(parts: Sequence[str], factors: Mapping[str, Pair]) -> Pair:
+def _fuse(parts: Sequence[str], factors: Mapping[str, Pair], names: ModuleNames) -> Pair:
     if len(parts) == 1:
         A, B = factors[parts[0]]
-        return A, _swap(B) if parts[0] == SWAPPED else B
+        return A, _swap(B) if parts[0] == names.swapped else B
     present = [factors[part] for part in parts if part in factors]
-    rows = [_rows(part, factors, present) for part in parts]
+    rows = [_rows(part, factors, present, names) for part in parts]
     first = present[0][0]
     if all(A.shape == first.shape and torch.equal(A, first) for A, _ in present):
         blocks = [
@@ -300,21 +275,22 @@ def _fuse(parts: Sequence[str], factors: Mapping[str, Pair]) -> Pair:
     return torch.cat([A for A, _ in present]), torch.block_diag(*blocks)
 
 
-def _rows(part: str, factors: Mapping[str, Pair], present: Sequence[Pair]) -> int:
+def _rows(part: str, factors: Mapping[str, Pair], present: Sequence[Pair], names: ModuleNames) -> int:
     """Output width of a part, also of one that the adapter leaves alone."""
     if part in factors:
         return factors[part][1].shape[0]
     hidden = present[0][0].shape[1]  # q, k, v and the single blocks' MLP all read the hidden state
-    return MLP_RATIO * hidden if part.endswith("proj_mlp") else hidden
+    return names.mlp_ratio * hidden if part.endswith("proj_mlp") else hidden
 
 
 def _split(key: str, fused: Pair) -> Iterator[tuple[str, Pair]]:
-    parts = _bfl_parts(key)
+    parts = _original_parts(key)
     if not parts:
-        raise BadFile(f"key {key!r} is no module of FLUX.1")
+        known = ", ".join(family.name for family in families() if family.names)
+        raise BadFile(f"key {key!r} is no module of {known}")
     A, B = fused
     if len(parts) == 1:
-        yield parts[0], (A, _swap(B) if parts[0] == SWAPPED else B)
+        yield parts[0], (A, _swap(B) if any(parts[0] == names.swapped for names in _names()) else B)
         return
     hidden = A.shape[1]
     widths = [hidden] * 3 + ([B.shape[0] - 3 * hidden] if len(parts) == 4 else [])

@@ -2,7 +2,8 @@
 
 Nothing here touches a model. `attach` turns a spec into trainable parameters on a stock transformer. A target is a
 pattern on module names: a glob ("attn.to_q", "*.attn.to_*"), or a regular expression after "re:". A pattern matches
-a whole name or its last parts, so that "attn.to_q" means the query projection of every block.
+a whole name or its last parts, so that "attn.to_q" means the query projection of every block. Two words stand for the
+patterns of the model's family: "attention" and "image_stream".
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
-__all__ = ["PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"]
+__all__ = ["IMAGE_STREAM", "PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"]
 
-PAPER_TARGETS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-"""The image stream's attention projections of all blocks (paper, Sec. 4). FLUX's single-stream blocks have no
-`to_out`; the text stream's `add_*_proj` and the MLPs are left alone."""
+PAPER_TARGETS = ("attention",)
+"""The image stream's attention projections of all blocks (paper, Sec. 3.1), whatever the model's family calls them; the
+text stream's own projections and the MLPs are left alone."""
+
+IMAGE_STREAM = ("image_stream",)
+"""All linear layers inside the blocks that image tokens flow through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Spec:
     kind: ClassVar[str] = ""
 
     targets: tuple[str, ...] = PAPER_TARGETS
-    """Patterns on module names; each must match at least one linear layer."""
+    """Patterns on module names, or a word for them; each must match at least one linear layer."""
 
     def __post_init__(self) -> None:
         if isinstance(self.targets, str) or not all(isinstance(target, str) for target in self.targets):

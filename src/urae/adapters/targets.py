@@ -8,19 +8,36 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-__all__ = ["linear_layers", "parameter_owners", "select", "transformer_of"]
+from urae.adapters.specs import IMAGE_STREAM, PAPER_TARGETS, Spec
+from urae.families import family_of
+
+__all__ = ["linear_layers", "parameter_owners", "resolved", "select", "transformer_of"]
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
 
 
 def transformer_of(target: Any) -> nn.Module:
     """The transformer of a pipeline, or the transformer itself; compiled wrappers are looked through."""
     transformer = target if isinstance(target, nn.Module) else target.transformer
     return getattr(transformer, "_orig_mod", transformer)
+
+
+def resolved(spec: SpecType, transformer: nn.Module) -> SpecType:
+    """The spec with the patterns of the transformer's family in the place of words for them."""
+    if not set(spec.targets) & {*PAPER_TARGETS, *IMAGE_STREAM}:
+        return spec
+    layers = family_of(transformer).layers
+    words = {PAPER_TARGETS[0]: layers.attention, IMAGE_STREAM[0]: layers.wide}
+    patterns = [pattern for target in spec.targets for pattern in words.get(target, (target,))]
+    return replace(spec, targets=tuple(dict.fromkeys(patterns)))
 
 
 def linear_layers(transformer: nn.Module) -> dict[str, Any]:

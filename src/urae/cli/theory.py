@@ -348,11 +348,11 @@ def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.nd
     """The means of the VAE's posteriors, (k, C, H, W) by caption, of the images' middle squares."""
     from urae.data.image import load_pixels
 
-    backbone = families.backbone_of(pipe)
+    latents = families.family_of(pipe).latents
 
     def encode(file: Path) -> np.ndarray:
         pixels = load_pixels(file, check_size(size))
-        return backbone.encode_images(pipe, pixels[None]).mean[0].numpy()
+        return latents.encode(pipe, pixels[None]).mean[0].numpy()
 
     return {
         caption: np.stack([encode(file) for file in files])

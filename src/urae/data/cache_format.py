@@ -30,7 +30,7 @@ from urae.data.shards import open_store
 from urae.data.store import Store, parsed, part_name
 from urae.errors import BadFile, StaleCache
 from urae.execution.encoding import Encoding
-from urae.families import Posterior, backbone_of
+from urae.families import Posterior, family_of
 from urae.resolution import Size
 
 __all__ = [
@@ -160,8 +160,8 @@ def cache_of(records: Sequence[Record], store: Store, header: dict[str, Any]) ->
 
 def identity_of(pipe: Any) -> dict[str, str]:
     """Hashes of what latents ("latents") and embeddings ("text") of this pipeline depend on."""
-    backbone = backbone_of(pipe)
-    return {"latents": backbone.latent_identity(pipe), "text": backbone.text_identity(pipe)}
+    family = family_of(pipe)
+    return {"latents": family.latents.identity(pipe), "text": family.text.identity(pipe)}
 
 
 def _keys(record: Record, bucket: Size, header: dict[str, Any]) -> dict[str, str]:

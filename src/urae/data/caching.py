@@ -33,7 +33,7 @@ from urae.errors import BadFile, StaleCache, UraeError
 from urae.execution import gathered, on_main, share
 from urae.execution.encoding import EncodingPlan, choose_encoding, free_memory, plan_encoding
 from urae.execution.placement import placed
-from urae.families import backbone_of
+from urae.families import family_of
 from urae.io import Progress
 from urae.resolution import Size, check_size
 
@@ -231,7 +231,7 @@ class _Work:
     ) -> None:
         self.pipe, self.plan, self.root, self.device = pipe, plan, root, device
         self.memory, self.verify = memory, verify
-        self.backbone, self.folder = backbone_of(pipe), _folder(plan)
+        self.family, self.folder = family_of(pipe), _folder(plan)
         self.entries = share(plan.entries)
         self.failures: list[UraeError] = []
 
@@ -239,12 +239,11 @@ class _Work:
         """Embed the captions that are missing; returns their number."""
         missing = self._missing(lambda entry: entry.record.captions)
         with ExitStack() as stack, self._progress("embedding captions", missing) as progress:
-            for name, part in self.pipe.components.items():
-                if missing and name.startswith("text_encoder"):
-                    stack.enter_context(placed(part, self.device))
+            for name in self.family.text.encoders if missing else ():
+                stack.enter_context(placed(getattr(self.pipe, name), self.device))
             for item in missing:
                 caption = item.entry.record.captions[item.part]
-                embeddings = self.backbone.encode_prompts(self.pipe, [caption])
+                embeddings = self.family.text.encode(self.pipe, [caption])
                 self._write(item, {name: tensor[0] for name, tensor in embeddings.items()})
                 progress.advance(progress.rate("captions"))
         return len(missing)
@@ -311,7 +310,7 @@ class _Work:
 
     def _posterior(self, pixels: Tensor, plan: EncodingPlan) -> dict[str, Tensor]:
         with plan.on(self.pipe.vae):
-            posterior = self.backbone.encode_images(self.pipe, pixels[None])
+            posterior = self.family.latents.encode(self.pipe, pixels[None])
         # Stored in the VAE's own type: more bits would hold nothing.
         dtype = self.pipe.vae.dtype
         return {"mean": posterior.mean[0].to(dtype), "std": posterior.std[0].to(dtype)}

@@ -26,7 +26,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from urae.data.manifest import listed
 from urae.data.record import UNREADABLE, Record, read_file
 from urae.errors import BadFile
-from urae.resolution import PIXELS_PER_TOKEN, Size, buckets, nearest_bucket
+from urae.resolution import SIDE, Size, buckets, nearest_bucket
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,9 +91,9 @@ class Unreadable(BadFile):
 def training_buckets(size: int) -> list[Size]:
     """The buckets for images of about `size` squared pixels: the same dozen shapes at every size, where the
     size allows, so that batches of one shape fill up."""
-    coarse = range(max(size // 16, PIXELS_PER_TOKEN), 0, -1)
-    fitting = (step for step in coarse if step % PIXELS_PER_TOKEN == 0 and size % step == 0)
-    return buckets(size, multiple=next(fitting, PIXELS_PER_TOKEN))
+    coarse = range(max(size // 16, SIDE), 0, -1)
+    fitting = (step for step in coarse if step % SIDE == 0 and size % step == 0)
+    return buckets(size, multiple=next(fitting, SIDE))
 
 
 def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, Size]]:

@@ -13,7 +13,7 @@ from urae.data.dataset import CachedDataset, Source
 from urae.data.scenes import is_scenes, render_scenes
 from urae.data.shards import is_url
 from urae.execution import on_main
-from urae.families import backbone_of
+from urae.families import family_of
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
@@ -48,8 +48,8 @@ def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.dev
 
 def cache_folder(pipe: Any, source: str | Path, *, size: int) -> Path:
     """Where the cache of this data lies: beside it, under a name that tells sizes and models apart."""
-    path, backbone = Path(source), backbone_of(pipe)
-    name = f"{size}px-{backbone.latent_identity(pipe)[:8]}-{backbone.text_identity(pipe)[:8]}"
+    path, family = Path(source), family_of(pipe)
+    name = f"{size}px-{family.latents.identity(pipe)[:8]}-{family.text.identity(pipe)[:8]}"
     return (path / "cache" if path.is_dir() else path.with_suffix(".cache")) / name
 
 

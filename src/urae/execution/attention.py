@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 
 from urae.execution.checkpointing import Checkpointing
+from urae.families import family_of
 
 __all__ = ["fastest_attention", "measured_kernels", "without_cudnn"]
 
@@ -47,8 +48,7 @@ def fastest_attention(
     if accelerator.device.type != "cuda":
         yield ""
         return
-    config = transformer.config
-    shape = (num_images, num_tokens, config.num_attention_heads, config.attention_head_dim)
+    shape = (num_images, num_tokens, *family_of(transformer).layers.heads(transformer))
     kernels = KEEPABLE if checkpointing == "attention" else KERNELS
     name = ""
     with without_cudnn():

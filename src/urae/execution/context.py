@@ -6,7 +6,7 @@ of the heads, and afterwards all heads for its own tokens (Ulysses; Jacobs et al
 attention kernel serves as it is, and position ids, position tables and the policy that makes them see the whole
 image. Neither tokens nor heads need to divide evenly; a process has at least one head.
 
-A backbone names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
+The family names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
 be differentiated. With one loss on each process, the sum over processes of a parameter's gradients is the gradient of
 the sum of the losses.
 
@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 
 from urae.execution.processes import this_process
-from urae.families import Exchange
-from urae.families.family import Backbone, Stream
+from urae.families import Exchange, family_of
+from urae.families.family import Stream
 
 __all__ = ["Context", "context_group", "context_parallel", "num_groups"]
 
@@ -133,17 +133,18 @@ def context_group(context_parallel: int) -> Any:
 
 
 @contextmanager
-def context_parallel(backbone: Backbone, transformer: Any, group: Any) -> Iterator[Context]:
+def context_parallel(transformer: Any, group: Any) -> Iterator[Context]:
     """Let the processes of a `context_group` share the tokens of every call of the transformer.
 
     All processes of the group make the same calls, with the same inputs, and get the same output. Adapters have to be
     attached before, and blocks compiled inside. None for a group changes nothing. Raises ValueError for more processes
     than attention heads, and for a transformer that is compiled already.
     """
-    context = Context(group, num_heads=transformer.config.num_attention_heads)
+    layers = family_of(transformer).layers
+    context = Context(group, num_heads=layers.heads(transformer)[0])
     if group:
         _check(transformer, context)
-    handles = [_hooked(exchange, context) for exchange in backbone.exchanges(transformer) if group]
+    handles = [_hooked(exchange, context) for exchange in layers.exchanges(transformer) if group]
     try:
         yield context
     finally:

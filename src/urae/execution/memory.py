@@ -21,7 +21,8 @@ from torch import nn
 
 from urae.execution.rounding import BY_ERROR, check_can_multiply, quantised_bytes, stored_as
 from urae.execution.strips import ROWS, has_strips, in_strips
-from urae.resolution import Size, native_size, num_image_tokens, text_tokens
+from urae.families import family_of
+from urae.resolution import Size, native_size, num_tokens
 
 __all__ = [
     "Decode",
@@ -197,8 +198,8 @@ def choose_decode(need: MemoryNeed, *, free: int, is_offloaded: bool) -> MemoryP
 def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     """Estimate from the parts' weights, the token count and the pixels; batch 1."""
     parts = [_weight_bytes(part) for part in _parts(pipe)]
-    tokens = num_image_tokens(size) + text_tokens(pipe)
-    width = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
+    tokens = num_tokens(pipe, size)
+    width = family_of(pipe).layers.width(pipe.transformer)
     return MemoryNeed(
         weights=sum(parts),
         largest_part=max(parts),

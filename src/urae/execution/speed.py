@@ -30,7 +30,8 @@ from urae.execution.caches import (
     is_compiled,
 )
 from urae.execution.memory import MemoryPlan
-from urae.resolution import Size, num_image_tokens, text_tokens
+from urae.families import family_of
+from urae.resolution import Size, num_tokens
 
 __all__ = ["Compile", "Speed", "SpeedPlan", "cache_of", "compiled_blocks", "plan_speed", "speed_text"]
 
@@ -170,7 +171,7 @@ def _compiling(
         return compile, "as asked"
     if not memory.device.startswith("cuda"):
         return False, "compiling pays on CUDA only"
-    tokens = num_image_tokens(size) + text_tokens(pipe)
+    tokens = num_tokens(pipe, size)
     saved = SAVED_SECONDS * calls * tokens * _widths(pipe.transformer) / FLUX_WIDTHS
     reason = f"{calls} calls would save about {saved:.0f} s, compiling takes about {COMPILE_SECONDS:.0f} s"
     return saved > COMPILE_SECONDS, reason
@@ -201,8 +202,7 @@ def _blocks(transformer: Any) -> list[Any]:
 
 
 def _widths(transformer: Any) -> int:
-    config = transformer.config
-    return len(_blocks(transformer)) * config.num_attention_heads * config.attention_head_dim
+    return len(_blocks(transformer)) * family_of(transformer).layers.width(transformer)
 
 
 @contextmanager
@@ -213,8 +213,8 @@ def _fastest_attention(pipe: Any, size: Size) -> Iterator[str]:
     if device.type != "cuda" or _has_own_attention(transformer):
         yield ""
         return
-    tokens = num_image_tokens(size) + text_tokens(pipe)
-    shape = (1, tokens, transformer.config.num_attention_heads, transformer.config.attention_head_dim)
+    tokens = num_tokens(pipe, size)
+    shape = (1, tokens, *family_of(pipe).layers.heads(transformer))
     seconds = measured_kernels(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False)
     name = min(seconds, key=lambda kernel: seconds[kernel])
     with attention_backend(name):

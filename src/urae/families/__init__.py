@@ -1,4 +1,8 @@
-"""The model families: the only room that knows one. Encode text and images, velocity, decode, open."""
+"""The model families: a folder for each, with the same file names in it, behind one contract.
+
+`urae.families.family` is the contract; `family_of` says which family a pipeline or a transformer is of. Nothing outside
+this room knows a family's classes, parts, inputs or layers. What is exported is imported when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,48 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.families.backbones import BACKBONES, backbone_of
-    from urae.families.family import Backbone, Embeddings, Exchange, Posterior
-    from urae.families.flux import Flux
-    from urae.families.opening import DTYPES, check_safetensors, model_name, open_pipeline
+    from urae.families.family import SIDE, Axis, Drawing, Embeddings, Exchange, Family, Posterior, Size
+    from urae.families.opening import (
+        DTYPES,
+        Architecture,
+        model_name,
+        open_architecture,
+        open_encoders,
+        open_pipeline,
+        open_transformer,
+    )
+    from urae.families.registry import FAMILIES, families, family_named, family_of
 
 __all__ = [
-    "BACKBONES",
     "DTYPES",
-    "Backbone",
+    "FAMILIES",
+    "SIDE",
+    "Architecture",
+    "Axis",
+    "Drawing",
     "Embeddings",
     "Exchange",
-    "Flux",
+    "Family",
     "Posterior",
-    "backbone_of",
-    "check_safetensors",
+    "Size",
+    "families",
+    "family_named",
+    "family_of",
     "model_name",
+    "open_architecture",
+    "open_encoders",
     "open_pipeline",
+    "open_transformer",
 ]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "backbones": ["BACKBONES", "backbone_of"],
-        "family": ["Backbone", "Embeddings", "Exchange", "Posterior"],
-        "flux": ["Flux"],
-        "opening": ["DTYPES", "check_safetensors", "model_name", "open_pipeline"],
+        "family": ["SIDE", "Axis", "Drawing", "Embeddings", "Exchange", "Family", "Posterior", "Size"],
+        "opening": [
+            *("DTYPES", "Architecture", "model_name", "open_architecture", "open_encoders"),
+            *("open_pipeline", "open_transformer"),
+        ],
+        "registry": ["FAMILIES", "families", "family_named", "family_of"],
     },
 )

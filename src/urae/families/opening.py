@@ -1,43 +1,101 @@
-"""Opening a model by name: the miniature, a local folder, a single file, or a repository of the hub."""
+"""Opening a model by name: the miniature, a folder in the diffusers layout, a single file, or a repository of the hub.
+
+One rule for every way: only safetensors are read, the family is told by the transformer's class before anything large
+is loaded, and a type is chosen by name. A pipeline comes whole, without its transformer's weights (to cache data with),
+or as an architecture alone, on the meta device (to plan with).
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
-from safetensors import SafetensorError, safe_open
+from accelerate import init_empty_weights
+from huggingface_hub import hf_hub_download
 
 from urae import mini
 from urae.errors import BadFile
+from urae.families.family import Family
+from urae.families.registry import families, family_named, family_of
+from urae.io import read_header, read_json_object
 
-__all__ = ["DTYPES", "check_safetensors", "model_name", "open_pipeline"]
+__all__ = [
+    "DTYPES",
+    "Architecture",
+    "dtype_named",
+    "from_layout",
+    "model_name",
+    "open_architecture",
+    "open_encoders",
+    "open_pipeline",
+    "open_transformer",
+]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Number formats by name; "auto" stands for float32 for the miniature and on a machine without CUDA, else
 bfloat16."""
 
+HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
 
-def open_pipeline(name: str | Path, *, base: str | Path = "", dtype: str = "auto") -> FluxPipeline:
-    """A stock FluxPipeline on the CPU.
+
+def open_pipeline(name: str | Path, *, base: str | Path = "", dtype: str = "auto") -> Any:
+    """A stock text-to-image pipeline on the CPU.
 
     `name` is "mini", a folder in the diffusers layout, a .safetensors file of a transformer (diffusers or
     original layout), or a hub id such as "black-forest-labs/FLUX.1-dev". A single file holds a transformer
     alone: `base`, a folder or hub id, gives its configuration and all other parts.
 
-    Raises ValueError if nothing is found under the name, `BadFile` for a folder or file that cannot be read.
+    Raises ValueError if nothing is found under the name and for a family that is not supported, `BadFile` for a
+    folder or file that cannot be read.
     """
     if _is_single_file(name):
-        return _from_single_file(Path(name), base, _dtype(name, dtype))
+        return _from_single_file(Path(name), base, dtype_named(dtype, model=name))
     if base:
         raise ValueError(
             f"base {str(base)!r} has no effect on {str(name)!r}: only a .safetensors file needs one"
         )
     if name == "mini":
-        return mini.pipeline(_dtype(name, dtype))
-    return _from_layout(str(name), _dtype(name, dtype))
+        return mini.pipeline(dtype_named(dtype, model=name))
+    return _from_family(str(name), dtype_named(dtype, model=name))
+
+
+def open_encoders(name: str | Path, *, dtype: str = "auto") -> Any:
+    """The same pipeline with its transformer on the meta device: its weights would be most of what is loaded, in each
+    process that encodes data."""
+    if name == "mini":
+        return mini.pipeline(dtype_named(dtype, model=name))
+    kind = _class_of(_family(str(name)).pipelines.transformer)
+    with init_empty_weights():
+        transformer = kind.from_config(_config(str(name), "transformer"))
+    return _from_family(str(name), dtype_named(dtype, model=name), transformer=transformer)
+
+
+def open_transformer(pipe: Any, name: str | Path) -> Any:
+    """A frozen transformer of the pipeline's own kind and type, from a folder or hub repository."""
+    kind, dtype = type(pipe.transformer), pipe.transformer.dtype
+    with _found(str(name)):
+        transformer = kind.from_pretrained(
+            str(name), subfolder="transformer", torch_dtype=dtype, use_safetensors=True
+        )
+    return transformer.requires_grad_(False)
+
+
+def dtype_named(dtype: str, *, model: str | Path = "") -> torch.dtype:
+    """A type by its name in `DTYPES`; "auto" is the model's."""
+    if dtype == "auto":
+        return torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}: expected one of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def model_name(pipe: Any) -> str:
@@ -48,50 +106,117 @@ def model_name(pipe: Any) -> str:
     return Path(origin).name if Path(origin).exists() else origin
 
 
+def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
+    """A pipeline of this class from a folder or a hub repository; `parts` are given instead of loaded."""
+    with _found(name):
+        return kind.from_pretrained(name, torch_dtype=dtype, use_safetensors=True, **parts)
+
+
+# --- an architecture alone -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Architecture:
+    """The parts of a pipeline, without their weights, so that what takes a pipeline to reckon sizes from takes it too.
+    Each is its own, as modules are."""
+
+    transformer: Any
+    """On the meta device."""
+    vae: Any
+    """On the meta device."""
+    text_tokens: int
+    num_encoder_values: int
+    """Numbers in the text encoders."""
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {"transformer": self.transformer, "vae": self.vae}
+
+    @property
+    def encoder_bytes(self) -> int:
+        """Of the text encoders, which come in the type of everything else."""
+        return self.num_encoder_values * int(self.vae.dtype.itemsize)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in family_of(self.transformer).text.tokenizers:
+            return SimpleNamespace(model_max_length=self.text_tokens)
+        raise AttributeError(name)
+
+
+def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
+    """The architecture of "mini", a folder in the diffusers layout or a hub id, as loaded in `dtype`. Nothing is
+    downloaded but configurations of a few kilobytes, and those of published models are known."""
+    folder = mini.WEIGHTS if model == "mini" else Path(model)
+    if folder.is_dir():
+        return _architecture_of_folder(folder, dtype)
+    for family in families():
+        if model in family.pipelines.published:
+            return _built(family, family.pipelines.published[model], dtype)
+    family = _family(model)
+    published = next(iter(family.pipelines.published.values()))
+    return _built(family, {**published, "transformer": _config(model, "transformer")}, dtype)
+
+
+def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
+    family = _family(str(folder))
+    tokenizer = read_json_object(folder / family.text.tokenizers[-1] / "tokenizer_config.json")
+    parts = {
+        "transformer": read_json_object(folder / "transformer" / "config.json"),
+        "vae": read_json_object(folder / "vae" / "config.json"),
+        "text_tokens": tokenizer["model_max_length"],
+        "encoder_values": sum(
+            math.prod(stored.shape)
+            for file in sorted(folder.glob("text_encoder*/*.safetensors"))
+            for stored in read_header(file).tensors.values()
+        ),
+    }
+    return _built(family, parts, dtype)
+
+
+def _built(family: Family, parts: Mapping[str, Any], dtype: torch.dtype) -> Architecture:
+    with torch.device("meta"), _by_default(dtype):
+        return Architecture(
+            transformer=_class_of(family.pipelines.transformer).from_config(parts["transformer"]),
+            vae=_class_of(parts["vae"]["_class_name"]).from_config(parts["vae"]),
+            text_tokens=parts["text_tokens"],
+            num_encoder_values=parts["encoder_values"],
+        )
+
+
+@contextmanager
+def _by_default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+# --- finding it ----------------------------------------------------------------------------------------------
+
+
 def _is_single_file(name: str | Path) -> bool:
     if Path(name).suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise ValueError(f"{name} is a pickle, which can run any code: convert it to .safetensors")
     return Path(name).suffix == ".safetensors"
 
 
-def _dtype(name: str | Path, dtype: str) -> torch.dtype:
-    if dtype == "auto":
-        return torch.bfloat16 if name != "mini" and torch.cuda.is_available() else torch.float32
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}: expected one of auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
+    return from_layout(name, _class_of(_family(name).pipelines.pipeline), dtype, **parts)
 
 
-def _from_layout(name: str, dtype: torch.dtype, **parts: Any) -> FluxPipeline:
-    if Path(name).is_dir():
-        if not (Path(name) / "model_index.json").is_file():
-            raise BadFile(
-                f"{name} has no model_index.json: expected a pipeline's folder in the diffusers layout"
-            )
-    elif not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        raise ValueError(
-            f"there is no model {name!r}: expected mini, a folder in the diffusers layout, a .safetensors file, "
-            "or a hub id such as black-forest-labs/FLUX.1-dev"
-        )
-    try:
-        return FluxPipeline.from_pretrained(name, torch_dtype=dtype, use_safetensors=True, **parts)
-    except OSError as error:
-        raise ValueError(
-            f"there is no model {name!r}, neither a folder here nor on the hub: {error}"
-        ) from error
-
-
-def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> FluxPipeline:
+def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     if not base:
         raise ValueError(
             f"{path} holds a transformer alone: name the model that it was made from, a folder or a hub id, as base"
         )
-    check_safetensors(path)
-    # Checked and read first: the transformer's configuration comes from there.
-    pipe = _from_layout(str(base), dtype, transformer=None)
-    transformer = FluxTransformer2DModel.from_single_file(
+    read_header(path)  # a file that is cut short or no such file is refused before the base is loaded
+    pipe = _from_family(str(base), dtype, transformer=None)
+    kind = _class_of(_family(str(base)).pipelines.transformer)
+    transformer = kind.from_single_file(
         str(path), config=str(base), subfolder="transformer", torch_dtype=dtype
     )
     pipe.register_modules(transformer=transformer)
@@ -99,10 +224,53 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> FluxP
     return pipe
 
 
-def check_safetensors(path: str | Path) -> None:
-    """Raise `BadFile` for a file that is no whole safetensors file."""
+def _family(name: str) -> Family:
+    """The family of a folder or a hub id, from its index alone."""
+    index = _index(name)
+    if not isinstance(index.get("transformer"), list | tuple):
+        raise BadFile(
+            f"{name} holds a {index.get('_class_name')}, which has no transformer: expected a pipeline of "
+            f"{', '.join(family.name for family in families())}"
+        )
+    return family_named(index["transformer"][1])
+
+
+def _index(name: str) -> dict[str, Any]:
+    if Path(name).is_dir():
+        if not (Path(name) / "model_index.json").is_file():
+            raise BadFile(
+                f"{name} has no model_index.json: expected a pipeline's folder in the diffusers layout"
+            )
+        return read_json_object(Path(name) / "model_index.json")
+    if not re.fullmatch(HUB_ID, name):
+        raise ValueError(
+            f"there is no model {name!r}: expected mini, a folder in the diffusers layout, a .safetensors file, "
+            "or a hub id such as black-forest-labs/FLUX.1-dev"
+        )
+    return _from_hub(name, "model_index.json")
+
+
+def _config(name: str, part: str) -> dict[str, Any]:
+    if Path(name).is_dir():
+        return read_json_object(Path(name) / part / "config.json")
+    return _from_hub(name, f"{part}/config.json")
+
+
+def _from_hub(name: str, file: str) -> dict[str, Any]:
+    with _found(name):
+        return read_json_object(Path(hf_hub_download(name, file)))
+
+
+@contextmanager
+def _found(name: str) -> Iterator[None]:
+    """A sentence where a folder or repository lacks what is looked for."""
     try:
-        with safe_open(path, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise BadFile(f"{path} is no whole safetensors file ({error}): download or copy it again") from error
+        yield
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"there is no model {name!r}, neither a folder here nor on the hub: {error}"
+        ) from error
+
+
+def _class_of(name: str) -> Any:
+    return getattr(diffusers, name)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 
+from urae.families import Drawing, family_of
 from urae.generation.request import Request
-from urae.resolution import ResolutionPolicy, text_tokens
+from urae.resolution import ResolutionPolicy
 
-__all__ = ["Direct", "after_each_step", "call_settings"]
+__all__ = ["Direct", "after_each_step", "draw", "drawing_of", "generator_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +36,33 @@ class Direct:
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """One image by a pipeline whose adapter, policy and memory plan are in place."""
-        return pipe(num_inference_steps=request.steps, **call_settings(pipe, request, on_step)).images[0]
+        return draw(pipe, request, on_step)
 
 
-def call_settings(pipe: Any, request: Request, on_step: Callable[[], None]) -> dict[str, Any]:
-    """What every call of a stock FLUX pipeline for `request` takes, text-to-image or image-to-image."""
-    width, height = request.size
-    return {
-        "prompt": request.prompt,
-        "width": width,
-        "height": height,
-        "guidance_scale": request.guidance,
-        "max_sequence_length": text_tokens(pipe),
-        "generator": torch.Generator("cpu").manual_seed(request.seed),
-        "callback_on_step_end": after_each_step(on_step),
-    }
+def draw(pipe: Any, request: Request, on_step: Callable[[], None], **more: Any) -> Image.Image:
+    """One call of the stock text-to-image pipeline; `more` are further arguments of it."""
+    generator = more.pop("generator", None)
+    return family_of(pipe).pipelines.draw(pipe, drawing_of(request, on_step, generator), **more)
+
+
+def drawing_of(request: Request, on_step: Callable[[], None], generator: Any = None) -> Drawing:
+    """A request in the words of the families; its own generator unless one is given."""
+    return Drawing(
+        prompt=request.prompt,
+        negative="",
+        size=request.size,
+        guidance=request.guidance,
+        steps=request.steps,
+        settings={
+            "generator": generator or generator_of(request),
+            "callback_on_step_end": after_each_step(on_step),
+        },
+    )
+
+
+def generator_of(request: Request) -> torch.Generator:
+    """The request's own generator, on the CPU."""
+    return torch.Generator("cpu").manual_seed(request.seed)
 
 
 def after_each_step(on_step: Callable[[], None]) -> Callable[..., dict[str, Any]]:

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile, MissingExtra
-from urae.families import check_safetensors
 from urae.generation.native import TwoPass
 from urae.generation.request import Request
+from urae.io import read_header
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["Enlarger", "Esrgan", "enlarged", "open_enlarger"]
@@ -88,7 +88,7 @@ def open_enlarger(path: str | Path) -> Enlarger:
         raise ValueError(f"{path} is not read, as a pickle can run any code: convert it once by {CONVERT}")
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}")
-    check_safetensors(path)
+    read_header(path)
     spandrel = _spandrel()
     try:
         network = spandrel.ModelLoader("cpu").load_from_file(path)

@@ -18,7 +18,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteSchedulerOutput
 from torch import Tensor
 
-from urae.families import backbone_of
+from urae.families import family_of
 from urae.resolution import scheduler_replaced
 
 __all__ = [
@@ -140,11 +140,11 @@ def _seeing(kind: type[Seeing], pipe: Any, size: tuple[int, int]) -> Seeing:
             f"{type(pipe.scheduler).__name__} takes other steps than Euler's: give the pipeline a "
             "FlowMatchEulerDiscreteScheduler before a guided method"
         )
-    flux: Any = backbone_of(pipe)
-    height, width = (side // pipe.vae_scale_factor for side in size[::-1])
+    latents = family_of(pipe).latents
+    height, width = latents.shape(pipe, size)
     scheduler = kind.from_config(pipe.scheduler.config)
-    scheduler.pack = flux.pack
-    scheduler.unpack = lambda tokens: flux.unpack(tokens, height, width)
+    scheduler.pack = latents.pack
+    scheduler.unpack = lambda tokens: latents.unpack(tokens, height, width)
     return scheduler
 
 

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from urae.families import backbone_of
-from urae.generation.direct import call_settings
+from urae.families import family_of
+from urae.generation.direct import draw, generator_of
 from urae.generation.guide import Step, smooth, velocity_corrected
 from urae.generation.native import TwoPass, encoded, upscaled
 from urae.generation.patches import patches_shifted
@@ -91,7 +91,7 @@ class Hiflow(TwoPass):
         return self.reference == "path"
 
     def check(self, pipe: Any, size: Size) -> None:
-        width, height = (side // pipe.vae_scale_factor for side in size)
+        height, width = family_of(pipe).latents.shape(pipe, size)
         nothing = NativePath(clean=torch.zeros(1, 1, 1, height, width), sigmas=torch.ones(1))
         with aligned(pipe, nothing, self, size=size):
             pass
@@ -109,14 +109,16 @@ class Hiflow(TwoPass):
             path = request.native_path.to(guide.device)
         else:
             path = NativePath(clean=encoded(pipe, picture)[None], sigmas=torch.ones(1, device=guide.device))
-        settings = call_settings(pipe, request, on_step)
+        generator = generator_of(request)
         with aligned(pipe, path, self, size=request.size):
-            return pipe(
-                latents=noised(pipe, guide, sigma=self.start_sigma, generator=settings["generator"]),
+            return draw(
+                pipe,
+                request,
+                on_step,
+                generator=generator,
+                latents=noised(pipe, guide, request.size, sigma=self.start_sigma, generator=generator),
                 sigmas=sigmas_from(pipe, request, self.start_sigma),
-                num_inference_steps=request.steps,
-                **settings,
-            ).images[0]
+            )
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def aligned(pipe: Any, path: NativePath, options: Hiflow, *, size: Size) -> Iter
 
     All is undone on exit.
     """
-    height, width = (side // pipe.vae_scale_factor for side in size[::-1])
+    height, width = family_of(pipe).latents.shape(pipe, size)
     before: tuple[Tensor, Tensor] | None = None
 
     def correction(step: Step) -> Tensor:
@@ -166,11 +168,8 @@ def sharpened(picture: Image.Image, *, amount: float) -> Image.Image:
     return picture.filter(ImageFilter.Kernel((3, 3), kernel, scale=1))
 
 
-def noised(pipe: Any, clean: Tensor, *, sigma: float, generator: torch.Generator) -> Tensor:
-    """(1 - sigma) clean + sigma noise as tokens, from the noise that the pipeline itself would start with."""
-    flux: Any = backbone_of(pipe)
-    batch, channels, *latent_size = clean.shape
-    height, width = (side * pipe.vae_scale_factor for side in latent_size)
-    dtype, device = pipe.transformer.dtype, pipe._execution_device
-    noise, _ = pipe.prepare_latents(batch, channels, height, width, dtype, device, generator)
-    return ((1 - sigma) * flux.pack(clean) + sigma * noise.float()).to(dtype)
+def noised(pipe: Any, clean: Tensor, size: Size, *, sigma: float, generator: torch.Generator) -> Tensor:
+    """(1 - sigma) clean + sigma noise, packed, from the noise that the pipeline itself would start with."""
+    latents = family_of(pipe).latents
+    noise = latents.noise(pipe, size, generator, num=len(clean))
+    return ((1 - sigma) * latents.pack(clean) + sigma * noise.float()).to(noise.dtype)

@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from urae.generation.direct import call_settings
+from urae.families import family_of
+from urae.generation.direct import draw
 from urae.generation.guide import Step, low_pass, velocity_corrected
 from urae.generation.native import TwoPass, encoded, upscaled
 from urae.generation.patches import is_shifted, patches_shifted
 from urae.generation.request import Request
-from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
-from urae.resolution.embedding import exact_grid_ids, hookable
+from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
+from urae.resolution.embedding import hookable
 
 __all__ = ["Imax", "Schedule", "guided"]
 
@@ -74,24 +75,23 @@ class Imax(TwoPass):
         return replace(policy or ResolutionPolicy(exact_ids=False), shift=float(self.shift))
 
     def check(self, pipe: Any, size: Size) -> None:
-        with guided(pipe, torch.zeros(1, 1, *_latent_size(pipe, size)), self):
+        with guided(pipe, torch.zeros(1, 1, *family_of(pipe).latents.shape(pipe, size)), self, size=size):
             pass
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """Fresh noise to an image at the target size, along `request.native`."""
         guide = encoded(pipe, upscaled(request))
-        with guided(pipe, guide, self):
-            return pipe(num_inference_steps=request.steps, **call_settings(pipe, request, on_step)).images[0]
+        with guided(pipe, guide, self, size=request.size):
+            return draw(pipe, request, on_step)
 
 
 @contextmanager
-def guided(pipe: Any, guide: Tensor, options: Imax) -> Iterator[None]:
+def guided(pipe: Any, guide: Tensor, options: Imax, *, size: Size) -> Iterator[None]:
     """Run a stock text-to-image pipeline along a guide, normalised clean latents (1 or B, C, H, W).
 
-    The pipeline is to be called at the guide's size, for one or more images. All is undone on exit.
+    The pipeline is to be called at `size`, the guide's (width, height) in pixels, for one or more images. All is undone
+    on exit.
     """
-    height, width = guide.shape[-2:]
-    size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
 
     def correction(step: Step) -> Tensor:
         offset = int(options.shifted_patches and is_shifted(step.index))
@@ -119,31 +119,19 @@ def corrected(step: Step, guide: Tensor, options: Imax, *, offset: int = 0) -> T
     return step.velocity + options.weight * parts[options.schedule]
 
 
-def _latent_size(pipe: Any, size: Size) -> tuple[int, int]:
-    """(height, width) of the latents of an image of `size` (width, height)."""
-    return size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor
-
-
 @contextmanager
 def _text_repeated(pipe: Any, size: Size) -> Iterator[None]:
     """The prompt once for each native-size region, its tokens placed at the region's first image token."""
-    grid = native_size(pipe) // PIXELS_PER_TOKEN
+    calls, grid = family_of(pipe).calls, native_size(pipe) // pixels_per_token(pipe)
     columns, rows = (max(1, side // native_size(pipe)) for side in size)
-    places = [(0, grid * row, grid * column) for row in range(rows) for column in range(columns)]
+    places = [(grid * row, grid * column) for row in range(rows) for column in range(columns)]
     if len(places) == 1:
         raise ValueError(
             f"repeat_text has no effect at {size[0]}x{size[1]}, which holds one region of native size: leave it out"
         )
 
     def repeat(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        text, ids = settings["encoder_hidden_states"], settings["txt_ids"].float()
-        offsets = torch.tensor(places, device=ids.device, dtype=ids.dtype)
-        return arguments, settings | {
-            "encoder_hidden_states": text.repeat(1, len(places), 1),
-            "txt_ids": (offsets[:, None] + ids[None]).flatten(0, 1),
-            # Here, because beside such text ids no policy could recognise the rounded grid.
-            "img_ids": exact_grid_ids(settings["img_ids"]),
-        }
+        return arguments, calls.with_text_at(settings, places)
 
     hook = hookable(pipe.transformer, "repeat_text").register_forward_pre_hook(repeat, with_kwargs=True)
     try:

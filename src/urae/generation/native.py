@@ -23,12 +23,13 @@ from torch import Tensor
 
 from urae.adapters.base import base_of
 from urae.execution.rounding import stored_as
+from urae.families import family_of
 from urae.generation.direct import Direct
 from urae.generation.guide import Step, steps_watched
 from urae.generation.path import NativePath
 from urae.generation.provenance import save_png, versions
 from urae.generation.request import Request
-from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
+from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
 
 __all__ = [
     "Native",
@@ -157,7 +158,8 @@ def native_picture_size(pipe: Any, size: Size) -> Size:
             f"size {width}x{height} is not above the model's native {native_size(pipe)}x{native_size(pipe)}: "
             "use the direct method, or a larger size"
         )
-    sides = range(PIXELS_PER_TOKEN, max(size) + 1, PIXELS_PER_TOKEN)
+    token = pixels_per_token(pipe)
+    sides = range(token, max(size) + 1, token)
     sizes = [(w, h) for w in sides for h in sides if 0.8 <= w * h / area <= 1.25]
     stretch, _, best = min((_stretch(one, size), abs(math.log(one[0] * one[1] / area)), one) for one in sizes)
     if stretch > MAX_STRETCH:
@@ -181,10 +183,8 @@ def encoded(pipe: Any, picture: Image.Image) -> Tensor:
     The published code draws from the posterior, which is narrow; its noise would be that of the second pass.
     """
     values = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 127.5 - 1)
-    # An offloaded VAE lies on the CPU and computes elsewhere.
-    pixels = values.permute(2, 0, 1)[None].to(pipe._execution_device, pipe.vae.dtype)
-    mean = pipe.vae.encode(pixels).latent_dist.mode().float()
-    return (mean - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
+    posterior = family_of(pipe).latents.encode(pipe, values.permute(2, 0, 1)[None])
+    return posterior.mean.to(pipe._execution_device)
 
 
 def check_shape(picture: Image.Image, size: Size) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from urae.families import backbone_of
+from urae.families import family_of
 from urae.generation.guide import SeeingEuler
 from urae.resolution import Size
 from urae.resolution.embedding import hookable
@@ -32,22 +32,20 @@ def patches_shifted(pipe: Any, scheduler: SeeingEuler, *, size: Size) -> Iterato
 
     Undone on exit. Raises ValueError for a transformer that was compiled in place.
     """
-    flux: Any = backbone_of(pipe)
-    width, height = (side // pipe.vae_scale_factor for side in size)
+    family = family_of(pipe)
+    height, width = family.latents.shape(pipe, size)
 
     def pad(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if not is_shifted(scheduler.current_step):
             return arguments, settings
-        tokens = settings["hidden_states"]
-        padded = F.pad(flux.unpack(tokens, height, width), (1, 1, 1, 1))
-        ids = flux.image_ids(height + 2, width + 2, device=tokens.device)
-        return arguments, settings | {"hidden_states": flux.pack(padded), "img_ids": ids}
+        padded = F.pad(family.calls.latents(settings, height, width), (1, 1, 1, 1))
+        return arguments, family.calls.with_latents(settings, padded)
 
     def crop(module: Any, arguments: Any, output: Any) -> Any:
         if not is_shifted(scheduler.current_step):
             return output
-        velocity = flux.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
-        return (flux.pack(velocity),)
+        velocity = family.latents.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
+        return (family.latents.pack(velocity),)
 
     transformer = hookable(pipe.transformer, "shifted_patches")
     hooks = [

@@ -26,7 +26,7 @@ from urae.execution import (
 )
 from urae.execution.context import context_parallel as tokens_shared
 from urae.execution.rounding import stored_as
-from urae.families import backbone_of, model_name
+from urae.families import family_of, model_name
 from urae.generation.asking import DrawingRequest
 from urae.generation.direct import Direct
 from urae.generation.methods import options_of
@@ -139,7 +139,7 @@ class DrawingPlan:
                 stack.enter_context(adapter.on(pipe, policy=None))
             stack.enter_context(without_policy(pipe) if self.policy is None else self.policy.on(pipe))
             if group:
-                stack.enter_context(tokens_shared(backbone_of(pipe), pipe.transformer, group))
+                stack.enter_context(tokens_shared(pipe.transformer, group))
             stack.enter_context(self.memory.on(pipe))
             yield
 
@@ -185,7 +185,7 @@ class DrawingPlan:
             seed=image.seed,
             size=image.size,
             steps=image.steps,
-            guidance=image.guidance if pipe.transformer.config.guidance_embeds else None,
+            guidance=image.guidance if _takes_guidance(pipe) else None,
             method=self.asked.method.name,  # type: ignore[union-attr]
             options=options_of(self.asked.method),
             native=picture_hash(image.native) if image.native else "",
@@ -292,7 +292,11 @@ def _speed(pipe: Any, asked: DrawingRequest, memory: MemoryPlan, num_images: int
 
 def _check_guidance(pipe: Any, asked: DrawingRequest) -> None:
     usual = (asked.guidance == "auto", asked.guidance == Direct.guidance)
-    if not any(usual) and not pipe.transformer.config.guidance_embeds:
+    if not any(usual) and not _takes_guidance(pipe):
         raise ValueError(
             f"guidance is {asked.guidance}, but this model takes no guidance scale: leave guidance out"
         )
+
+
+def _takes_guidance(pipe: Any) -> bool:
+    return family_of(pipe).guidance.kind(pipe.transformer) != "none"

@@ -1,9 +1,9 @@
 """SDEdit: upscale the native picture, add noise up to a start sigma, and denoise from there.
 
-The stock `FluxImg2ImgPipeline`, built around the parts of the pipeline. Its `strength` says little by itself:
-the noise that it starts from depends on the timestep shift (strength 0.7 is sigma 0.70 at shift 1, 0.875 at
-shift 3, and 0.999996 under FLUX.1-dev's dynamic shift at 4096 px, where nothing is left of the picture). So the
-option is the start sigma itself, and the schedule is laid below it.
+The stock image-to-image pipeline where the family has one. Its `strength` says little by itself: the noise that it
+starts from depends on the timestep shift (strength 0.7 is sigma 0.70 at shift 1, 0.875 at shift 3, and 0.999996 under
+FLUX.1-dev's dynamic shift at 4096 px, where nothing is left of the picture). So the option is the start sigma itself,
+and the schedule is laid below it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from diffusers import FluxImg2ImgPipeline
 from PIL import Image
 
-from urae.generation.direct import call_settings
+from urae.families import family_of
+from urae.generation.direct import drawing_of
 from urae.generation.native import TwoPass, upscaled
 from urae.generation.request import Request
 from urae.resolution import dynamic_shift
@@ -25,7 +25,6 @@ __all__ = [
     "Sdedit",
     "check_start_sigma",
     "describe_start",
-    "image_to_image",
     "nominal_strength",
     "sigmas_from",
 ]
@@ -49,13 +48,13 @@ class Sdedit(TwoPass):
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """Finish `request.native` at the target size in `request.steps` steps, all of them run."""
-        return image_to_image(pipe)(
-            image=upscaled(request),
-            strength=1.0,  # of the schedule given, which begins at the start sigma
+        return family_of(pipe).pipelines.redraw(
+            pipe,
+            drawing_of(request, on_step),
+            upscaled(request),
             sigmas=sigmas_from(pipe, request, self.start_sigma),
-            num_inference_steps=request.steps,
-            **call_settings(pipe, request, on_step),
-        ).images[0]
+            start_sigma=self.start_sigma,
+        )
 
     def describe(self, *, steps: int, shift: float) -> str:
         """The start sigma in the terms of stock diffusers, for `steps` steps under a timestep shift."""
@@ -79,7 +78,7 @@ def describe_start(start_sigma: float, *, steps: int, shift: float) -> str:
 
 def sigmas_from(pipe: Any, request: Request, start_sigma: float) -> np.ndarray:
     """The sigmas (steps,) to give to a stock pipeline, before its shift, so that it starts at `start_sigma`."""
-    strength = nominal_strength(start_sigma, shift=dynamic_shift(pipe, request.size))
+    strength = nominal_strength(start_sigma, shift=dynamic_shift(pipe, request.size, steps=request.steps))
     return np.linspace(strength, strength / request.steps, request.steps)
 
 
@@ -89,10 +88,3 @@ def nominal_strength(start_sigma: float, *, shift: float) -> float:
     The inverse of sigma = shift u / (1 + (shift - 1) u): sigma 0.875 under shift 3 is 0.7.
     """
     return start_sigma / (shift - (shift - 1) * start_sigma)
-
-
-def image_to_image(pipe: Any) -> FluxImg2ImgPipeline:
-    """The stock image-to-image pipeline around the parts of `pipe`, as they are at this moment."""
-    other = FluxImg2ImgPipeline(**pipe.components)
-    other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
-    return other

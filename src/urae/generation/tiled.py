@@ -19,20 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from urae.execution.forward import forward_replaced
-from urae.families import backbone_of
-from urae.generation.direct import call_settings
+from urae.families import SIDE, family_of
+from urae.generation.direct import draw
 from urae.generation.request import Request
-from urae.resolution import PIXELS_PER_TOKEN, ResolutionPolicy, Size, native_size
+from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
 
 __all__ = ["Tiled", "Weighting", "window_corners", "windowed"]
 
 Weighting = Literal["constant", "tapered"]
 """How much a window counts: the same everywhere, or less and less towards its border (sin^2)."""
-
-TOKEN = 2
-"""Side of a token in latents."""
-OF_EACH_IMAGE = ("encoder_hidden_states", "pooled_projections", "timestep", "guidance")
-"""Inputs of the transformer that hold one entry for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +49,7 @@ class Tiled:
 
     def __post_init__(self) -> None:
         if self.window != "native" and not _is_window(self.window):
-            raise ValueError(
-                f"window is {self.window!r}: expected 'native' or a multiple of {PIXELS_PER_TOKEN} pixels"
-            )
+            raise ValueError(f"window is {self.window!r}: expected 'native' or a multiple of {SIDE} pixels")
         if not 0 <= self.overlap < 1:
             raise ValueError(f"overlap is {self.overlap}: expected a share in [0, 1), such as 0.5")
         if self.weighting not in get_args(Weighting):
@@ -79,7 +72,7 @@ class Tiled:
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """Fresh noise to an image at the target size, window by window."""
         with windowed(pipe, self, size=request.size):
-            return pipe(num_inference_steps=request.steps, **call_settings(pipe, request, on_step)).images[0]
+            return draw(pipe, request, on_step)
 
 
 @contextmanager
@@ -88,28 +81,26 @@ def windowed(pipe: Any, options: Tiled, *, size: Size) -> Iterator[None]:
 
     Raises ValueError for a transformer that was compiled in place.
     """
-    side = native_size(pipe) if options.window == "native" else options.window
-    whole = tuple(length // pipe.vae_scale_factor for length in size[::-1])
-    window = tuple(min(side // pipe.vae_scale_factor, length) for length in whole)
-    corners = window_corners(whole, window, overlap=options.overlap)
+    family, side = family_of(pipe), native_size(pipe) if options.window == "native" else options.window
+    whole = family.latents.shape(pipe, size)
+    window = family.latents.shape(pipe, (min(side, size[0]), min(side, size[1])))
+    token = whole[0] * pixels_per_token(pipe) // size[1]
+    corners = window_corners(whole, window, overlap=options.overlap, token=token)
     weight = window_weight(window, options.weighting)
-    flux: Any = backbone_of(pipe)
 
     def by_windows(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def replaced(*, hidden_states: Tensor, img_ids: Tensor, **settings: Any) -> tuple[Tensor]:
-            noisy = flux.unpack(hidden_states, *whole)
-            ids = flux.image_ids(*window, device=noisy.device)
+        def replaced(**inputs: Any) -> tuple[Tensor]:
+            noisy = family.calls.latents(inputs, *whole)
             total = torch.zeros_like(noisy, dtype=torch.float32)
             counts = torch.zeros_like(total[:1, :1])
             for some in _batches(corners, options.windows_per_call):
                 cut = torch.cat([_part(noisy, corner, window) for corner in some])
-                inputs = settings | _repeated(settings, len(some))
-                tokens = forward(hidden_states=flux.pack(cut), img_ids=ids, **inputs)[0]
-                velocities = flux.unpack(tokens.float(), *window).chunk(len(some))
+                tokens = forward(**family.calls.with_latents(inputs, cut))[0]
+                velocities = family.latents.unpack(tokens.float(), *window).chunk(len(some))
                 for corner, velocity in zip(some, velocities, strict=True):
                     _part(total, corner, window).add_(velocity * weight.to(total))
                     _part(counts, corner, window).add_(weight.to(total))
-            return (flux.pack(total / counts).to(hidden_states.dtype),)
+            return (family.latents.pack(total / counts).to(noisy.dtype),)
 
         return replaced
 
@@ -118,16 +109,16 @@ def windowed(pipe: Any, options: Tiled, *, size: Size) -> Iterator[None]:
 
 
 def window_corners(
-    whole: tuple[int, ...], window: tuple[int, ...], *, overlap: float
+    whole: tuple[int, ...], window: tuple[int, ...], *, overlap: float, token: int
 ) -> list[tuple[int, int]]:
     """(top, left) of the fewest windows that cover the whole with at least this overlap, evenly spaced, in latents.
 
-    `whole` and `window` are (height, width), multiples of a token's 2 latents, and so are the corners.
+    `whole` and `window` are (height, width), multiples of a token's side, and so are the corners.
     """
     rows, columns = (
-        _starts(length // TOKEN, side // TOKEN, overlap) for length, side in zip(whole, window, strict=True)
+        _starts(length // token, side // token, overlap) for length, side in zip(whole, window, strict=True)
     )
-    return [(TOKEN * row, TOKEN * column) for row in rows for column in columns]
+    return [(token * row, token * column) for row in rows for column in columns]
 
 
 def window_weight(window: tuple[int, ...], weighting: Weighting) -> Tensor:
@@ -156,11 +147,5 @@ def _batches(corners: list[tuple[int, int]], num: int) -> Iterator[list[tuple[in
         yield corners[first : first + num]
 
 
-def _repeated(settings: dict[str, Any], num: int) -> dict[str, Any]:
-    """What belongs to each image, once for each of `num` windows."""
-    given = {name: settings[name] for name in OF_EACH_IMAGE if settings.get(name) is not None}
-    return {name: value.repeat(num, *[1] * (value.ndim - 1)) for name, value in given.items()}
-
-
 def _is_window(side: Any) -> bool:
-    return isinstance(side, int) and side > 0 and side % PIXELS_PER_TOKEN == 0
+    return isinstance(side, int) and side > 0 and side % SIDE == 0

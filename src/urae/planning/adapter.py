@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urae.adapters import Full, Lora, Major, Mica, Minor, Spec
-from urae.adapters.targets import linear_layers, parameter_owners, select
+from urae.adapters.targets import linear_layers, parameter_owners, resolved, select
 
 __all__ = ["AdapterSize", "adapter_size", "effective_rank", "optimizer_bytes"]
 
@@ -34,6 +34,7 @@ def effective_rank(spec: Any) -> int:
 
 def adapter_size(transformer: Any, spec: Spec) -> AdapterSize:
     """The size of `spec` on this transformer; `ValueError` for a target that matches nothing."""
+    spec = resolved(spec, transformer)
     if isinstance(spec, Full):
         owners = parameter_owners(transformer)
         names = select(owners, spec.targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from urae.families import family_of
 from urae.planning.adapter import FP32, AdapterSize, optimizer_bytes
 from urae.training import Recipe
 
@@ -14,13 +15,11 @@ HEADER = 400
 
 
 def cache_bytes(pipe: Any, size: int, *, num_captions: int = 2) -> int:
-    """One image of this size (px) and its captions in a cache: mean and std of the latents, and what both text
+    """One image of this size (px) and its captions in a cache: mean and std of the latents, and what the text
     encoders say about each caption, in the type in which the parts are loaded."""
-    config, itemsize = pipe.transformer.config, pipe.vae.dtype.itemsize
-    shrink = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-    latents = 2 * pipe.vae.config.latent_channels * (size // shrink) ** 2
-    text = pipe.tokenizer_2.model_max_length * config.joint_attention_dim + config.pooled_projection_dim
-    return (latents + num_captions * text) * itemsize + (1 + num_captions) * HEADER
+    family = family_of(pipe)
+    latents, text = 2 * family.latents.num_values(pipe, size), family.text.num_values(pipe)
+    return (latents + num_captions * text) * pipe.vae.dtype.itemsize + (1 + num_captions) * HEADER
 
 
 def checkpoint_bytes(size: AdapterSize, recipe: Recipe) -> int:

@@ -25,12 +25,12 @@ from urae.execution import num_groups
 from urae.execution.checkpointing import Checkpointing
 from urae.execution.encoding import encoding_need
 from urae.execution.memory import memory_need
+from urae.families import Architecture, family_of
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
-from urae.planning.architecture import Architecture
 from urae.planning.compute import Trained
 from urae.planning.gpus import GIB, Gpu
 from urae.planning.host import block_bytes, saved_bytes, stored_bytes
-from urae.resolution import num_image_tokens
+from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
 
 __all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
@@ -40,9 +40,6 @@ CONTEXT = 0.6 * GIB
 
 USABLE = 0.95
 """Share of the rest that is planned with; fragments and workspaces of kernels take some."""
-
-KEPT = {"eager bf16": {"double": 16, "single": 14}, "other": {"double": 12, "single": 11}}
-"""Widths per token that a block keeps for its backward pass, without those for adapters."""
 
 BACKWARD = 11
 """Widths per token that are alive beside what was kept, while a block's gradients are computed."""
@@ -107,7 +104,11 @@ _adapter_size = lru_cache(maxsize=4)(adapter_size)
 def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recipe, *, num_images: int) -> int:
     """Of a training step on that many images at a time, gradients of activations included."""
     copies = recipe.base_dtype == "bf16" and not recipe.compile
-    kept = [_kept(trained, block, adapted, copies) for block, adapted in trained.blocks().items()]
+    layers = family_of(architecture).layers
+    kept = [
+        layers.kept(block, copies=copies) + _inputs(trained, adapted, copies)
+        for block, adapted in trained.blocks().items()
+    ]
     widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
     return int(widths * num_images * _unit(architecture, trained, recipe))
 
@@ -122,7 +123,7 @@ def offloaded_bytes(architecture: Architecture, trained: Trained, recipe: Recipe
 
 def _unit(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
     """Bytes of one width on the tokens of an image that a GPU has."""
-    of_each = (num_image_tokens(recipe.size), architecture.num_text_tokens)
+    of_each = (num_image_tokens(architecture, recipe.size), text_tokens(architecture))
     tokens = sum(math.ceil(num / recipe.context_parallel) for num in of_each)
     return int(tokens * trained.width * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32))
 
@@ -139,13 +140,12 @@ def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> fl
     )
 
 
-def _kept(trained: Trained, block: str, adapted: list[str], copies: bool) -> float:
-    """Widths of one block, whose adapted layers have `copies` of their inputs or share them."""
+def _inputs(trained: Trained, adapted: list[str], copies: bool) -> float:
+    """Widths of the inputs of a block's adapted layers, which have `copies` of them or share them."""
     inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
     if not copies:
         inputs = {_shared_input(name): widths for name, widths in inputs.items()}
-    kept = KEPT["eager bf16" if copies else "other"]
-    return kept["single" if block.startswith("single") else "double"] + sum(inputs.values())
+    return sum(inputs.values())
 
 
 def _shared_input(name: str) -> str:

@@ -17,15 +17,15 @@ from urae.adapters import Full
 from urae.execution import num_groups
 from urae.execution.checkpointing import Checkpointing
 from urae.execution.rounding import BY_ERROR
+from urae.families import Architecture, open_architecture
 from urae.planning.adapter import adapter_size
-from urae.planning.architecture import Architecture, architecture_of
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
 from urae.planning.efficiency import Efficiency, efficiency_of
 from urae.planning.gpus import GPUS, Gpu, gpu_named
 from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_bytes
 from urae.planning.memory import offloaded_bytes, phases, usable
-from urae.resolution import num_image_tokens
+from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
 from urae.training.validation import SIGMAS
 
@@ -151,7 +151,7 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
     """
     gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
     _check_shares(recipe, num_gpus)
-    architecture = architecture_of(recipe.model, dtype=_loaded_as(recipe))
+    architecture = open_architecture(recipe.model, dtype=_loaded_as(recipe))
     efficiency = efficiency_of(gpu, recipe.size)
     rate = efficiency.share * gpu.tflops * 1e12
     trained = trained_by(architecture.transformer, recipe.adapter)
@@ -281,7 +281,7 @@ def _least_swap(without: Option, gpu: Gpu, sizes: tuple[int, ...]) -> int:
 
 
 def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
-    return Tokens(image=num_image_tokens(recipe.size), text=architecture.num_text_tokens)
+    return Tokens(image=num_image_tokens(architecture, recipe.size), text=text_tokens(architecture))
 
 
 def _hours(

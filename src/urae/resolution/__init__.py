@@ -1,6 +1,6 @@
-"""Running a model at a size it was not trained for: the policy, token counts, sizes and buckets.
+"""Running a model at a size it was not trained for: the policy, frequencies and tables, the shift, sizes and buckets.
 
-What is exported is imported when it is first used: the policy needs diffusers, and sizes need nothing.
+What is exported is imported when it is first used: tables need torch, and sizes and the policy itself need nothing.
 """
 
 from __future__ import annotations
@@ -11,30 +11,34 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.resolution.bucketing import buckets, nearest_bucket
-    from urae.resolution.policy import ResolutionPolicy, active_policy, without_policy
+    from urae.resolution.embedding import active_policy
+    from urae.resolution.policy import ResolutionPolicy
     from urae.resolution.schedule import (
         dynamic_shift,
         near_noise_share,
+        own_shift,
+        policy_on,
         scheduler_replaced,
         shifted_sigmas,
         warn_dynamic_shift,
+        without_policy,
     )
     from urae.resolution.sizes import (
-        PIXELS_PER_TOKEN,
-        Pipeline,
+        SIDE,
         Size,
         Snapped,
         check_size,
         native_size,
         num_image_tokens,
+        num_tokens,
+        pixels_per_token,
         size_scale,
         snap,
         text_tokens,
     )
 
 __all__ = [
-    "PIXELS_PER_TOKEN",
-    "Pipeline",
+    "SIDE",
     "ResolutionPolicy",
     "Size",
     "Snapped",
@@ -46,6 +50,10 @@ __all__ = [
     "near_noise_share",
     "nearest_bucket",
     "num_image_tokens",
+    "num_tokens",
+    "own_shift",
+    "pixels_per_token",
+    "policy_on",
     "scheduler_replaced",
     "shifted_sigmas",
     "size_scale",
@@ -59,25 +67,15 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "bucketing": ["buckets", "nearest_bucket"],
-        "policy": ["ResolutionPolicy", "active_policy", "without_policy"],
+        "embedding": ["active_policy"],
+        "policy": ["ResolutionPolicy"],
         "schedule": [
-            "dynamic_shift",
-            "near_noise_share",
-            "scheduler_replaced",
-            "shifted_sigmas",
-            "warn_dynamic_shift",
+            *("dynamic_shift", "near_noise_share", "own_shift", "policy_on", "scheduler_replaced"),
+            *("shifted_sigmas", "warn_dynamic_shift", "without_policy"),
         ],
         "sizes": [
-            "PIXELS_PER_TOKEN",
-            "Pipeline",
-            "Size",
-            "Snapped",
-            "check_size",
-            "native_size",
-            "num_image_tokens",
-            "size_scale",
-            "snap",
-            "text_tokens",
+            *("SIDE", "Size", "Snapped", "check_size", "native_size", "num_image_tokens", "num_tokens"),
+            *("pixels_per_token", "size_scale", "snap", "text_tokens"),
         ],
     },
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from urae.resolution.sizes import PIXELS_PER_TOKEN, Size
+from urae.families.family import SIDE, Size
 
 __all__ = ["buckets", "nearest_bucket"]
 
@@ -16,13 +16,13 @@ __all__ = ["buckets", "nearest_bucket"]
 def buckets(
     side: int,
     *,
-    multiple: int = PIXELS_PER_TOKEN,
+    multiple: int = SIDE,
     tolerance: float = 0.05,
     max_ratio: float = 2.0,
 ) -> list[Size]:
     """Sizes (width, height) whose area is within `tolerance` (a share) of `side` squared.
 
-    Both sides are multiples of `multiple` (itself a multiple of 16), and neither is more than `max_ratio`
+    Both sides are multiples of `multiple` (itself a multiple of `SIDE`), and neither is more than `max_ratio`
     times the other. Sorted from the tallest to the widest; mirrored sizes are both there.
     """
     _check(side, multiple, tolerance, max_ratio)
@@ -52,8 +52,8 @@ def nearest_bucket(size: Sequence[int], choices: Sequence[Size]) -> Size:
 
 
 def _check(side: int, multiple: int, tolerance: float, max_ratio: float) -> None:
-    if multiple < 1 or multiple % PIXELS_PER_TOKEN:
-        raise ValueError(f"multiple is {multiple}: expected a positive multiple of {PIXELS_PER_TOKEN}")
+    if multiple < 1 or multiple % SIDE:
+        raise ValueError(f"multiple is {multiple}: expected a positive multiple of {SIDE}")
     if side < 1 or side % multiple:
         raise ValueError(f"side is {side}: expected a positive multiple of {multiple}, so that a square fits")
     if not 0 <= tolerance < 1:

@@ -1,9 +1,8 @@
-"""The policy's part inside the transformer: one module in front of the stock position embedding.
+"""The policy's part inside the transformer: one object in front of the stock one that makes the rotary tables.
 
-`PolicyEmbedding` takes the place of `transformer.pos_embed` while a policy is on. It computes the cos and sin
-tables by the stock module itself, on exact or interpolated position ids, picks between two tables where
-frequencies are clipped, and scales both for proportional attention. No attention processor is touched, so
-every attention backend keeps working.
+`PolicyEmbedding` takes its place while a policy is on. Tables are positions x frequencies x factor: the family says
+what the axes mean, the policy changes frequencies of rows and columns, and proportional attention is a factor. No
+attention processor is touched, so every attention backend keeps working.
 
 Why not forward hooks: a transformer that was compiled before the policy is entered would go on without it,
 in silence, because torch.compile does not guard on hooks (`torch._dynamo.config.skip_nnmodule_hook_guards`).
@@ -12,113 +11,133 @@ It does guard on the type and the attributes of a submodule.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from urae.resolution.frequencies import Rope, attention_scale, frequencies, rotary_tables
+from urae.families.family import Axis, Family
+from urae.families.registry import family_of
+from urae.resolution.frequencies import attention_scale, frequencies
+from urae.resolution.policy import ResolutionPolicy
 
-if TYPE_CHECKING:
-    from urae.resolution.policy import ResolutionPolicy
-
-__all__ = ["PolicyEmbedding", "embedding_replaced", "embedding_stock", "exact_grid_ids", "hookable"]
+__all__ = [
+    "PolicyEmbedding",
+    "active_policy",
+    "embedding_replaced",
+    "embedding_stock",
+    "hookable",
+    "proportional_factor",
+]
 
 
 @contextmanager
 def embedding_replaced(transformer: nn.Module, policy: ResolutionPolicy) -> Iterator[None]:
-    """Let `policy` make the position tables of a stock transformer; the module before is back on exit.
+    """Let `policy` make the position tables of a stock transformer; the object before is back on exit.
 
-    An inner policy replaces an outer one: both start from the stock module.
+    An inner policy replaces an outer one: both start from the stock object.
     """
     called = transformer
     transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
-    stock = _stock_embedding(transformer)
-    embedding = PolicyEmbedding(stock, policy, num_shards=_num_sequence_shards(transformer))
+    family = family_of(transformer)
+    embedding = PolicyEmbedding(family, transformer, policy, num_shards=_num_sequence_shards(transformer))
     with _embedding(transformer, embedding), ExitStack() as stack:
-        if policy.rope.startswith("dype"):
-            stack.enter_context(_sigma_told(called, embedding))
+        if policy.needs_sigma:
+            stack.enter_context(_sigma_told(called, transformer, embedding))
         yield
 
 
 @contextmanager
 def embedding_stock(transformer: nn.Module) -> Iterator[None]:
-    """Let the stock module make the position tables, inside a policy as well."""
+    """Let the stock object make the position tables, inside a policy as well."""
     transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
-    with _embedding(transformer, _stock_embedding(transformer)):
+    with _embedding(transformer, _stock(transformer, family_of(transformer))):
         yield
 
 
+def active_policy(pipe: Any) -> ResolutionPolicy | None:
+    """The policy that `pipe` runs under at this moment."""
+    embedding = getattr(pipe.transformer, family_of(pipe).rotary.attribute)
+    return embedding.policy if isinstance(embedding, PolicyEmbedding) else None
+
+
 class PolicyEmbedding(nn.Module):
-    """Position ids (tokens, axes) -> cos and sin, each (tokens, sum of axes_dim), under a resolution policy.
+    """What the stock object returns for the same call, under a resolution policy.
 
     `stock` is never modified. With `num_shards` > 1 each call sees that share of the tokens only.
     """
 
-    def __init__(self, stock: Any, policy: ResolutionPolicy, *, num_shards: int = 1) -> None:
+    def __init__(
+        self, family: Family, transformer: Any, policy: ResolutionPolicy, *, num_shards: int = 1
+    ) -> None:
         super().__init__()
-        self.stock: Any = stock
-        self.scaled: Any = type(stock)(stock.theta * policy.rope_scale, stock.axes_dim)
+        self.stock: Any = _stock(transformer, family)
+        self.rotary = family.rotary
+        self.axes = family.rotary.axes(transformer)
         self.policy = policy
         self.num_shards = num_shards
         self.sigma: Tensor | None = None
         """Noise level of the call, a scalar; only where the policy's tables depend on it."""
 
-    @property
-    def theta(self) -> float:
-        """The base of the rotary frequencies in effect."""
-        return self.scaled.theta
-
-    @property
-    def axes_dim(self) -> tuple[int, ...]:
-        return self.stock.axes_dim
-
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        ids = exact_grid_ids(ids) if self.policy.exact_ids else ids.float()
-        cos, sin = self._by_theta(ids) if self.policy.rope == "theta" else self._by_rule(ids)
+    def forward(self, *inputs: Any, **named: Any) -> tuple[Tensor, ...]:
+        call = self.rotary.call(*inputs, **named)
+        positions = self.rotary.restored(call.positions) if self.policy.exact_ids else call.positions.float()
+        axes = list(enumerate(self.axes))
+        angles = torch.cat([self._angles(positions[:, place], axis) for place, axis in axes], dim=1)
+        tables = self.rotary.tables(angles)
+        if self.policy.rope in ("yarn", "dype"):
+            factor = self._channel_factors(positions.device)
+            tables = tuple(table * factor for table in tables)
         if self.policy.proportional:
-            factor = proportional_factor(ids.shape[0] * self.num_shards, self.policy.native_tokens)
-            cos, sin = cos * factor, sin * factor
-        return cos, sin
+            scale = proportional_factor(call.num_tokens * self.num_shards, self.policy.native_tokens)
+            tables = tuple(table * scale for table in tables)
+        return tables
 
-    def _by_theta(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = self.scaled(interpolated(ids, self.policy.scale) if self.policy.linear else ids)
-        return self._clipped(ids, cos, sin) if self.policy.rope_clip else (cos, sin)
+    def _angles(self, positions: Tensor, axis: Axis) -> Tensor:
+        """(tokens, channels / 2) of one axis: position x frequency, fp64 where the device has it."""
+        policy, device = self.policy, positions.device
+        if axis.role == "other" or policy.rope == "theta":
+            theta_scale = 1.0 if axis.role == "other" else policy.rope_scale
+            omega = self.rotary.frequencies(axis, theta_scale=theta_scale, device=device)
+        else:
+            omega = self._by_rule(axis, device)
+        if axis.role == "other" or not (policy.linear or policy.rope_clip):
+            return positions[:, None].to(omega.dtype) * omega
+        interpolated = (positions / policy.scale)[:, None].to(omega.dtype)
+        if policy.linear:
+            return interpolated * omega
+        # omega_i = max((theta k)^(-s), theta^(-s) / scale), s = 2i / d (I-Max).
+        stock = self.rotary.frequencies(axis, theta_scale=1.0, device=device)
+        exponents = torch.arange(0, axis.channels, 2, device=device) / axis.channels
+        too_low = policy.rope_scale**-exponents < 1 / policy.scale
+        return torch.where(too_low, interpolated * stock, positions[:, None].to(omega.dtype) * omega)
 
-    def _by_rule(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        rope, scale = self.policy.rope, self.policy.scale
-        assert self.sigma is not None or not rope.startswith("dype"), "called apart from its transformer"
-        sigma = torch.ones((), device=ids.device) if self.sigma is None else self.sigma.to(ids.device)
-        rules: list[Rope] = ["ntk", *[rope] * (len(self.axes_dim) - 1)]
-        # Axis 0 is no place in the image: at scale 1 the NTK rule leaves it as it is.
-        scales = [1.0, *[scale] * (len(self.axes_dim) - 1)]
-        omegas = [
-            frequencies(
-                rule,
-                theta=self.stock.theta,
-                dim=dim,
-                scale=its_scale,
-                native=self.policy.native_grid,
-                sigma=sigma,
-            )
-            for rule, dim, its_scale in zip(rules, self.axes_dim, scales, strict=True)
-        ]
-        factor = torch.ones(sum(self.axes_dim), device=ids.device)
-        factor[self.axes_dim[0] :] = attention_scale(rope, scale)
-        cos, sin = rotary_tables(ids, omegas)
-        return cos * factor, sin * factor
+    def _by_rule(self, axis: Axis, device: torch.device) -> Tensor:
+        assert self.sigma is not None or not self.policy.needs_sigma, "called apart from its transformer"
+        sigma = torch.ones((), device=device) if self.sigma is None else self.sigma.to(device)
+        return frequencies(
+            self.policy.rope,
+            theta=axis.theta,
+            dim=axis.channels,
+            scale=self.policy.scale,
+            native=self.policy.native_grid,
+            sigma=sigma,
+        )
 
-    def _clipped(self, ids: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """omega_i = max((theta k)^(-s), theta^(-s) / scale), s = 2i / d (I-Max)."""
-        exponents = torch.cat([torch.arange(0, dim, 2, device=ids.device) / dim for dim in self.axes_dim])
-        too_low = self.policy.rope_scale**-exponents < 1 / self.policy.scale
-        too_low = too_low.repeat_interleave(2)
-        low_cos, low_sin = self.stock(interpolated(ids, self.policy.scale))
-        return torch.where(too_low, low_cos, cos), torch.where(too_low, low_sin, sin)
+    def _channel_factors(self, device: torch.device) -> Tensor:
+        """(channels,): what YaRN brings along, on the spatial axes of all tokens."""
+        scale = attention_scale(self.policy.rope, self.policy.scale)
+        return torch.cat(
+            [
+                torch.full((axis.channels,), 1.0 if axis.role == "other" else scale, device=device)
+                for axis in self.axes
+            ]
+        )
 
 
 def proportional_factor(tokens: int, native_tokens: int) -> float:
@@ -129,40 +148,15 @@ def proportional_factor(tokens: int, native_tokens: int) -> float:
     return math.log(tokens, native_tokens) ** 0.25
 
 
-def interpolated(ids: Tensor, scale: float) -> Tensor:
-    """Position ids with the two image axes divided by `scale`; axis 0 is no place in the image."""
-    return torch.cat([ids[:, :1], ids[:, 1:] / scale], dim=1)
-
-
-def exact_grid_ids(ids: Tensor) -> Tensor:
-    """Undo the rounding of image positions to bf16: (tokens, 3) text ids, zeros, then a grid -> fp32.
-
-    bf16 holds no odd number above 256, so from 4128 px on neighbours share a position. The grid comes back
-    from its row structure: column 0 is exact and starts each row. Ids that are no rounded grid (offset,
-    scaled, several grids) are returned as they are, in fp32. Tensor operations only: nothing waits for the
-    device, and a compiled graph does not break.
-    """
-    ids = ids.float()
-    columns = ids[:, 2]
-    index = torch.arange(len(columns), device=ids.device)
-    is_start = columns == 0
-    # The image's first token is the last zero before the first column 1; all text tokens are in front of it.
-    first = (~is_start).to(torch.int8).argmax() - 1
-    row = (torch.cumsum(is_start, dim=0) - 1 - first).clamp(min=0)
-    start = torch.where(is_start, index, 0).cummax(dim=0).values
-    grid = torch.stack([ids[:, 0], row.float(), (index - start).float()], dim=1)
-    is_rounded_grid = (grid.bfloat16().float() == ids).all()
-    return torch.where(is_rounded_grid, grid, ids)
-
-
 @contextmanager
-def _embedding(transformer: nn.Module, embedding: nn.Module) -> Iterator[None]:
-    before: Any = transformer.pos_embed
-    transformer.pos_embed = embedding
+def _embedding(transformer: nn.Module, embedding: Any) -> Iterator[None]:
+    attribute = family_of(transformer).rotary.attribute
+    before: Any = getattr(transformer, attribute)
+    setattr(transformer, attribute, embedding)
     try:
         yield
     finally:
-        transformer.pos_embed = before
+        setattr(transformer, attribute, before)
 
 
 def hookable(transformer: nn.Module, what: str) -> nn.Module:
@@ -179,37 +173,32 @@ def hookable(transformer: nn.Module, what: str) -> nn.Module:
 
 
 @contextmanager
-def _sigma_told(transformer: nn.Module, embedding: PolicyEmbedding) -> Iterator[None]:
+def _sigma_told(called: nn.Module, transformer: Any, embedding: PolicyEmbedding) -> Iterator[None]:
     """Tell the embedding the noise level of each call of the transformer."""
+    calls, signature = family_of(transformer).calls, inspect.signature(type(transformer).forward)
 
-    def tell(module: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
-        timestep = settings["timestep"] if "timestep" in settings else arguments[3]
-        if (timestep != timestep[0]).any():
+    def tell(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        sigma = calls.sigma(signature.bind(module, *inputs, **named).arguments)
+        if (sigma != sigma[0]).any():
             raise ValueError(
                 f"rope {embedding.policy.rope!r} needs one noise level for the whole batch, whose images share "
                 "their position tables: give images of other noise levels in calls of their own"
             )
-        embedding.sigma = timestep[0].float()
+        embedding.sigma = sigma[0].float()
 
-    hook = hookable(transformer, "dype").register_forward_pre_hook(tell, with_kwargs=True)
+    hook = hookable(called, "dype").register_forward_pre_hook(tell, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _stock_embedding(transformer: nn.Module) -> Any:
-    embedding: Any = getattr(transformer, "pos_embed", None)
-    stock = embedding.stock if isinstance(embedding, PolicyEmbedding) else embedding
-    if hasattr(stock, "theta") and hasattr(stock, "axes_dim"):
-        return stock
-    raise ValueError(
-        f"{type(transformer).__name__} has no rotary `pos_embed` with `theta` and `axes_dim`: "
-        "a resolution policy needs a FLUX.1 transformer, or a pipeline that holds one"
-    )
+def _stock(transformer: Any, family: Family) -> Any:
+    embedding = getattr(transformer, family.rotary.attribute)
+    return embedding.stock if isinstance(embedding, PolicyEmbedding) else embedding
 
 
-def _num_sequence_shards(transformer: nn.Module) -> int:
+def _num_sequence_shards(transformer: Any) -> int:
     """Ranks that share one sequence under diffusers' context parallelism; each sees its part of the ids."""
     parallel = getattr(transformer, "_parallel_config", None)
     context = getattr(parallel, "context_parallel_config", None)

@@ -11,21 +11,19 @@ the end the frequencies are the native ones. Its authors state that a patent is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Rope", "attention_scale", "frequencies", "ntk_factor", "rotary_tables"]
+from urae.resolution.policy import Rope
 
-Rope = Literal["theta", "ntk", "yarn", "dype", "dype_ntk"]
+__all__ = ["attention_scale", "frequencies", "ntk_factor"]
 
 
 def frequencies(
     rope: Rope, *, theta: float, dim: int, scale: float, native: int, sigma: Tensor | float
 ) -> Tensor:
-    """omega_i of one image axis of `dim` channels, (dim / 2,), fp64 (fp32 where the device has none).
+    """omega_i of a spatial axis of `dim` channels, (dim / 2,), fp64 (fp32 where the device has none).
 
     `native` is the native number of tokens along the axis, which the ramps of YaRN need, `sigma` the noise level
     in (0, 1], a number or a scalar on the device, which DyPE needs.
@@ -47,15 +45,8 @@ def ntk_factor(scale: float, dim: int) -> float:
 
 
 def attention_scale(rope: Rope, scale: float) -> float:
-    """Factor on cos and sin of the image axes that YaRN brings along: 0.1 ln(scale) + 1; 1 for the others."""
+    """Factor on cos and sin of the spatial axes that YaRN brings along: 0.1 ln(scale) + 1; 1 for the others."""
     return 0.1 * math.log(scale) + 1 if rope in ("yarn", "dype") else 1.0
-
-
-def rotary_tables(ids: Tensor, omegas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """cos and sin (tokens, sum of axes) of position ids (tokens, axes), in the layout of the stock embedding."""
-    angles = [ids[:, axis, None].to(omega.dtype) * omega for axis, omega in enumerate(omegas)]
-    both = torch.cat(angles, dim=1).repeat_interleave(2, dim=1)
-    return both.cos().float(), both.sin().float()
 
 
 def _yarn(

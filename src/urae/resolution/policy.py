@@ -2,7 +2,8 @@
 
 One frozen object says everything, and the recipe, the adapter file and the sampler share it, so that a model
 is never sampled otherwise than it was trained unless somebody asks for it. `policy.on(pipe)` changes two
-objects of a stock pipeline, its transformer's position embedding and its scheduler, and puts both back.
+objects of a stock pipeline, its transformer's position embedding and its scheduler, and puts both back. Nothing
+here needs torch until it is put on.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from torch import nn
+from urae import resolution
+from urae.families.registry import family_of
+from urae.resolution.sizes import native_size, pixels_per_token, size_scale, text_tokens
 
-from urae.resolution.embedding import PolicyEmbedding, embedding_replaced, embedding_stock
-from urae.resolution.frequencies import Rope
-from urae.resolution.schedule import shift_replaced, shift_stock, stock_shift
-from urae.resolution.sizes import PIXELS_PER_TOKEN, Pipeline, native_size, size_scale, text_tokens
+__all__ = ["ResolutionPolicy", "Rope"]
 
-__all__ = ["ResolutionPolicy", "active_policy", "without_policy"]
+Rope = Literal["theta", "ntk", "yarn", "dype", "dype_ntk"]
+"""Rules for the rotary frequencies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +60,22 @@ class ResolutionPolicy:
         _check_ranges(self)
         _check_effects(self)
 
+    @property
+    def needs_sigma(self) -> bool:
+        """Whether the tables depend on the noise level of each call."""
+        return self.rope.startswith("dype")
+
     @contextmanager
-    def on(self, target: Pipeline | nn.Module) -> Iterator[None]:
+    def on(self, target: Any) -> Iterator[None]:
         """Run a stock pipeline, or its bare transformer, under this policy; everything is undone on exit.
 
         Inside another policy on the same target this one takes its place until exit. On a transformer `shift`
-        has nothing to act on. Compiled, offloaded and checkpointed models are fine.
+        has nothing to act on. Compiled, offloaded and checkpointed models are fine. `ValueError` for a model family
+        that is not supported, before anything is changed.
         """
-        if isinstance(target, nn.Module):
-            with embedding_replaced(target, self):
-                yield
-        else:
-            transformer: Any = target.transformer
-            with shift_replaced(target, self.shift), embedding_replaced(transformer, self):
-                yield
+        family_of(target)
+        with resolution.policy_on(target, self):
+            yield
 
     @classmethod
     def reference(cls) -> ResolutionPolicy:
@@ -80,16 +83,16 @@ class ResolutionPolicy:
         return cls(rope_scale=10.0, proportional=True, native_tokens=4608, shift=3.0, exact_ids=False)
 
     @classmethod
-    def for_size(cls, pipe: Pipeline, size: int | Sequence[int]) -> ResolutionPolicy:
+    def for_size(cls, pipe: Any, size: int | Sequence[int]) -> ResolutionPolicy:
         """The corrected default for `pipe` at `size`, (width, height) in pixels.
 
         Above native size: clipped theta scaling and proportional attention, or linear interpolation for a
         model whose native grid is too small for theta scaling. At or below it: only the static shift, which
         is the checkpoint's own (3.0 for FLUX.1-dev, 1.0 for schnell).
         """
-        grid = native_size(pipe) // PIXELS_PER_TOKEN
+        grid = native_size(pipe) // pixels_per_token(pipe)
         scale = size_scale(pipe, size)
-        native = cls(native_tokens=text_tokens(pipe) + grid * grid, shift=stock_shift(pipe))
+        native = cls(native_tokens=text_tokens(pipe) + grid * grid, shift=resolution.own_shift(pipe))
         if scale <= 1:
             return native
         return cls(**{**asdict(native), **_positions(grid, scale), "scale": scale, "proportional": True})
@@ -121,19 +124,6 @@ class ResolutionPolicy:
                 f"a resolution policy in JSON is an object of settings, not {text.strip()[:40]!r}"
             )
         return cls.from_dict(settings)
-
-
-def active_policy(pipe: Pipeline) -> ResolutionPolicy | None:
-    """The policy that `pipe` runs under at this moment."""
-    embedding = pipe.transformer.pos_embed
-    return embedding.policy if isinstance(embedding, PolicyEmbedding) else None
-
-
-@contextmanager
-def without_policy(pipe: Pipeline) -> Iterator[None]:
-    """Run `pipe` as it was before any policy, inside one as well; the policy is back on exit."""
-    with shift_stock(pipe), embedding_stock(pipe.transformer):
-        yield
 
 
 def _positions(grid: int, scale: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Sizes in pixels, and the tokens they become.
 
-A size is always ``(width, height)`` in pixels. One image token is a patch of 2 x 2 latents of 8 x 8 pixels
-each, so both sides are multiples of 16; an int stands for a square. Nothing here changes a size without
-saying so: `check_size` refuses, `snap` returns what it did.
+A size is always ``(width, height)`` in pixels; an int stands for a square. Both sides are multiples of an image token's
+side, which is the model's. Nothing here changes a size without saying so: `check_size` refuses, `snap` returns what it
+did.
 """
 
 from __future__ import annotations
@@ -10,73 +10,69 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from urae.families.family import SIDE, Size
+from urae.families.registry import family_of
 
 __all__ = [
-    "PIXELS_PER_TOKEN",
-    "Pipeline",
+    "SIDE",
     "Size",
     "Snapped",
     "check_size",
     "native_size",
     "num_image_tokens",
+    "num_tokens",
+    "pixels_per_token",
     "size_scale",
     "snap",
     "text_tokens",
 ]
 
-Size = tuple[int, int]
-"""(width, height) in pixels."""
 
-PIXELS_PER_TOKEN = 16
-"""Side of an image token in pixels: the VAE's 8 times the transformer's patch of 2."""
-
-
-class Pipeline(Protocol):
-    """What this room needs of a stock FLUX pipeline, text-to-image or image-to-image."""
-
-    transformer: Any
-    scheduler: Any
-    vae: Any
-    tokenizer_2: Any
-
-
-def native_size(pipe: Pipeline) -> int:
+def native_size(pipe: Any) -> int:
     """Side in pixels of the images that the model was trained on: 1024 for FLUX.1, 128 for the miniature."""
-    return int(pipe.vae.config.sample_size)
+    return family_of(pipe).latents.native_size(pipe)
 
 
-def text_tokens(pipe: Pipeline) -> int:
+def pixels_per_token(pipe: Any) -> int:
+    """Side of an image token in pixels: 16 for FLUX.1."""
+    return family_of(pipe).latents.pixels_per_token(pipe)
+
+
+def text_tokens(pipe: Any) -> int:
     """Text tokens that the model attends to beside the image: 512 for FLUX.1-dev, 32 for the miniature."""
-    if pipe.tokenizer_2 is None:
-        raise ValueError(
-            "the pipeline has no tokenizer_2, which tells the number of text tokens: load it with one"
-        )
-    return int(pipe.tokenizer_2.model_max_length)
+    return family_of(pipe).text.num_tokens(pipe)
 
 
-def num_image_tokens(size: int | Sequence[int]) -> int:
-    """Image tokens of a size in pixels: 4096 at (1024, 1024), 65536 at (4096, 4096)."""
-    width, height = check_size(size)
-    return (width // PIXELS_PER_TOKEN) * (height // PIXELS_PER_TOKEN)
+def num_image_tokens(pipe: Any, size: int | Sequence[int]) -> int:
+    """Image tokens of a size in pixels: for FLUX.1 4096 at (1024, 1024), 65536 at (4096, 4096)."""
+    side = pixels_per_token(pipe)
+    width, height = check_size(size, multiple=side)
+    return (width // side) * (height // side)
 
 
-def size_scale(pipe: Pipeline, size: int | Sequence[int]) -> float:
+def num_tokens(pipe: Any, size: int | Sequence[int]) -> int:
+    """Text and image tokens of a size in pixels."""
+    return num_image_tokens(pipe, size) + text_tokens(pipe)
+
+
+def size_scale(pipe: Any, size: int | Sequence[int]) -> float:
     """How much larger than native a size is: the geometric mean of its sides over the native side."""
-    width, height = check_size(size)
+    width, height = check_size(size, multiple=pixels_per_token(pipe))
     return math.sqrt(width * height) / native_size(pipe)
 
 
-def check_size(size: int | Sequence[int]) -> Size:
-    """Return `size` as (width, height) if a model can make it.
+def check_size(size: int | Sequence[int], *, multiple: int = SIDE) -> Size:
+    """Return `size` as (width, height) if a model can make it whose tokens have sides of `multiple` pixels.
 
-    Raises ValueError, with the nearest valid sizes, unless both sides are positive multiples of 16.
+    Raises ValueError, with the nearest valid sizes, unless both sides are positive multiples.
     """
     width, height = _sides(size)
-    if width % PIXELS_PER_TOKEN or height % PIXELS_PER_TOKEN:
-        below, above = (_to_multiple((width, height), PIXELS_PER_TOKEN, r) for r in (math.floor, math.ceil))
+    if width % multiple or height % multiple:
+        below, above = (_to_multiple((width, height), multiple, r) for r in (math.floor, math.ceil))
         raise ValueError(
-            f"size {width}x{height} has a side that is not a multiple of {PIXELS_PER_TOKEN}: "
+            f"size {width}x{height} has a side that is not a multiple of {multiple}: "
             f"use {below[0]}x{below[1]} or {above[0]}x{above[1]}"
         )
     return width, height
@@ -99,10 +95,10 @@ class Snapped:
         return f"{self.asked[0]}x{self.asked[1]} became {self.size[0]}x{self.size[1]}"
 
 
-def snap(size: int | Sequence[int], *, multiple: int = PIXELS_PER_TOKEN) -> Snapped:
+def snap(size: int | Sequence[int], *, multiple: int = SIDE) -> Snapped:
     """Round both sides to the nearest `multiple` (at least one); `.change` says what that did."""
-    if multiple < 1 or multiple % PIXELS_PER_TOKEN:
-        raise ValueError(f"multiple is {multiple}: expected a positive multiple of {PIXELS_PER_TOKEN}")
+    if multiple < 1 or multiple % SIDE:
+        raise ValueError(f"multiple is {multiple}: expected a positive multiple of {SIDE}")
     asked = _sides(size)
     return Snapped(asked=asked, size=_to_multiple(asked, multiple, _round_half_up))
 

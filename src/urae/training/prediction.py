@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from urae.families.family import Backbone
+from urae.families import Family
 from urae.training.objective import Batch
 
 __all__ = ["Predictor", "autocast", "predictor"]
@@ -19,7 +19,7 @@ __all__ = ["Predictor", "autocast", "predictor"]
 class Predictor:
     """Velocity from a batch, (B, C, H, W), fp32."""
 
-    backbone: Backbone
+    family: Family
     transformer: nn.Module
     guidance: float | None
     """What the transformer is shown; None for one that takes no guidance."""
@@ -28,7 +28,7 @@ class Predictor:
 
     def __call__(self, batch: Batch) -> Tensor:
         with autocast(batch.clean.device, self.base_dtype):
-            return self.backbone.velocity(
+            return self.family.calls.velocity(
                 self.transformer,
                 batch.noisy,
                 sigma=batch.sigma,
@@ -37,13 +37,14 @@ class Predictor:
             )
 
 
-def predictor(backbone: Backbone, transformer: nn.Module, *, guidance: float, base_dtype: str) -> Predictor:
+def predictor(family: Family, transformer: nn.Module, *, guidance: float, base_dtype: str) -> Predictor:
     """A predictor at this guidance scale. A transformer that takes no guidance predicts the velocity at
     guidance 1, and any other is a `ValueError`."""
-    if not backbone.takes_guidance(transformer) and guidance != 1:
+    is_embedded = family.guidance.kind(transformer) == "embedded"
+    if not is_embedded and guidance != 1:
         raise ValueError(f"guidance is {guidance}: this transformer takes none, which is guidance 1")
-    shown = guidance if backbone.takes_guidance(transformer) else None
-    return Predictor(backbone=backbone, transformer=transformer, guidance=shown, base_dtype=base_dtype)
+    shown = guidance if is_embedded else None
+    return Predictor(family=family, transformer=transformer, guidance=shown, base_dtype=base_dtype)
 
 
 def autocast(device: torch.device, base_dtype: str) -> AbstractContextManager:

@@ -26,6 +26,7 @@ from accelerate.utils import ProjectConfiguration
 from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
+from urae.adapters.targets import resolved, transformer_of
 from urae.data import CAPTION_KINDS, CachedDataset, Entry, cached_dataset
 from urae.execution import Context, context_group, context_parallel, num_groups, quantised, this_process
 from urae.execution.activations import Offload
@@ -35,8 +36,8 @@ from urae.execution.checkpointing import compiled_blocks, gradient_checkpointing
 from urae.execution.placement import placed
 from urae.execution.rounding import check_can_multiply
 from urae.execution.swap import swapped_blocks
-from urae.families import backbone_of
-from urae.resolution import ResolutionPolicy, native_size, num_image_tokens, size_scale, text_tokens
+from urae.families import family_of, open_transformer
+from urae.resolution import ResolutionPolicy, native_size, num_tokens, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, check_loggers, start_trackers
@@ -47,7 +48,7 @@ from urae.training.samples import Sampler, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
 from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 from urae.training.step import Objective
-from urae.training.teacher import Teacher, base_teacher, load_teacher, other_teacher
+from urae.training.teacher import Teacher, base_teacher, other_teacher
 
 __all__ = ["train"]
 
@@ -64,7 +65,8 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     check_loggers(recipe.loggers)
     accelerator = _accelerator(recipe)
     policy = _policy(pipe, recipe)
-    recipe = replace(recipe, policy=policy)
+    spec = resolved(recipe.adapter, transformer_of(pipe))
+    recipe = replace(recipe, policy=policy, adapter=spec)
     _check_fit(pipe, recipe, policy, accelerator)
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     data = cached_dataset(
@@ -79,7 +81,7 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         attached = stack.enter_context(_attached(pipe, recipe, accelerator, start))
         stack.enter_context(policy.on(lean))
-        context = stack.enter_context(context_parallel(backbone_of(pipe), pipe.transformer, group))
+        context = stack.enter_context(context_parallel(pipe.transformer, group))
         kernel = stack.enter_context(_attention(pipe, recipe, accelerator))
         stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
         stack.enter_context(_checkpointing(pipe, recipe, accelerator.device))
@@ -177,9 +179,8 @@ def _check_fit(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator:
 @contextmanager
 def _encoders_placed(pipe: Any, device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
-        for name, module in pipe.components.items():
-            if name == "vae" or name.startswith("text_encoder"):
-                stack.enter_context(placed(module, device))
+        for name in ("vae", *family_of(pipe).text.encoders):
+            stack.enter_context(placed(getattr(pipe, name), device))
         yield
 
 
@@ -213,7 +214,7 @@ def _attention(pipe: Any, recipe: Recipe, accelerator: Accelerator) -> AbstractC
     return fastest_attention(
         pipe.transformer,
         accelerator,
-        num_tokens=num_image_tokens(recipe.size) + text_tokens(pipe),
+        num_tokens=num_tokens(pipe, recipe.size),
         num_images=recipe.batch_size // groups // recipe.gradient_accumulation,
         checkpointing=recipe.gradient_checkpointing,
     )
@@ -238,16 +239,16 @@ def _objective(
     group: Any,
 ) -> Iterator[Objective]:
     def predict(transformer: Any, guidance: float) -> Predictor:
-        return predictor(backbone_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
+        return predictor(family_of(pipe), transformer, guidance=guidance, base_dtype=recipe.base_dtype)
 
     with ExitStack() as stack:
         teacher: Teacher | None = None
         if recipe.distill_weight and recipe.teacher == "base":
             teacher = base_teacher(predict(pipe.transformer, recipe.teacher_guidance), attached.parameters())
         elif recipe.distill_weight:
-            other = load_teacher(pipe, recipe.teacher).to(accelerator.device)
+            other = open_transformer(pipe, recipe.teacher).to(accelerator.device)
             stack.enter_context(policy.on(other))
-            stack.enter_context(context_parallel(backbone_of(pipe), other, group))
+            stack.enter_context(context_parallel(other, group))
             teacher = other_teacher(predict(other, recipe.teacher_guidance))
         yield Objective(
             recipe=recipe,
@@ -281,7 +282,7 @@ def _sampler(
         yield None
         return
     with _encoders_placed(pipe, accelerator.device):
-        embeddings = backbone_of(pipe).encode_prompts(pipe, recipe.sample_prompts)
+        embeddings = family_of(pipe).text.encode(pipe, recipe.sample_prompts)
     with placed(pipe.vae, accelerator.device):
         base = json.dumps([identity[name] for name in ("base", "base_weights", "start", "policy")])
         sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)

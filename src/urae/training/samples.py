@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from urae.families import Drawing, family_of
 from urae.training.prediction import autocast
 from urae.training.recipe import Recipe
 
@@ -21,8 +22,9 @@ __all__ = ["Sampler", "lean_pipeline"]
 def lean_pipeline(pipe: Any) -> Any:
     """The same pipeline without its text encoders, so that they may stay behind on the CPU: it shares every
     other part, and is called with embeddings."""
+    text = family_of(pipe).text
     parts = {
-        name: None if name.startswith(("text_encoder", "tokenizer")) else part
+        name: None if name in (*text.encoders, *text.tokenizers) else part
         for name, part in pipe.components.items()
     }
     lean = type(pipe)(**parts)
@@ -73,14 +75,18 @@ class Sampler:
     def _image(self, index: int) -> Image.Image:
         recipe = self.recipe
         with autocast(self.pipe.transformer.device, recipe.base_dtype):
-            return self.pipe(
-                **{name: tensor[index : index + 1] for name, tensor in self.embeddings.items()},
-                width=recipe.size,
-                height=recipe.size,
-                num_inference_steps=recipe.sample_steps,
-                guidance_scale=recipe.sample_guidance,
-                generator=torch.Generator().manual_seed(index),
-            ).images[0]
+            return family_of(self.pipe).pipelines.draw(self.pipe, self._drawing(index))
+
+    def _drawing(self, index: int) -> Drawing:
+        recipe = self.recipe
+        return Drawing(
+            prompt={name: tensor[index : index + 1] for name, tensor in self.embeddings.items()},
+            negative="",
+            size=(recipe.size, recipe.size),
+            guidance=recipe.sample_guidance,
+            steps=recipe.sample_steps,
+            settings={"generator": torch.Generator().manual_seed(index)},
+        )
 
 
 def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:

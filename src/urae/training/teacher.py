@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from urae.training.objective import Batch
 from urae.training.prediction import Predictor
 
-__all__ = ["Teacher", "base_teacher", "load_teacher", "other_teacher"]
+__all__ = ["Teacher", "base_teacher", "other_teacher"]
 
 Teacher = Callable[[Batch], Tensor]
 """Velocity of a batch, without gradient."""
@@ -34,13 +33,6 @@ def base_teacher(predict: Predictor, parameters: Sequence[nn.Parameter]) -> Teac
 def other_teacher(predict: Predictor) -> Teacher:
     """Another transformer."""
     return torch.no_grad()(predict.__call__)
-
-
-def load_teacher(pipe: Any, name: str) -> nn.Module:
-    """The frozen transformer in a folder or hub repository, in the type of the pipeline's own."""
-    kind = type(pipe.transformer)
-    teacher = kind.from_pretrained(name, subfolder="transformer", torch_dtype=pipe.transformer.dtype)
-    return teacher.requires_grad_(False)
 
 
 @contextmanager

@@ -52,19 +52,16 @@ def cache(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
-    import torch  # here, as what needs it, since the list of options does not
     from accelerate import PartialState
 
-    from urae.data.encoders import open_encoders
     from urae.data.sources import cache_folder
     from urae.execution import on_main
-    from urae.families import DTYPES
+    from urae.families import open_encoders
 
     if out:
         check_can_write(out, folder=True)
     state = PartialState(timeout=PATIENCE)
-    usual = torch.bfloat16 if model != "mini" and torch.cuda.is_available() else torch.float32
-    pipe = open_encoders(model, dtype=usual if dtype == "auto" else DTYPES[dtype])
+    pipe = open_encoders(model, dtype=dtype)
     suffix = "-small" if form == "small" else ""
     folder = out or on_main(lambda: f"{cache_folder(pipe, source, size=size)}{suffix}")
     report = data.make_cache(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from urae.resolution.embedding import exact_grid_ids
+from urae.families.flux.rotary import exact_grid
 
 
 def ids(height, width, text=0):
@@ -18,7 +18,7 @@ def ids(height, width, text=0):
 )
 def test_a_rounded_grid_comes_back(height, width, text):
     exact = ids(height, width, text)
-    assert torch.equal(exact_grid_ids(exact.bfloat16()), exact)
+    assert torch.equal(exact_grid(exact.bfloat16()), exact)
 
 
 def test_rounding_does_lose_positions_above_256():
@@ -30,7 +30,7 @@ def test_a_rounded_grid_beside_fp32_text_ids_comes_back():
     exact = ids(300, 300, text=7)
     mixed = torch.cat([torch.zeros(7, 3), ids(300, 300).bfloat16()])
     assert mixed.dtype == torch.float32
-    assert torch.equal(exact_grid_ids(mixed), exact)
+    assert torch.equal(exact_grid(mixed), exact)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_a_rounded_grid_beside_fp32_text_ids_comes_back():
 )
 def test_ids_that_are_no_grid_stay(change):
     given = change(ids(300, 310)).bfloat16()
-    assert torch.equal(exact_grid_ids(given), given.float())
+    assert torch.equal(exact_grid(given), given.float())
 
 
 def test_exact_fractions_above_256_stay():
     given = ids(300, 310) + torch.tensor([0, 0, 0.25])
     given[:, 2][given[:, 2] < 1] = 0
-    assert torch.equal(exact_grid_ids(given), given)
+    assert torch.equal(exact_grid(given), given)
 
 
 def test_the_first_axis_stays():
     given = ids(300, 310) + torch.tensor([1.0, 0, 0])
-    assert torch.equal(exact_grid_ids(given.bfloat16()), given)
+    assert torch.equal(exact_grid(given.bfloat16()), given)

@@ -1,0 +1,63 @@
+"""FLUX.1's text: `prompt_embeds` of T5 and `pooled_prompt_embeds` of CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from urae.families.identity import fingerprint
+
+__all__ = ["FluxText", "check_encoders"]
+
+
+@dataclass(frozen=True)
+class FluxText:
+    """Two encoders; T5's tokens are attended to, CLIP's vector modulates."""
+
+    encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
+    tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
+
+    @torch.no_grad()
+    def encode(self, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`prompt_embeds` (B, T, C) and `pooled_prompt_embeds` (B, D), in the encoders' types. T is the tokenizer's
+        length (512 for FLUX.1-dev); longer prompts are cut there, as in the pipeline."""
+        check_encoders(pipe, len(prompts))
+        tokens, pooled, _ = pipe.encode_prompt(
+            list(prompts), None, device=pipe.text_encoder.device, max_sequence_length=self.num_tokens(pipe)
+        )
+        return {"prompt_embeds": tokens.cpu(), "pooled_prompt_embeds": pooled.cpu()}
+
+    def num_tokens(self, pipe: Any) -> int:
+        """512 for FLUX.1-dev, 32 for the miniature."""
+        if pipe.tokenizer_2 is None:
+            raise ValueError(
+                "the pipeline has no tokenizer_2, which tells the number of text tokens: load it with one"
+            )
+        return int(pipe.tokenizer_2.model_max_length)
+
+    def identity(self, pipe: Any) -> str:
+        if pipe.text_encoder is None:
+            return ""
+        vocabularies = [
+            sorted(tokenizer.get_vocab().items()) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2)
+        ]
+        return fingerprint(
+            [pipe.text_encoder, pipe.text_encoder_2], also=f"{self.num_tokens(pipe)} {vocabularies}"
+        )
+
+    def num_values(self, pipe: Any) -> int:
+        config = pipe.transformer.config
+        return self.num_tokens(pipe) * config.joint_attention_dim + config.pooled_projection_dim
+
+
+def check_encoders(pipe: Any, num_prompts: int) -> None:
+    """Raise ValueError for a pipeline that was loaded without its text encoders."""
+    if pipe.text_encoder is None:
+        raise ValueError(
+            f"this {type(pipe).__name__} has no text encoders to encode {num_prompts} prompts with: "
+            "load it with its text encoders, or use data whose embeddings are cached"
+        )
