@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from urae import resolution
 from urae.errors import BadFile
-from urae.resolution import ResolutionPolicy, active_policy, size_scale
+from urae.io import read_text
+from urae.resolution import ResolutionPolicy
 
 if TYPE_CHECKING:
     from urae.adapters import Adapter
@@ -29,7 +31,7 @@ def policy_named(
         names = ", ".join(words)
         raise ValueError(f"{option} is {policy!r}: expected {names}, reference or the name of a JSON file")
     try:
-        return ResolutionPolicy.from_json(Path(policy).read_text(encoding="utf-8"))
+        return ResolutionPolicy.from_json(read_text(policy))
     except ValueError as error:
         raise BadFile(f"{policy} is no resolution policy: {error}") from error
 
@@ -51,6 +53,7 @@ def policy_for(
         return None
     if adapter is not None and adapter.policy is not None:
         return adapter.policy
-    if active_policy(pipe) is not None or size_scale(pipe, size) <= 1:
-        return active_policy(pipe)
+    active = resolution.active_policy(pipe)
+    if active is not None or resolution.size_scale(pipe, size) <= 1:
+        return active
     return ResolutionPolicy.for_size(pipe, size)
