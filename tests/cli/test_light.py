@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -68,7 +69,9 @@ def test_completion_imports_nothing_either(typed):
         "COMP_WORDS": typed,
         "COMP_CWORD": str(len(typed.split(" ")) - 1),
     }
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=asked)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **asked}
+    )
     *offered, last = run.stdout.splitlines()
     assert last == "imported []"
     assert (
