@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from urae import execution, families, planning, training
+from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import check_can_write
 from urae.recipes import RECIPES
@@ -50,7 +51,9 @@ def train(
 
 def chosen_recipe(name: str, changes: list[str]) -> Recipe:
     """The recipe of this name or file, with changes as key=value."""
-    return training.override(_recipe(name), _parsed(changes))
+    return training.override(
+        _recipe(name), named(changes, "change", value="value, such as steps=50", read=str)
+    )
 
 
 def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
@@ -69,14 +72,6 @@ def _recipe(name: str) -> Recipe:
     if Path(name).suffix in (".yaml", ".yml"):
         return training.load_recipe(name)
     raise ValueError(f"there is no recipe {name!r}: expected a YAML file or one of {', '.join(RECIPES)}")
-
-
-def _parsed(changes: list[str]) -> dict[str, str]:
-    pairs = [change.partition("=") for change in changes]
-    for change, (key, equals, _) in zip(changes, pairs, strict=True):
-        if not (key and equals):
-            raise ValueError(f"{change!r} is no change to a recipe: expected key=value, such as steps=50")
-    return {key: value for key, _, value in pairs}
 
 
 def _next(recipe: Recipe) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from urae.io import write_text
 from urae.training import read_metrics
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def write_report(out: Path, *, columns: Sequence[Column], prompts: Sequence[str]
         machine=machine,
     )
     path = out / "report.html"
-    path.with_suffix(".tmp").write_text(page, encoding="utf-8")
-    os.replace(path.with_suffix(".tmp"), path)
+    write_text(path, page)
     return path
 
 
