@@ -14,6 +14,7 @@ from typing import Any
 
 import urae
 from urae.cli.main import VERBS
+from urae.cli.options import field_docs
 from urae.cli.verbs import Listed, verb
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -100,7 +101,10 @@ def entry(room: str, name: str, value: object) -> str:
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         return f"### {room}.{name}\n"
     text = inspect.cleandoc(value.__doc__ or "")
-    return f"### {room}.{name}\n\n```text\n{name}{signature(value)}\n```\n\n{text}\n"
+    parts = [f"### {room}.{name}", f"```text\n{name}{signature(value)}\n```", text]
+    if name.endswith("Request"):  # its fields are what a user says, as keywords or as options
+        parts.append("\n".join(f"- `{field}`: {meaning}" for field, meaning in field_docs(value).items()))
+    return "\n\n".join(parts) + "\n"
 
 
 def signature(value: object) -> str:

@@ -124,10 +124,11 @@ def test_a_missing_start_is_named_before_anything_is_done(pipe, images, tmp_path
 def test_the_command_says_what_it_does_not_know(tmp_path):
     for arguments, message in [
         (["flux_3k"], "there is no recipe 'flux_3k': expected a YAML file or one of flux_2k, flux_4k"),
-        (["mini_2x", "steps"], "'steps' is no change to a recipe: expected key=value"),
+        (["mini_2x", "steps"], "change is 'steps': expected name=value, such as steps=50"),
         (["mini_2x", "stepz=1"], "unknown recipe key 'stepz' (did you mean steps?)"),
+        (["mini_2x", "steps=5", "steps=6"], "change 'steps' is given twice: expected each name once"),
         (["mini_2x", "steps=0"], "steps is 0: expected 1 or more"),
-        ([str(tmp_path / "none.yaml")], "cannot be read as a recipe"),
+        ([str(tmp_path / "none.yaml")], "none.yaml cannot be opened"),
     ]:
         result = CliRunner().invoke(app, ["train", *arguments])
         assert result.exit_code == 2

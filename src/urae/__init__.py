@@ -1,6 +1,6 @@
 """Ultra-resolution adaptation of image diffusion transformers: 2K and 4K from a model made for 1K.
 
-    pipe = urae.mini.pipeline()                                   # or any stock FluxPipeline
+    pipe = urae.mini.shipped()                                   # or any stock FluxPipeline
     adapter = urae.train(pipe, urae.recipes.mini_2x(data="pictures", out="run"))
     image = urae.generate(pipe, "a flat tiger on a wood background", size=(256, 256), adapter=adapter)
 
@@ -28,35 +28,4 @@ if TYPE_CHECKING:
     from urae.resolution import ResolutionPolicy
     from urae.training import Recipe, train
 
-__all__ = [
-    "Adapter",
-    "Full",
-    "Lora",
-    "Major",
-    "Mica",
-    "Minor",
-    "Recipe",
-    "ResolutionPolicy",
-    "UraeError",
-    "evaluate",
-    "generate",
-    "mini",
-    "plan",
-    "recipes",
-    "theory",
-    "train",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "adapters": ["Adapter", "Full", "Lora", "Major", "Mica", "Minor"],
-        "errors": ["UraeError"],
-        "metrics": ["evaluate"],
-        "generation": ["generate"],
-        "planning": ["plan"],
-        "resolution": ["ResolutionPolicy"],
-        "training": ["Recipe", "train"],
-    },
-    modules=["mini", "recipes", "theory"],
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

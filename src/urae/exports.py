@@ -1,28 +1,53 @@
-"""What a package exports, imported when it is first used: torch takes seconds to import, diffusers more."""
+"""What a package exports, imported when it is first used: torch takes seconds to import, diffusers more.
+
+A package lists its exports once, as imports under `if TYPE_CHECKING:`, which type checkers and editors read:
+
+    if TYPE_CHECKING:
+        from urae.io.texts import read_text
+
+    __getattr__, __dir__, __all__ = lazily(__name__)
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 __all__ = ["lazily"]
 
 
-def lazily(
-    package: str, homes: Mapping[str, Sequence[str]], *, modules: Sequence[str] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The package's `__getattr__` and `__dir__`: the names that each module in it is the home of, and whole modules.
+def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """The package's `__getattr__`, `__dir__` and `__all__`, from the imports under its `if TYPE_CHECKING:`.
 
-    No other module may have the name of an export: once imported, it would stand in the export's place.
+    No module in the package may have the name of something that it exports from elsewhere: once imported, it would
+    stand in the export's place.
     """
-    home_of = {name: home for home, names in homes.items() for name in names}
+    homes = dict(_exports(package))
 
     def exported(name: str) -> Any:
-        if name in modules:
-            return importlib.import_module(f"{package}.{name}")
-        if name not in home_of:
+        if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
+        module, its_name = homes[name]
+        if module == package:
+            return importlib.import_module(f"{package}.{name}")
+        return getattr(importlib.import_module(module), its_name)
 
-    return exported, lambda: sorted([*home_of, *modules])
+    names = sorted(homes, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    return exported, lambda: sorted(homes), names
+
+
+def _exports(package: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Exported name -> module and the name in it."""
+    file = sys.modules[package].__file__
+    assert file is not None
+    for block in ast.parse(Path(file).read_text(encoding="utf-8")).body:
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            for statement in block.body:
+                assert isinstance(statement, ast.ImportFrom)
+                assert statement.module
+                for alias in statement.names:
+                    yield alias.asname or alias.name, (statement.module, alias.name)

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 from tiny import write_images
 from urae.cli.data.collect import make_teacher
 from urae.cli.data.local import Local
-from urae.cli.data.settings import parse_settings
+from urae.cli.named import settings_from_yaml
 from urae.cli.verbs import verb
 from urae.data import read_manifest
 from urae.errors import UraeError
@@ -87,7 +87,7 @@ def test_a_limit_is_told(server, prompts, tmp_path):
     [
         ("midjourney", [], [], "teacher is 'midjourney': expected one of flux-pro-1.1-ultra, openai, local"),
         ("local", ["raw=true"], [], "raw is no setting of local: valid ones are model, base"),
-        ("local", ["steps"], [], "'steps' has no value: expected name=value"),
+        ("local", ["steps"], [], "setting is 'steps': expected name=value"),
         ("openai", [], [], "needs the name of its model"),
         ("local", [], ["64x64=x"], "'64x64=x' has no number as its weight"),
         ("local", [], ["65x64"], "65"),
@@ -101,7 +101,7 @@ def test_wrong_teachers_and_settings(name, settings, shapes, message):
 
 def test_settings_are_of_the_type_that_they_look_like():
     given = ["model=7", "seeded=true", "price=0.5", "options={quality: high}", "name=a=b"]
-    assert parse_settings(given, texts=["model"]) == {
+    assert settings_from_yaml(given, texts=["model"]) == {
         "model": "7", "seeded": True, "price": 0.5, "options": {"quality": "high"}, "name": "a=b"
     }  # fmt: skip
     assert make_teacher("openai", ["model=toy", "options={quality: high}"], []).options == {"quality": "high"}

@@ -51,10 +51,10 @@ def test_a_server_answers_and_options_reach_it(given):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--candidate", "nameless"], "expected name=FOLDER, each name once"),
-        (["--candidate", "truth=x"], "expected name=FOLDER, each name once"),
+        (["--candidate", "nameless"], "candidate is 'nameless': expected name=FOLDER"),
+        (["--candidate", "truth=x"], "candidate 'truth' is given twice"),
         (["--option", "seed=1"], "the option 'seed=1' has no effect without a server"),
-        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "expected key=value with JSON values"),
+        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "value 'x' is no JSON"),
     ],
 )
 def test_wrong_options(given, more, message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dpg_material import item, question
 
-from urae.dpg.score import read_answer, score
+from urae.dpg.scoring import read_answer, score
 
 FIRST = item("first", question(1))
 """The published script forgets the first question of a file."""

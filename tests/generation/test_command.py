@@ -1,5 +1,6 @@
 """`urae generate`: options reach the function, and the same command gives the same pixels."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
 from urae.cli.generate import generate as command
+from urae.cli.verbs import Commands
 from urae.errors import BadFile
 from urae.execution import quantised
 from urae.families import open_pipeline
@@ -31,12 +32,14 @@ def folder(untrained, tmp_path_factory):
 
 @pytest.fixture
 def run(folder, tmp_path):
-    app = typer.Typer()
+    app = Commands()
     app.command()(command)
 
     def run(*arguments):
-        settings = ["--model", str(folder), "--size", "64x48", "--steps", "1", "--out", str(tmp_path)]
-        result = CliRunner().invoke(app, [TIGER, *settings, *map(str, arguments)])
+        given = {"--model": folder, "--size": "64x48", "--out": tmp_path}
+        given |= {"--steps": 1} if "esrgan" not in arguments else {}
+        usual = [part for name, value in given.items() if name not in arguments for part in (name, value)]
+        result = CliRunner().invoke(app, list(map(str, [TIGER, *usual, *arguments])))
         if result.exception:
             raise result.exception
         return result.stdout
@@ -50,13 +53,16 @@ def pixels(path):
 
 def test_it_says_where_each_file_is_and_what_was_chosen(run, tmp_path):
     said = run("--seed", 3, "--seed", 4)
-    names = [f"1-a-flat-tiger-on-a-wood-background-64x48-seed{seed}.png" for seed in (3, 4)]
+    files = sorted(tmp_path.iterdir())
     assert [line for line in said.splitlines() if line.startswith("wrote")] == [
-        f"wrote {tmp_path / name}" for name in names
+        f"wrote {file}" for file in files
     ]
+    for file, seed in zip(files, (3, 4), strict=True):
+        assert re.fullmatch(
+            rf"1-a-flat-tiger-on-a-wood-background-64x48-seed{seed}-[0-9a-f]{{8}}\.png", file.name
+        )
     assert "policy: none\n" in said
     assert "memory: as it is on cpu" in said or torch.cuda.is_available()
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_speed_is_said_and_kept(run, tmp_path):
@@ -64,7 +70,7 @@ def test_speed_is_said_and_kept(run, tmp_path):
     assert "speed: taylorseer:interval=2,order=2 (4 of 5 steps computed), blocks eager: as asked\n" in said
     (png,) = tmp_path.iterdir()
     assert read_png_metadata(png).speed == "taylorseer:interval=2,order=2"
-    with pytest.raises(ValueError, match="compile is 'yes': expected auto, on or off"):
+    with pytest.raises(ValueError, match="compile is 'yes': expected one of auto, on, off"):
         run("--compile", "yes")
 
 
@@ -116,7 +122,8 @@ def test_memory_by_hand(run, tmp_path):
     (png,) = tmp_path.iterdir()
     assert "VAE in tiles" in read_png_metadata(png).memory
     run("--decode", "strips", "--size", "144x144")
-    assert read_png_metadata(png).memory == "as it is on cpu, VAE in strips: as asked"
+    (other,) = set(tmp_path.iterdir()) - {png}
+    assert read_png_metadata(other).memory == "as it is on cpu, VAE in strips: as asked"
 
 
 def test_a_rounded_base_is_used_and_named(run, folder, tmp_path):
@@ -125,11 +132,13 @@ def test_a_rounded_base_is_used_and_named(run, folder, tmp_path):
     plain, said = pixels(png), read_png_metadata(png)
     assert (said.base_weights, "base_weights" in Image.open(png).info) == ("as_loaded", False)
     run("--base-weights", "nf4")
-    assert read_png_metadata(png).base_weights == "nf4"
+    (rounded,) = set(tmp_path.iterdir()) - {png}
+    assert read_png_metadata(rounded).base_weights == "nf4"
     pipe = open_pipeline(folder)
     with quantised(pipe, "nf4"):
         expected = np.asarray(generate(pipe, TIGER, size=(64, 48), steps=1))
-    assert np.array_equal(pixels(png), expected)
+    assert np.array_equal(pixels(rounded), expected)
+    assert np.array_equal(pixels(png), plain)
     assert not np.array_equal(plain, expected)
 
 
@@ -140,8 +149,9 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
     shift = ResolutionPolicy.for_size(open_pipeline(folder), (144, 144)).shift
     assert f"sdedit: {Sdedit(start_sigma=0.5).describe(steps=1, shift=shift)}\n" in said
     said = run(*settings, "--method", "imax")
-    names = {f"1-a-flat-tiger-on-a-wood-background-144x144-{name}-seed0.png" for name in ("sdedit", "imax")}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == [
+        f"1-a-flat-tiger-on-a-wood-background-144x144-{name}-seed0" for name in ("imax", "sdedit")
+    ]
     assert '"shift": 6.0' in said
     (native,) = kept.iterdir()
     (other,) = tmp_path.glob("*imax*")
@@ -166,7 +176,7 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
             ["--base-weights", "nf4", "--method", "esrgan", "--native", "a.png"],
             "base_weights has no effect with the esrgan method and a native picture",
         ),
-        (["--decode", "some"], "decode is 'some': expected one of whole, strips, tiles"),
+        (["--decode", "some"], "decode is 'some': expected one of auto, whole, strips, tiles"),
         (["--decode", "strips", "--offload", "sequential"], "'strips' with offload 'sequential'"),
         (
             ["--base-weights", "int4"],
@@ -188,6 +198,37 @@ def test_a_bad_policy_file_is_refused_by_name(run, tmp_path_factory, text):
     file.write_text(text)
     with pytest.raises(BadFile, match=r"own\.json is no resolution policy: "):
         run("--policy", file)
+
+
+def test_no_picture_takes_the_place_of_another(run, tmp_path):
+    """Each of these was one file once: the last of them."""
+    ways = [(), ("--steps", 2), ("--guidance", 2.0), ("--policy", "reference"), ("--dtype", "bfloat16")]
+    for options in ways:
+        assert "wrote" in run(*options)
+    assert len(list(tmp_path.iterdir())) == len(ways)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for options in ways:
+        said = run(*options)
+        assert "1 of 1 pictures are there already, such as " in said
+        assert "wrote" not in said
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_stands_under_a_pictures_name_stays(run, tmp_path):
+    run()
+    (png,) = tmp_path.iterdir()
+    made = png.read_bytes()
+    Image.new("RGB", (8, 8)).save(png)
+    other = png.read_bytes()
+    run()
+    assert png.read_bytes() == other
+    assert png.with_name(f"{png.stem}-2.png").read_bytes() == made
+
+
+def test_the_folder_is_looked_at_before_the_work(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is no folder"):
+        run("--out", tmp_path / "file")
 
 
 def test_the_same_command_in_another_process_gives_the_same_file(run, folder, tmp_path):

@@ -6,21 +6,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from urae.adapters import Lora, attach
 from urae.cli.compare import compare as command
+from urae.cli.verbs import Commands
 from urae.execution import MemoryPlan
 from urae.families import open_pipeline
 from urae.generation import (
     Direct,
     Imax,
-    Outcome,
     Sdedit,
     Tiled,
     Way,
+    WayResult,
     compare_ways,
     generate,
     grid,
@@ -115,7 +115,7 @@ def test_labels_are_told_apart(small):
 
 def outcome(label, size, *, native=None):
     values = np.random.default_rng(len(label)).integers(0, 256, size=(size[1], size[0], 3), dtype=np.uint8)
-    return Outcome(
+    return WayResult(
         label=label,
         image=Image.fromarray(values),
         native=native,
@@ -170,11 +170,12 @@ def test_a_long_prompt_takes_more_lines():
 @pytest.fixture
 def run(small, tmp_path):
     small.save_pretrained(tmp_path / "model")
-    app = typer.Typer()
+    app = Commands()
     app.command()(command)
 
     def run(*arguments):
-        settings = ["--model", str(tmp_path / "model"), "--size", "128x64", "--out", str(tmp_path / "out")]
+        settings = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+        settings += [] if "--size" in arguments else ["--size", "128x64"]
         result = CliRunner().invoke(app, [TIGER, *settings, *map(str, arguments)])
         if result.exception:
             raise result.exception

@@ -1,5 +1,7 @@
 """What an image depends on, and what it does not."""
 
+import dataclasses
+import inspect
 import logging
 import warnings
 
@@ -11,7 +13,7 @@ from PIL import Image
 
 from urae.adapters import Lora, attach
 from urae.execution import MemoryPlan
-from urae.generation import generate, policy_for
+from urae.generation import DrawingRequest, Imax, generate, plan_drawing, policy_for
 from urae.generation.methods import METHODS
 from urae.resolution import ResolutionPolicy, active_policy
 
@@ -198,7 +200,7 @@ def test_the_memory_plan_is_said(speaking, caplog):
     [
         ({"size": (130, 128)}, "size 130x128 .* use 128x128 or 144x128"),
         ({"method": "magic"}, f"method is 'magic': expected one of {', '.join(METHODS)}"),
-        ({"policy": "reference"}, "policy is 'reference': expected one of auto, none"),
+        ({"policy": "mine"}, "policy is 'mine': expected auto, none, reference or"),
         ({"steps": 0}, "steps is 0: expected 1 or more"),
         ({"guidance": float("nan")}, "guidance is nan"),
         ({"guidance": -1.0}, "guidance is -1.0"),
@@ -227,3 +229,43 @@ def test_guidance_without_a_guidance_input_is_refused(speaking):
     image = draw(speaking)
     assert isinstance(image, Image.Image)
     assert image.info["guidance"] == "none"
+
+
+# The request and the plan
+
+
+def test_the_functions_keywords_are_the_requests_fields():
+    shown = set(inspect.signature(generate).parameters)
+    assert {field.name for field in dataclasses.fields(DrawingRequest)} <= shown
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sized'"):
+        generate(None, TIGER, size=64, sized=3)
+
+
+def test_a_plan_is_what_is_drawn_and_can_be_read_compared_and_run_in_parts(speaking, adapter):
+    asked = DrawingRequest(prompt=[TIGER, WHALE], size="128x96", steps=2, seed=[3, 4], adapter=adapter)
+    plan = plan_drawing(speaking, asked)
+    assert plan == plan_drawing(speaking, asked)
+    assert plan != plan_drawing(speaking, dataclasses.replace(asked, guidance=2.0))
+    assert str(plan).splitlines()[:2] == [f"policy: {SCALED.to_json()}", f"memory: {plan.memory}"]
+    assert (plan.num_steps, plan.only([2]).num_steps) == (8, 2)
+    whole = draw(speaking, [TIGER, WHALE], seed=[3, 4], adapter=adapter)
+    (part,) = plan.only([2]).run()
+    assert same(part, whole[2])
+    assert [
+        made.to_info().items() <= image.info.items() for made, image in zip(plan.made, whole, strict=True)
+    ] == [True] * 4
+
+
+def test_a_request_says_what_its_texts_stand_for():
+    asked = DrawingRequest(
+        prompt=TIGER, size="128x96", method="imax", settings=("weight=0.5",), policy="reference"
+    )
+    assert (asked.size, asked.method, asked.settings) == ((128, 96), Imax(weight=0.5), ())
+    assert asked.policy == ResolutionPolicy.reference()
+    assert dataclasses.replace(asked, seed=1).method == asked.method
+    with pytest.raises(
+        ValueError, match="the setting 'weight=1' has no effect on a method that is made already"
+    ):
+        DrawingRequest(prompt=TIGER, size=64, method=Imax(), settings=("weight=1",))
+    with pytest.raises(ValueError, match="offload and decode have no effect beside a memory plan"):
+        DrawingRequest(prompt=TIGER, size=64, memory=MemoryPlan(device="cpu", offload="none"), decode="tiles")

@@ -101,7 +101,7 @@ def test_other_names_are_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     picture({}).save(tmp_path / "plain.png")
-    with pytest.raises(BadFile, match=r"plain\.png was not made by urae: it holds no 'size'"):
+    with pytest.raises(BadFile, match=r"plain\.png is no PNG image that urae has made: it holds no 'size'"):
         read_png_metadata(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(BadFile, match="is no PNG image"):

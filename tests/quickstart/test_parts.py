@@ -1,31 +1,9 @@
-import re
-
-import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from urae.mini import familiar_scene, render
-from urae.quickstart.curve import loss_curve
 from urae.quickstart.overview import overview
 from urae.quickstart.run import FIRST_PROMPT, measure
-
-
-def points(svg: str) -> list[list[tuple[float, float]]]:
-    lines = re.findall(r'polyline points="([^"]+)"', svg)
-    return [[tuple(map(float, p.split(","))) for p in line.split()] for line in lines]  # type: ignore[misc]
-
-
-def test_the_curve_falls_where_the_loss_falls():
-    raw, mean = points(loss_curve(range(1, 101), np.linspace(2, 1, 100)))
-    assert len(raw) == 100
-    assert len(mean) == 100 - 14
-    assert raw[0][1] < raw[-1][1]  # SVG's y grows downwards
-    assert all(a[0] < b[0] for a, b in zip(raw, raw[1:], strict=False))
-    assert mean[0][1] == pytest.approx(raw[7][1], abs=1)  # the mean of 15 values stands for the middle one
-
-
-def test_one_step_is_a_curve_too():
-    assert len(points(loss_curve([1], [0.5]))) == 2
 
 
 def test_the_overview_shows_every_picture_in_its_place():

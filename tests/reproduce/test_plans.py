@@ -10,7 +10,7 @@ from urae.errors import BadFile
 from urae.generation.methods import METHODS
 from urae.metrics import METRICS
 from urae.reproduce import PLANS, Made, MissingInputs, read_plan, reproduce, survey
-from urae.reproduce.needs import needs
+from urae.reproduce.missing import needs
 from urae.reproduce.prompts import prompts_of
 from urae.reproduce.training import recipe_of
 

@@ -164,7 +164,7 @@ def test_the_command_lists_cells_and_refuses_what_is_no_input(tmp_path):
     assert "pictures: Dark, coco: 6 of 6" in result.output
     assert "column: overall: needs judge.model\n" in result.output
     assert "missing: judge.model (the judge's name at its server, judge.base_url)\n" in result.output
-    with pytest.raises(ValueError, match="'judge.model' is no input of a plan: expected key=value"):
+    with pytest.raises(ValueError, match="input is 'judge.model': expected name=VALUE, such as"):
         CliRunner().invoke(verb("reproduce"), [file, "judge.model"], catch_exceptions=False)
 
 

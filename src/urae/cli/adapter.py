@@ -7,26 +7,25 @@ import math
 import warnings
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import diffusers
 import typer
 from rich import filesize
-from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from urae import mini
-from urae.adapters import Adapter
-from urae.adapters.factors import product_norm
-from urae.adapters.merge import merge as merge_adapters
-from urae.adapters.merge import truncate
-from urae.resolution import ResolutionPolicy
+from urae import adapters, mini, resolution
+from urae.cli.printed import console, say
+from urae.cli.verbs import Commands
+from urae.io import check_can_write, plain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from urae.adapters import Adapter
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Show, convert and merge adapter files.")
-console = Console()
+app = Commands(no_args_is_help=True, help="Show, convert and merge adapter files.")
 
 Input = Annotated[
     Path, typer.Argument(help="A .safetensors file of any LoRA layout, or a published URAE adapter.")
@@ -48,9 +47,9 @@ Rank = Annotated[int, typer.Option(min=1, help="Truncate to this rank by SVD, an
 def show(path: Input, base: BaseModel = "", start: Start = "") -> None:
     """Print what a file is: layout, kind, rank, targets, policy, recipe, base, size, norms."""
     adapter = _load(path, base, start)
-    table = Table(title=path.name, show_header=False, title_justify="left")
+    table = Table(title=plain(path.name), show_header=False, title_justify="left")
     for name, value in _facts(adapter, path):
-        table.add_row(name, value)
+        table.add_row(name, plain(value))
     console.print(table)
 
 
@@ -64,9 +63,10 @@ def convert(
     start: Start = "",
 ) -> None:
     """Rewrite a file in another key layout, exactly; with --rank, as the best approximation of that rank."""
+    check_can_write(out)
     adapter = _truncated(_load(path, base, start), rank)
     adapter.save(out, layout=to)
-    console.print(f"{to} layout: {out}", highlight=False, soft_wrap=True)
+    say(f"{to} layout: {out}")
 
 
 @app.command(
@@ -85,38 +85,37 @@ def merge(
     allow_other_base: Annotated[bool, typer.Option(help="Merge adapters of different bases.")] = False,
 ) -> None:
     """Write the weighted sum of several adapters as one."""
-    adapters = [Adapter.load(path) for path in paths]
+    check_can_write(out)
+    parts = [adapters.Adapter.load(path) for path in paths]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        merged = merge_adapters(
-            adapters, weights=weight or (), policy=_policy(policy), allow_other_base=allow_other_base
+        merged = adapters.merge(
+            parts, weights=weight or (), policy=_policy(policy), allow_other_base=allow_other_base
         )
     for warning in caught if rank is None else ():
-        console.print(f"[yellow]note:[/] {warning.message}", highlight=False, soft_wrap=True)
+        say(f"note: {warning.message}")
     _truncated(merged, rank).save(out)
-    console.print(f"merged {len(adapters)} adapters: {out}", highlight=False, soft_wrap=True)
+    say(f"merged {len(parts)} adapters: {out}")
 
 
 def _load(path: Path, base: str, start: str) -> Adapter:
-    return Adapter.load(path, base=_transformer(base) if base else None, start=start or None)
+    return adapters.Adapter.load(path, base=_transformer(base) if base else None, start=start or None)
 
 
 def _transformer(name: str) -> nn.Module:
     if name == "mini":
         return mini.pipeline().transformer
+    import diffusers  # here, since the list of options needs nothing of it
+
     return diffusers.AutoModel.from_pretrained(name, subfolder="transformer")
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
     if rank is None:
         return adapter
-    result = truncate(adapter, rank=rank)
+    result = adapters.truncate(adapter, rank=rank)
     worst, error = result.worst
-    console.print(
-        f"truncated to rank {rank}: relative error {result.error:.3g} (worst {error:.3g} in {worst})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"truncated to rank {rank}: relative error {result.error:.3g} (worst {error:.3g} in {worst})")
     return result.adapter
 
 
@@ -125,7 +124,9 @@ def _policy(named: str) -> Any:
         return "own"
     if named == "none":
         return None
-    return ResolutionPolicy.from_json(named) if named.startswith("{") else Adapter.load(named).policy
+    if named.startswith("{"):
+        return resolution.ResolutionPolicy.from_json(named)
+    return adapters.Adapter.load(named).policy
 
 
 def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
@@ -174,6 +175,8 @@ def _settings(values: Any) -> str:
 
 def _norms(adapter: Adapter) -> dict[str, float]:
     """Frobenius norm of the whole update per kind of block."""
+    from urae.adapters.factors import product_norm
+
     groups: dict[str, float] = defaultdict(float)
     for name, pair in adapter.factors.items():
         groups[name.split(".")[0]] = math.hypot(groups[name.split(".")[0]], product_norm(pair))

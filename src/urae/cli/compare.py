@@ -10,110 +10,91 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from urae import generation
-from urae.adapters import Adapter
-from urae.cli.generate import choose_memory, opened, parse_policy, parse_size
-from urae.execution import MemoryPlan
-from urae.execution.choices import Format, Offload, VaeWay
-from urae.generation import Outcome, TwoPass, Way, grid, method_from_texts, save_png
-from urae.io import Progress
-from urae.metrics.detail import detail
-from urae.metrics.repetition import repetition
-from urae.resolution import ResolutionPolicy, Size
+from urae.cli.options import Fields
+from urae.cli.printed import console, say
+from urae.generation.asking import DrawingRequest, ModelRequest
+from urae.io import Progress, check_can_write, plain, write_text
+
+if TYPE_CHECKING:
+    from urae.adapters import Adapter
+    from urae.generation import DrawingPlan, Way, WayResult
 
 __all__ = ["compare"]
-
-console = Console(highlight=False, soft_wrap=True)
 
 STOCK = "stock"
 """The direct method without a policy: the pipeline as it comes, only larger."""
 DEFAULT_WAYS = [STOCK, "direct", "tiled", "sdedit", "imax", "hiflow"]
-MEASURES = {"repetition": repetition, "detail": detail}
+MEASURES = ("repetition", "detail")
+SHARED = ("size", "policy", "steps", "offload", "decode")
+"""What all ways have in common."""
 
 
 def compare(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    model: Annotated[
-        str, typer.Option(help="mini, a diffusers folder, a .safetensors file (with --base) or a hub id.")
-    ] = "mini",
-    base: Annotated[str, typer.Option(help="Folder or hub id with the other parts of a single file.")] = "",
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")] = "256x256",
+    model: Annotated[dict[str, Any], Fields(ModelRequest)],
+    drawing: Annotated[dict[str, Any], Fields(DrawingRequest, only=SHARED, size="256x256")],
     method: Annotated[
         list[str],
         typer.Option(help="A method, or method:option=value,option=value; stock is direct without a policy."),
     ] = DEFAULT_WAYS,
-    adapter: Annotated[
-        Path | None, typer.Option(help="Adapter file: each method is drawn without it and with it.")
-    ] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Adapter that was fused before this one's training.")
-    ] = None,
-    policy: Annotated[
-        str, typer.Option(help="auto, none (stock behaviour), reference, or a JSON file.")
-    ] = "auto",
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps at this size.", show_default="each method's")
-    ] = None,
     native_steps: Annotated[
         int | None, typer.Option(help="Denoising steps of the native pass.", show_default="each method's")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same for every method.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
-    base_weights: Annotated[
-        str,
-        typer.Option(
-            help=f"How the transformer holds its matrices: as_loaded, or rounded to {', '.join(get_args(Format))}."
-        ),
-    ] = "as_loaded",
-    offload: Annotated[str, typer.Option(help=f"auto, {', '.join(get_args(Offload))}.")] = "auto",
-    decode: Annotated[
-        str, typer.Option(help=f"How the VAE makes the picture: auto, {', '.join(get_args(VaeWay))}.")
-    ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for the pictures, the sheet and the table.")] = Path(
         "compared"
     ),
 ) -> None:
     """Draw one prompt several ways: a sheet of pictures, and what each way costs.
 
+    With an adapter, each method is drawn without it and with it.
+
     Example: urae compare "a flat tiger on a wood background" --size 256x256 --method direct --method imax:weight=0.5
     """
-    pixels, chosen = parse_size(size), parse_policy(policy)
+    check_can_write(out, folder=True)
+    asked, opening = DrawingRequest(prompt=prompt, seed=seed, **drawing), ModelRequest(**model)
     methods = [(text.replace(":", " "), _method(text, native_steps)) for text in method]
-    if native_steps is not None and not any(isinstance(way, TwoPass) for _, way in methods):
+    if native_steps is not None and not any(isinstance(way, generation.TwoPass) for _, way in methods):
         raise ValueError("native_steps has no effect: none of the methods has a native pass")
-    opening = opened(model, base=base, dtype=dtype, adapter=adapter, start=start, base_weights=base_weights)
-    with opening as (pipe, loaded):
-        ways = _ways(
-            methods,
-            policy=chosen,
-            adapter=loaded,
-            steps="auto" if steps is None else steps,
+    with opening.opened() as (pipe, adapter):
+        plan = generation.plan_drawing(pipe, asked)
+        say(f"memory: {plan.memory}")
+        results = _drawn(plan, _ways(methods, asked, adapter), out, opening.adapter)
+    sheet = generation.save_png(generation.grid(results, prompt=prompt), out / "grid.png")
+    table = out / "compare.json"
+    write_text(table, json.dumps(_described(results, plan), indent=2, ensure_ascii=False) + "\n")
+    console.print(_table(results))
+    say(f"wrote {sheet} and {table}")
+
+
+def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path, adapter: Path | None) -> list[WayResult]:
+    """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
+    from urae.metrics.detail import detail
+    from urae.metrics.repetition import repetition
+
+    def save(result: WayResult) -> None:
+        if adapter and "adapter_hash" in result.image.info:
+            result.image.info["adapter_file"] = adapter.name
+        generation.save_png(result.image, out / _file_name(result.label))
+
+    with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
+        return generation.compare_ways(
+            plan.pipe,
+            plan.images[0].prompt,
+            ways,
+            size=plan.size,
+            seed=plan.images[0].seed,
+            measures=dict(zip(MEASURES, (repetition, detail), strict=True)),
+            memory=plan.memory,
+            on_step=progress.advance,
+            on_result=save,
         )
-        plan = choose_memory(pipe, pixels, offload, decode)
-        console.print(f"memory: {plan}")
-        with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
-            outcomes = generation.compare_ways(
-                pipe,
-                prompt,
-                ways,
-                size=pixels,
-                seed=seed,
-                measures=MEASURES,
-                memory=plan,
-                on_step=progress.advance,
-                on_outcome=lambda outcome: _save(outcome, out, adapter),
-            )
-    sheet = save_png(grid(outcomes, prompt=prompt), out / "grid.png")
-    table = _write_json(_described(outcomes, pixels, plan), out / "compare.json")
-    console.print(_table(outcomes))
-    console.print(f"wrote {sheet} and {table}")
 
 
 def _method(text: str, native_steps: int | None) -> Any:
@@ -121,93 +102,79 @@ def _method(text: str, native_steps: int | None) -> Any:
     name, _, options = text.partition(":")
     if name == STOCK and options:
         raise ValueError(f"{STOCK} has no options: leave {options!r} out")
-    method = method_from_texts("direct" if name == STOCK else name, options.split(",") if options else [])
-    return (
-        replace(method, native_steps=native_steps) if native_steps and isinstance(method, TwoPass) else method
+    method = generation.method_from_texts(
+        "direct" if name == STOCK else name, options.split(",") if options else []
     )
+    has_native = isinstance(method, generation.TwoPass)
+    return replace(method, native_steps=native_steps) if native_steps and has_native else method
 
 
-def _ways(
-    methods: Sequence[tuple[str, Any]],
-    *,
-    policy: ResolutionPolicy | Literal["auto", "none"],
-    adapter: Adapter | None,
-    steps: int | Literal["auto"],
-) -> list[Way]:
+def _ways(methods: Sequence[tuple[str, Any]], asked: DrawingRequest, adapter: Adapter | None) -> list[Way]:
     """Each method without the adapter, and with it where it has an effect and a policy to run under."""
+    policy: Any = asked.policy
     ways = []
     for label, method in methods:
         if label == STOCK:
-            ways.append(Way(label=label, method=method, policy="none", steps=steps))
+            ways.append(generation.Way(label=label, method=method, policy="none", steps=asked.steps))
         elif method.steps == 0:
-            ways.append(Way(label=label, method=method))
+            ways.append(generation.Way(label=label, method=method))
         else:
-            plain = Way(label=label, method=method, policy=policy, steps=steps)
-            ways.append(plain)
+            plain_way = generation.Way(label=label, method=method, policy=policy, steps=asked.steps)
+            ways.append(plain_way)
             if adapter:
-                ways.append(replace(plain, label=f"{label} + adapter", adapter=adapter))
+                ways.append(replace(plain_way, label=f"{label} + adapter", adapter=adapter))
     return ways
-
-
-def _save(outcome: Outcome, out: Path, adapter: Path | None) -> None:
-    """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
-    if adapter and "adapter_hash" in outcome.image.info:
-        outcome.image.info["adapter_file"] = adapter.name
-    save_png(outcome.image, out / _file_name(outcome.label))
 
 
 def _file_name(label: str) -> str:
     return re.sub(r"[^\w.=-]+", "-", label).strip("-") + ".png"
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
+def _table(results: Sequence[WayResult]) -> Table:
     table = Table()
     table.add_column("method", overflow="fold")
     for name in ("seconds", "native pass", "calls", "peak memory", *MEASURES):
         table.add_column(name, justify="right")
-    for outcome in outcomes:
-        native = f"{outcome.native_seconds:.1f}" if outcome.native else ""
-        peak = "" if outcome.peak_bytes is None else f"{outcome.peak_bytes / 1e9:.2f} GB"
-        numbers = [f"{outcome.numbers[name]:.3f}" for name in MEASURES]
-        table.add_row(outcome.label, f"{outcome.seconds:.1f}", native, str(outcome.calls), peak, *numbers)
+    for result in results:
+        native = f"{result.native_seconds:.1f}" if result.native else ""
+        peak = "" if result.peak_bytes is None else f"{result.peak_bytes / 1e9:.2f} GB"
+        numbers = [f"{result.numbers[name]:.3f}" for name in MEASURES]
+        table.add_row(plain(result.label), f"{result.seconds:.1f}", native, str(result.calls), peak, *numbers)
     return table
 
 
-def _described(outcomes: Sequence[Outcome], size: Size, plan: MemoryPlan) -> dict[str, Any]:
+def _described(results: Sequence[WayResult], plan: DrawingPlan) -> dict[str, Any]:
     """The table and all that its numbers depend on."""
-    info = outcomes[0].image.info
-    on_cuda = plan.device.startswith("cuda")
+    info = results[0].image.info
+    on_cuda = plan.memory.device.startswith("cuda")
     return {
         "prompt": info["prompt"],
         "seed": int(info["seed"]),
-        "size": list(size),
+        "size": list(plan.size),
         "model": info["model"],
         "base_weights": info.get("base_weights", "as_loaded"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": torch.cuda.get_device_name()
-        if on_cuda
-        else f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": _gpu_name() if on_cuda else f"{platform.machine()}, {os.cpu_count()} cores",
         "peak": "allocated on the device" if on_cuda else "of the whole process",
-        "ways": [_row(outcome) for outcome in outcomes],
+        "ways": [_row(result) for result in results],
     }
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _gpu_name() -> str:
+    import torch  # here, since the list of options needs nothing of it
+
+    return torch.cuda.get_device_name()
+
+
+def _row(result: WayResult) -> dict[str, Any]:
     return {
-        "label": outcome.label,
-        "file": _file_name(outcome.label),
-        "seconds": round(outcome.seconds, 3),
-        "native_seconds": round(outcome.native_seconds, 3),
-        "calls": outcome.calls,
-        "tokens": outcome.tokens,
-        "peak_bytes": outcome.peak_bytes,
-        **outcome.numbers,
-        "made": outcome.image.info,
+        "label": result.label,
+        "file": _file_name(result.label),
+        "seconds": round(result.seconds, 3),
+        "native_seconds": round(result.native_seconds, 3),
+        "calls": result.calls,
+        "tokens": result.tokens,
+        "peak_bytes": result.peak_bytes,
+        **result.numbers,
+        "made": result.image.info,
     }
-
-
-def _write_json(content: dict[str, Any], path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from urae import dpg as benchmark
-from urae.dpg.answerer import Answerer
-from urae.dpg.benchmark import Dpg, DpgPlan
-from urae.dpg.model import LocalModel
-from urae.dpg.scenes import SceneModel
-from urae.dpg.server import OPTIONS, ServerModel
-from urae.judge.endpoint import Endpoint
-from urae.judge.journal import read_answers
+from urae import judge
+from urae.cli.named import named, options_from_json
+from urae.cli.printed import say
+from urae.io import Progress, check_can_write
+
+if TYPE_CHECKING:
+    from urae.dpg import Answerer, Dpg, DpgPlan
 
 __all__ = ["dpg"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 ANSWERS = "answers.jsonl"
 
@@ -64,25 +59,22 @@ def dpg(
 
     Example: urae dpg --candidate ours=out/ours --questions dpg_bench.csv --model models/llava-1.5-7b-hf
     """
+    check_can_write(out, folder=True)
     answerer = _answerer(model, server, device, key_variable, option or [], concurrency)
     plan = benchmark.plan_dpg(
-        _candidates(candidate),
+        named(candidate, "candidate", value="FOLDER"),
         benchmark.read_questions(questions),
         answerer,
         grid=grid,
         compat=compat,
         allow_missing=allow_missing,
     )
-    num_open = plan.num_open(read_answers(out / ANSWERS))
-    console.print(f"answered by: {answerer.name}")
-    console.print(
-        f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}"
-    )
+    num_open = plan.num_open(judge.read_answers(out / ANSWERS))
+    say(f"answered by: {answerer.name}")
+    say(f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}")
     for name, files in plan.unused.items():
         if files:
-            console.print(
-                f"not scored, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}"
-            )
+            say(f"not scored, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}")
     if not dry_run:
         _write(_ask(plan, out / ANSWERS, num_open), plan, out)
 
@@ -91,39 +83,24 @@ def _answerer(
     model: str, server: str, device: str, key_variable: str, options: list[str], concurrency: int
 ) -> Answerer:
     if server:
-        endpoint = Endpoint(
-            model=model, base_url=server, key_variable=key_variable, options=_options(options), schema=False
+        sent = options_from_json(options, **benchmark.server.OPTIONS)
+        endpoint = judge.Endpoint(
+            model=model, base_url=server, key_variable=key_variable, options=sent, schema=False
         )
-        return ServerModel(endpoint=endpoint, concurrency=concurrency)
+        return benchmark.ServerModel(endpoint=endpoint, concurrency=concurrency)
     if options:
         raise ValueError(
             f"the option {options[0]!r} has no effect without a server: give its URL with --server"
         )
-    return SceneModel() if model == "mini" else LocalModel(Path(model), device)
+    return benchmark.SceneModel() if model == "mini" else benchmark.LocalModel(Path(model), device)
 
 
 def _ask(plan: DpgPlan, journal: Path, num_open: int) -> Dpg:
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("asking", total=num_open)
-        return benchmark.dpg_bench(plan, journal=journal, on_answer=lambda: progress.advance(task))
+    with Progress("asking", total=num_open) as progress:
+        return benchmark.dpg_bench(plan, journal=journal, on_answer=progress.advance)
 
 
 def _write(result: Dpg, plan: DpgPlan, out: Path) -> None:
-    console.print(result.to_markdown())
+    say(result.to_markdown())
     for file in result.save(out, plan):
-        console.print(f"wrote {file}")
-
-
-def _candidates(given: list[str]) -> dict[str, Path]:
-    folders = {name: Path(folder) for name, _, folder in (text.partition("=") for text in given) if folder}
-    if len(folders) < len(given) or "" in folders:
-        raise ValueError(f"candidates are {', '.join(given)}: expected name=FOLDER, each name once")
-    return folders
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    try:
-        changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in given)}
-    except ValueError as error:
-        raise ValueError(f"options are {', '.join(given)}: expected key=value with JSON values") from error
-    return {name: value for name, value in {**OPTIONS, **changes}.items() if value is not None}
+        say(f"wrote {file}")

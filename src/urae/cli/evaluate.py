@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from urae.io import Progress
-from urae.metrics import DEFAULT_METRICS, METRICS, EvaluationPlan, plan_evaluation
-from urae.metrics.pictures import Prompts
-from urae.statistics import Table
+from urae import metrics as measuring
+from urae.cli.named import named
+from urae.cli.printed import say
+from urae.io import Progress, check_can_write
+from urae.metrics.names import DEFAULT_METRICS, METRIC_NAMES
+
+if TYPE_CHECKING:
+    from urae.metrics import EvaluationPlan
+    from urae.metrics.pictures import Prompts
+    from urae.statistics import Table
 
 __all__ = ["evaluate"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urae" / "features"
 
@@ -26,7 +29,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated, of {', '.join(METRICS)}; name@REFERENCE where there are several."
+            help=f"Comma-separated, of {', '.join(METRIC_NAMES)}; name@REFERENCE where there are several."
         ),
     ] = ",".join(DEFAULT_METRICS),
     against: Annotated[
@@ -61,12 +64,14 @@ def evaluate(
     unknown = [file for file in out if file.suffix not in (".md", ".json", ".html")]
     if unknown:
         raise ValueError(f"out is {unknown[0]}: expected a name that ends in .md, .json or .html")
-    plan = plan_evaluation(
-        _named(candidate, "candidate"),
+    for file in out:
+        check_can_write(file)
+    plan = measuring.plan_evaluation(
+        named(candidate, "candidate"),
         _prompts(prompts),
         metrics=[name.strip() for name in metrics.split(",")],
-        against=_named([_with_name(text) for text in against], "against"),
-        weights=_named(weights, "weights"),
+        against=named([_with_name(text) for text in against], "against"),
+        weights=named(weights, "weights"),
         baseline=baseline,
         crops=crops,
         device=device,
@@ -74,9 +79,9 @@ def evaluate(
     )
     with Progress("measuring", total=plan.num_pictures) as progress:
         table = plan.run(cache=cache, batch_size=batch_size, on_picture=progress.advance)
-    console.print(table.to_markdown())
+    say(table.to_markdown())
     for file in out:
-        console.print(f"wrote {_save(table, plan, file)}")
+        say(f"wrote {_save(table, plan, file)}")
 
 
 def _save(table: Table, plan: EvaluationPlan, file: Path) -> Path:
@@ -94,15 +99,3 @@ def _prompts(text: str) -> Prompts:
 def _with_name(text: str) -> str:
     """A folder without a name has its own."""
     return text if "=" in text else f"{Path(text).resolve().name}={text}"
-
-
-def _named(given: list[str], option: str) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for text in given:
-        name, _, path = text.partition("=")
-        if not (name and path):
-            raise ValueError(f"{option} is {text!r}: expected name=PATH")
-        if name in named:
-            raise ValueError(f"{option} {name!r} is given twice: expected each name once")
-        named[name] = Path(path)
-    return named

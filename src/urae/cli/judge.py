@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from urae import judge as judging
-from urae.io import OPENAI
-from urae.judge.endpoint import OPTIONS, Endpoint
+from urae.cli.named import named, options_from_json
+from urae.cli.printed import say
+from urae.io import OPENAI, Progress, check_can_write, write_text
+from urae.judge.endpoint import OPTIONS
 from urae.judge.instructions import KINDS, OWN
-from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, JudgingPlan
-from urae.judge.verdicts import Verdicts
+from urae.judge.plan import ASPECTS
+
+if TYPE_CHECKING:
+    from urae.judge import Cost, JudgingPlan, Verdicts
 
 __all__ = ["judge"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 ANSWERS = "answers.jsonl"
 ALL_ASPECTS = list(ASPECTS)
@@ -74,24 +71,25 @@ def judge(
 
     Example: urae judge --candidate ours=out/ours --candidate base=out/base --prompts prompts.jsonl --model gpt-4o
     """
-    endpoint = Endpoint(
+    check_can_write(out, folder=True)
+    endpoint = judging.Endpoint(
         model=model,
         base_url=base_url,
         key_variable=key_variable,
-        options=_options(option or []),
+        options=options_from_json(option or [], **OPTIONS),
         schema=schema,
         timeout=timeout,
         retries=retries,
     )
     plan = judging.plan_judging(
-        _candidates(candidate),
+        named(candidate, "candidate", value="FOLDER"),
         judging.read_prompts(prompts),
         endpoint=endpoint,
         aspects=aspect,
         kinds=kind,  # type: ignore[arg-type]
         against=against,
         instructions=judging.read_instructions(instructions),
-        view=View(max_side=max_side, crop=crop, num_crops=crops),
+        view=judging.View(max_side=max_side, crop=crop, num_crops=crops),
     )
     cost = plan.cost(judging.read_answers(out / ANSWERS))
     _show(plan, cost, price_in, price_out)
@@ -103,37 +101,32 @@ def judge(
 
 
 def _show(plan: JudgingPlan, cost: Cost, price_in: float, price_out: float) -> None:
-    console.print(f"judge: {plan.endpoint.model} at {plan.endpoint.base_url}")
-    console.print(
+    say(f"judge: {plan.endpoint.model} at {plan.endpoint.base_url}")
+    say(
         f"prompts: {len(plan.items)}, candidates: {len(plan.candidates)}, pairs: {len(plan.pairs)}, each in both "
         f"orders, aspects: {', '.join(plan.aspects)}"
     )
-    console.print(
-        f"questions: {cost.num_questions}, answered before: {cost.num_answered}, to ask: {cost.num_requests}"
-    )
-    console.print(f"tokens, estimated: {cost.input_tokens} in, {cost.output_tokens} out")
+    say(f"questions: {cost.num_questions}, answered before: {cost.num_answered}, to ask: {cost.num_requests}")
+    say(f"tokens, estimated: {cost.input_tokens} in, {cost.output_tokens} out")
     if price_in or price_out:
         price = cost.price(per_million_in=price_in, per_million_out=price_out)
-        console.print(f"price, estimated: {price:.2f}")
+        say(f"price, estimated: {price:.2f}")
     for name, files in plan.unused.items():
         if files:
-            console.print(
-                f"not judged, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}"
-            )
+            say(f"not judged, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}")
 
 
 def _ask(plan: JudgingPlan, journal: Path, cost: Cost, concurrency: int) -> Verdicts:
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("asking", total=cost.num_requests)
-        return judging.judge(
-            plan, journal=journal, concurrency=concurrency, on_question=lambda: progress.advance(task)
-        )
+    with Progress("asking", total=cost.num_requests) as progress:
+        return judging.judge(plan, journal=journal, concurrency=concurrency, on_question=progress.advance)
 
 
 def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
     report = verdicts.to_markdown()
-    console.print(report)
-    files = [_write_text(out / "verdicts.md", report), _write_text(out / "verdicts.json", verdicts.to_json())]
+    say(report)
+    files = [out / "verdicts.md", out / "verdicts.json"]
+    for file, text in zip(files, (report, verdicts.to_json()), strict=True):
+        write_text(file, text)
     if verdicts.scores:
         # Of several pictures of one prompt the page shows the first.
         pictures: dict[str, dict[str, Path]] = {name: {} for name in plan.candidates}
@@ -142,36 +135,4 @@ def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
                 pictures[name][item.prompt] = path
         files.append(verdicts.scores.save(out / "scores.html", pictures=pictures))
     for file in files:
-        console.print(f"wrote {file}")
-
-
-def _write_text(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
-
-
-def _candidates(given: list[str]) -> dict[str, Path]:
-    named = [text.partition("=") for text in given]
-    for text, (name, _, folder) in zip(given, named, strict=True):
-        if not (name and folder):
-            raise ValueError(f"candidate is {text!r}: expected name=FOLDER, such as ours=out/ours")
-    if len({name for name, _, _ in named}) < len(named):
-        raise ValueError(f"candidates are {', '.join(name for name, _, _ in named)}: expected each name once")
-    return {name: Path(folder) for name, _, folder in named}
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    options = dict(OPTIONS)
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ValueError(f"option is {text!r}: expected key=value, such as temperature=0.5")
-        try:
-            options[name] = json.loads(value)
-        except ValueError as error:
-            raise ValueError(
-                f'option {text!r} has no JSON value: expected a number, null, or a "text"'
-            ) from error
-    return {name: value for name, value in options.items() if value is not None}
+        say(f"wrote {file}")

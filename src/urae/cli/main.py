@@ -1,17 +1,19 @@
-"""The root command and what every verb shares: one clear sentence for a user's error, a traceback for ours."""
+"""The root command and what every verb shares: one clear sentence for a user's error, a report of ours."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import sys
-from typing import Annotated, Any
+import traceback
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from urae.cli.verbs import Verbs
-from urae.errors import UraeError
+from urae.io import plain, sentence_of
 
 __all__ = ["VERBS", "app"]
 
@@ -35,19 +37,61 @@ VERBS = {
 BESIDE = ("torch", "diffusers", "transformers", "peft", "accelerate")
 """Packages whose versions are shown beside ours."""
 
+OF_THE_WORLD = {
+    "OutOfMemoryError": "the GPU's memory is full: take a smaller size, or see `urae plan` for what saves memory"
+}
+"""Errors of libraries that are nobody's fault, by the name of their class -> a sentence."""
+
+USER, BUG, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+"""Exit codes; the last two are those of a shell for a process that SIGINT and SIGPIPE end."""
+
 
 class Root(Verbs):
-    """Prints what a user or the world did wrong as one sentence, and exits with 2."""
+    """Prints what a user or the world did wrong as one sentence, and a bug as a bug."""
 
     package = "urae.cli"
     verbs = VERBS
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
-            return super().main(*args, **options)
-        except (ValueError, UraeError, FileNotFoundError) as error:
-            Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-            sys.exit(2)
+            try:
+                return super().main(*args, **options)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read has gone; what is left in the buffer would complain at the very end.
+            sys.stdout = None
+            sys.exit(PIPE_CLOSED)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _end("stopped", "", INTERRUPTED)
+        except Exception as error:
+            if isinstance(error, (typer.Abort, BrokenPipeError)) or hasattr(error, "exit_code"):
+                raise  # typer's own, for wrong options, --help and the like
+            _report(error)
+
+
+def _report(error: Exception) -> NoReturn:
+    sentence = OF_THE_WORLD.get(type(error).__name__) or sentence_of(error)
+    if sentence is not None:
+        _end("error:", sentence, USER)
+    name = f"{type(error).__name__}: {error}".rstrip(": ")
+    told = "".join(traceback.format_exception(error))
+    _end(
+        "bug:",
+        f"{name}\nThis is a fault of urae, not yours. Please report it with the lines below, the command and the "
+        f"output of urae --version at the project's issue tracker.\n\n{told}",
+        BUG,
+    )
+
+
+def _end(word: str, text: str, code: int) -> NoReturn:
+    said = Text.assemble((word, "bold red"), f" {plain(text)}".rstrip())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(said)
+    sys.exit(code)
 
 
 app = typer.Typer(

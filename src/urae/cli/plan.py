@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from urae import planning
+from urae.cli.printed import say
 from urae.cli.train import chosen_recipe
 from urae.recipes import RECIPES
 
 __all__ = ["plan"]
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def plan(
@@ -40,7 +38,7 @@ def plan(
     """
     chosen = chosen_recipe(recipe, changes or [])
     made = planning.plan(chosen, _gpu(gpu, memory, tflops), num_gpus=gpus, price=price)
-    console.print(planning.report(made))
+    say(planning.report(made))
 
 
 def _gpu(name: str, memory: float, tflops: float) -> planning.Gpu:

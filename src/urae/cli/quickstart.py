@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from urae.quickstart import quickstart as run_quickstart
-from urae.quickstart.report import NEXT_COMMAND
+from urae import quickstart as first
+from urae.cli.printed import say
+from urae.io import check_can_write
 
 __all__ = ["quickstart"]
 
@@ -26,10 +26,7 @@ def quickstart(
 
     Example: urae quickstart --out my-first-run
     """
-    console = Console()
-    result = run_quickstart(out, num_prompts=prompts, say=lambda line: console.print(f"[bold]{line}[/]"))
-    console.print(
-        f"\n[bold green]done[/] in {result.seconds / 60:.1f} minutes: open [bold]{result.report}[/]"
-    )
-    console.print("\nnext, draw something of your own:\n", highlight=False)
-    console.print(NEXT_COMMAND.replace("urae-quickstart", str(out)), highlight=False, soft_wrap=True)
+    check_can_write(out, folder=True)
+    result = first.quickstart(out, num_prompts=prompts, say=say)
+    say(f"\ndone in {result.seconds / 60:.1f} minutes: open {result.report}")
+    say(f"\nnext, draw something of your own:\n\n{result.next_command}")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from urae import reproduce as reproducing
-from urae.judge.plan import Cost
-from urae.reproduce import PLANS
+from urae.cli.named import named
+from urae.cli.printed import say
+from urae.io import check_can_write
+from urae.reproduce.plan import PLANS
+
+if TYPE_CHECKING:
+    from urae.judge import Cost
 
 __all__ = ["reproduce"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def reproduce(
@@ -38,23 +40,28 @@ def reproduce(
 
     Example: urae reproduce table1 --miniature --dry-run
     """
-    plan = reproducing.read_plan(table, _inputs(inputs or []), miniature=miniature)
+    plan = reproducing.read_plan(
+        table,
+        _given(inputs or []),
+        miniature=miniature,
+    )
     plan = plan.only(row or [], column or [])
     folder = out or Path("out") / (f"{plan.name}-miniature" if miniature else plan.name)
     if dry_run:
         for state in reproducing.survey(plan, folder):
-            console.print(f"{state.part}: {state.name}: {state.state}")
+            say(f"{state.part}: {state.name}: {state.state}")
         for missing in reproducing.needs(plan, folder):
-            console.print(f"missing: {missing}")
+            say(f"missing: {missing}")
         return
+    check_can_write(folder, folder=True)
     result = reproducing.reproduce(plan, folder, on_cost=lambda cost, judge: _agree(cost, judge, yes))
-    console.print(result.to_markdown())
+    say(result.to_markdown())
     for suffix in ("md", "json"):
-        console.print(f"wrote {folder / f'{plan.name}.{suffix}'}")
+        say(f"wrote {folder / f'{plan.name}.{suffix}'}")
 
 
 def _agree(cost: Cost, judge: str, yes: bool) -> None:
-    console.print(
+    say(
         f"judge: {judge}, {cost.num_requests} questions, tokens, estimated: {cost.input_tokens} in, "
         f"{cost.output_tokens} out"
     )
@@ -62,11 +69,5 @@ def _agree(cost: Cost, judge: str, yes: bool) -> None:
         typer.confirm("Ask them?", abort=True)
 
 
-def _inputs(given: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for text, (key, equals, _) in zip(given, pairs, strict=True):
-        if not (key and equals):
-            raise ValueError(
-                f"{text!r} is no input of a plan: expected key=value, such as models.flux=FOLDER"
-            )
-    return {key: value for key, _, value in pairs}
+def _given(inputs: list[str]) -> dict[str, str]:
+    return named(inputs, "input", value="VALUE, such as models.flux=FOLDER", read=str)

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from urae import study as studies
+from urae.cli.named import named
+from urae.cli.printed import say
+from urae.cli.verbs import Commands
+from urae.io import Progress, check_can_write
 from urae.metrics.matching import read_prompts
 from urae.study.report import to_markdown
 from urae.study.serve import invitation_link, site_url
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Let people vote on pictures without knowing who made them.")
-console = Console(highlight=False, soft_wrap=True, markup=False)
+app = Commands(no_args_is_help=True, help="Let people vote on pictures without knowing who made them.")
 
 Folder = Annotated[Path, typer.Argument(help="The study's folder.", metavar="STUDY")]
 Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for the whole network.")]
@@ -53,23 +54,28 @@ def build(
     """Make a study: pictures encoded anew without metadata, under random names, and invitations."""
     if encoding not in ("png", "jpeg"):
         raise ValueError(f"encoding is {encoding!r}: expected png or jpeg")
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("encoding", total=None)
+    check_can_write(out, folder=True)
+    with Progress("encoding", total=0) as progress:
+
+        def encoded(total: int) -> None:
+            progress.expect(total)
+            progress.advance()
+
         study = studies.build_study(
-            _candidates(candidate),
+            named(candidate, "candidate", value="FOLDER"),
             out,
             prompts=None if prompts is None else read_prompts(prompts),
             title=title,
             num_raters=raters,
             encoding=encoding,  # type: ignore[arg-type]
             preview=preview,
-            on_picture=lambda total: progress.update(task, total=total, advance=1),
+            on_picture=encoded,
         )
     questions = len(study.items) * len(study.aspects)
-    console.print(
+    say(
         f"{len(study.items)} sets of {len(study.candidates)} pictures; {questions} questions a rater, {raters} invited"
     )
-    console.print(f"wrote {out}; next: urae study serve {out}")
+    say(f"wrote {out}; next: urae study serve {out}")
 
 
 @app.command(epilog="Example: urae study invite study --raters 3")
@@ -91,7 +97,7 @@ def serve(folder: Folder, host: Host = "127.0.0.1", port: Port = 8000, url: Url 
     """Serve a study until interrupted; each rater votes under a link of their own, which is printed."""
     study, address = studies.read_study(folder), site_url(host, port, url)
     _show_links(studies.read_invitations(folder), address)
-    console.print(f"serving {folder} at {address}; interrupt to stop, votes are kept")
+    say(f"serving {folder} at {address}; interrupt to stop, votes are kept")
     studies.serve(study, host=host, port=port, url=address)
 
 
@@ -105,23 +111,11 @@ def report(
     """Count the votes: shares with intervals, agreement, raw votes; also while the site is running."""
     study = studies.read_study(folder)
     outcome = studies.count_votes(study)
-    console.print(to_markdown(outcome))
+    say(to_markdown(outcome))
     for path in studies.write_report(study, outcome, out or folder / "report"):
-        console.print(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _show_links(tokens: dict[str, str], address: str) -> None:
     for name, token in tokens.items():
-        console.print(f"{name}: {invitation_link(address, token)}")
-
-
-def _candidates(given: list[str]) -> dict[str, Path]:
-    candidates: dict[str, Path] = {}
-    for text in given:
-        name, _, folder = text.partition("=")
-        if not (name and folder) or name in candidates:
-            raise ValueError(
-                f"candidate is {text!r}: expected name=FOLDER such as ours=out/ours, each name once"
-            )
-        candidates[name] = Path(folder)
-    return candidates
+        say(f"{name}: {invitation_link(address, token)}")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from urae.data import Record, read_records
-from urae.data.pixels import load_pixels
+from urae import data, families
+from urae.cli.printed import console, say
+from urae.cli.verbs import Commands
 from urae.errors import BadFile
-from urae.families import family_of, open_pipeline
-from urae.io import Progress, tracked
+from urae.io import Progress, check_can_write, read_json_object, tracked, write_text
 from urae.resolution import check_size, native_size
 from urae.theory import (
     Advice,
@@ -44,11 +42,12 @@ from urae.theory import (
     write_page,
 )
 
+if TYPE_CHECKING:
+    from urae.data import Record
+
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Theorem 2.4: plot it, simulate it, ask it for a share.")
-console = Console(highlight=False, soft_wrap=True)
-
+app = Commands(no_args_is_help=True, help="Theorem 2.4: plot it, simulate it, ask it for a share.")
 T = TypeVar("T")
 
 NOISES = [0.1, 0.2, 0.3, 0.4, 0.6]
@@ -80,10 +79,11 @@ def plot(
 
     Example: urae theory plot --noise 0.1 --noise 0.4 --out theory
     """
+    check_can_write(out, folder=True)
     sections = [_share_section(seed, noise), _bound_section(seed, repeats)]
     for name, section in zip(("theory-share.png", "theory-bound.png"), sections, strict=True):
-        console.print(save_figure(section.figure, out / name))
-    console.print(write_page(out / "theory.html", title="Theorem 2.4, drawn", sections=sections))
+        say(save_figure(section.figure, out / name))
+    say(write_page(out / "theory.html", title="Theorem 2.4, drawn", sections=sections))
 
 
 @app.command("simulate")
@@ -152,6 +152,7 @@ def advise_command(
 
     From images: urae theory advise --manifest data.jsonl --truth truth/ --model mini
     """
+    check_can_write(out, folder=True)
     given = {name for name in context.params if _was_given(context, name)}
     match _way(given):
         case "numbers":
@@ -267,15 +268,15 @@ def _stated(noise: float, gap: float, bias: float) -> Estimates:
 
 def _read_estimates(path: Path) -> Estimates:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json_object(path)
         return Estimates(**{name: Estimate(**value) for name, value in values.items()})
-    except (ValueError, TypeError, AttributeError) as error:
+    except TypeError as error:
         raise BadFile(f"{path} holds no estimates ({error}): expected a file that advise wrote") from error
 
 
 def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size: int, seed: int) -> Estimates:
     """Estimates from latents, which differ between images just as velocity targets do at equal noise."""
-    pipe = open_pipeline(model)
+    pipe = families.open_pipeline(model)
     size = size or native_size(pipe)
     files = _by_kind(manifest, truth, teacher, size)
     captions = _sample(files, seed)
@@ -283,7 +284,7 @@ def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size:
         left_out = len(groups.keys() - captions)
         if left_out:
             reason = f"without a truth, or more than the {NUM_CAPTIONS} that are looked at"
-            console.print(f"{left_out} of {len(groups)} {kind} captions left out: {reason}")
+            say(f"{left_out} of {len(groups)} {kind} captions left out: {reason}")
     used = {
         kind: {caption: groups[caption] for caption in groups if caption in captions}
         for kind, groups in files.items()
@@ -316,7 +317,7 @@ def _by_kind(manifest: Path, truth: Path, teacher: str, size: int) -> dict[str, 
 
 def _large_enough(source: Path, size: int) -> list[tuple[Record, Path]]:
     """Records and their files; an image that would have to be enlarged is a `ValueError`."""
-    records, root = read_records(source)
+    records, root = data.read_records(source)
     small = [
         f"{record.file} ({record.size[0]}x{record.size[1]})" for record in records if min(record.size) < size
     ]
@@ -345,7 +346,9 @@ def _sample(kinds: dict[str, Groups], seed: int) -> set[str]:
 
 def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.ndarray]:
     """The means of the VAE's posteriors, (k, C, H, W) by caption, of the images' middle squares."""
-    latents = family_of(pipe).latents
+    from urae.data.pixels import load_pixels
+
+    latents = families.family_of(pipe).latents
 
     def encode(file: Path) -> np.ndarray:
         pixels = load_pixels(file, check_size(size))
@@ -359,7 +362,7 @@ def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.nd
 
 def _report(advice: Advice, estimates: Estimates, out: Path) -> None:
     for reason in advice.reasons:
-        console.print(reason)
+        say(reason)
     figure = advice_figure(advice)
     section = Section(
         heading="Expected error against the share",
@@ -367,15 +370,7 @@ def _report(advice: Advice, estimates: Estimates, out: Path) -> None:
         figure=figure,
         alt=f"Expected squared error over the synthetic share, least at {advice.best.share:.0%}.",
     )
-    console.print(save_figure(figure, out / "advice.png"))
-    console.print(
-        write_page(out / "advice.html", title="What share of synthetic images?", sections=[section])
-    )
-    console.print(_write_estimates(estimates, out / "estimates.json"))
-
-
-def _write_estimates(estimates: Estimates, path: Path) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(asdict(estimates), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    say(save_figure(figure, out / "advice.png"))
+    say(write_page(out / "advice.html", title="What share of synthetic images?", sections=[section]))
+    write_text(out / "estimates.json", json.dumps(asdict(estimates), indent=2) + "\n")
+    say(out / "estimates.json")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from accelerate import PartialState
-from rich.console import Console
 
-from urae import planning, training
-from urae.families import open_pipeline
+from urae import execution, families, planning, training
+from urae.cli.named import named
+from urae.cli.printed import say
+from urae.io import check_can_write
 from urae.recipes import RECIPES
-from urae.training import Recipe
+
+if TYPE_CHECKING:
+    from urae.training import Recipe
 
 __all__ = ["chosen_recipe", "train"]
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def train(
@@ -39,26 +38,30 @@ def train(
     """
     chosen = chosen_recipe(recipe, changes or [])
     chosen = replace(chosen, model=model) if model else chosen
-    if torch.cuda.is_available():
+    check_can_write(chosen.out, folder=True)
+    state = execution.this_process()
+    if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
-    training.train(open_pipeline(chosen.model, dtype=dtype), chosen)
-    if PartialState().is_main_process:
-        console.print(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
-        console.print(f"next: {_next(chosen)}")
+    training.train(families.open_pipeline(chosen.model, dtype=dtype), chosen)
+    if state.is_main_process:
+        say(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
+        say(f"next: {_next(chosen)}")
 
 
 def chosen_recipe(name: str, changes: list[str]) -> Recipe:
     """The recipe of this name or file, with changes as key=value."""
-    return training.override(_recipe(name), _parsed(changes))
+    return training.override(
+        _recipe(name), named(changes, "change", value="value, such as steps=50", read=str)
+    )
 
 
 def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
     """Print the plan of the run on this machine's GPUs, and refuse one that cannot fit."""
-    state = PartialState()
+    state = execution.this_process()
     made = planning.plan(recipe, planning.gpu_here(state.device), num_gpus=state.num_processes)
     if state.is_main_process:
-        console.print(planning.report(made))
+        say(planning.report(made))
     if not (made.fits or anyway):
         raise ValueError(f"{planning.refusal(made)}; --anyway begins it nevertheless")
 
@@ -69,14 +72,6 @@ def _recipe(name: str) -> Recipe:
     if Path(name).suffix in (".yaml", ".yml"):
         return training.load_recipe(name)
     raise ValueError(f"there is no recipe {name!r}: expected a YAML file or one of {', '.join(RECIPES)}")
-
-
-def _parsed(changes: list[str]) -> dict[str, str]:
-    pairs = [change.partition("=") for change in changes]
-    for change, (key, equals, _) in zip(changes, pairs, strict=True):
-        if not (key and equals):
-            raise ValueError(f"{change!r} is no change to a recipe: expected key=value, such as steps=50")
-    return {key: value for key, _, value in pairs}
 
 
 def _next(recipe: Recipe) -> str:

@@ -1,17 +1,45 @@
 """Commands whose module is imported when they are called: diffusers and transformers take seconds to import, and a list
-of commands needs neither."""
+of commands needs neither. What all commands share: options from fields, and an option that takes one value once."""
 
 from __future__ import annotations
 
 import importlib
 import keyword
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Listed", "Verbs", "verb"]
+from urae.cli.options import with_fields
+
+__all__ = ["Commands", "Listed", "Verbs", "verb"]
+
+
+class Command(TyperCommand):
+    """Refuses an option that takes one value and is given twice, of which typer would take the last."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for option in given:
+                if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
+                    raise ValueError(f"{option.opts[0]} is given twice: give it once")
+        return super().parse_args(ctx, args)
+
+
+class Commands(typer.Typer):
+    """Commands in one module, whose parameters may stand for the fields of a dataclass."""
+
+    def command(self, *args: Any, **settings: Any) -> Callable[..., Any]:
+        """As typer's."""
+        register = super().command(*args, **{"cls": Command, **settings})
+
+        def registered(function: Callable[..., Any]) -> Callable[..., Any]:
+            register(with_fields(function))
+            return function
+
+        return registered
 
 
 class Verbs(TyperGroup):
@@ -52,6 +80,6 @@ def verb(name: str, *, package: str = "urae.cli") -> Any:
     module = importlib.import_module(f"{package}.{function}")
     if hasattr(module, "app"):
         return typer.main.get_group(module.app)
-    single = typer.Typer(add_completion=False)
+    single = Commands(add_completion=False)
     single.command()(getattr(module, function))
     return typer.main.get_command(single)

@@ -15,34 +15,4 @@ if TYPE_CHECKING:
     from urae.collecting.run import collect, run_collection
     from urae.collecting.teachers import FluxProUltra, LocalPipeline, OpenAIImages, Teacher
 
-__all__ = [
-    "CaptionPlan",
-    "Captioned",
-    "Captioner",
-    "Collection",
-    "CollectionPlan",
-    "FluxProUltra",
-    "LocalPipeline",
-    "OpenAIImages",
-    "Teacher",
-    "caption",
-    "collect",
-    "plan_captions",
-    "plan_collection",
-    "read_prompts",
-    "run_collection",
-    "shipped_prompts",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "captioner": ["Captioner"],
-        "captioning": ["CaptionPlan", "Captioned", "caption", "plan_captions"],
-        "plan": ["CollectionPlan", "plan_collection"],
-        "prompt_files": ["read_prompts", "shipped_prompts"],
-        "results": ["Collection"],
-        "run": ["collect", "run_collection"],
-        "teachers": ["FluxProUltra", "LocalPipeline", "OpenAIImages", "Teacher"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

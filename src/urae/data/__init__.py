@@ -16,40 +16,4 @@ if TYPE_CHECKING:
     from urae.data.shards import write_shards
     from urae.data.sources import cached, cached_dataset
 
-__all__ = [
-    "CAPTION_KINDS",
-    "Cache",
-    "CacheReport",
-    "CachedDataset",
-    "Entry",
-    "Record",
-    "Sample",
-    "Source",
-    "cache",
-    "cached",
-    "cached_dataset",
-    "convert",
-    "hold_out",
-    "list_images",
-    "make_cache",
-    "open_cache",
-    "read_manifest",
-    "read_records",
-    "scan_folder",
-    "write_manifest",
-    "write_shards",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "cache_format": ["Cache", "Entry", "Sample", "open_cache"],
-        "caching": ["CacheReport", "cache", "make_cache"],
-        "dataset": ["CachedDataset", "Source", "hold_out"],
-        "formats": ["convert", "list_images"],
-        "manifest": ["read_manifest", "read_records", "scan_folder", "write_manifest"],
-        "record": ["CAPTION_KINDS", "Record"],
-        "shards": ["write_shards"],
-        "sources": ["cached", "cached_dataset"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -8,31 +8,19 @@ The answering model is a local one of transformers, any OpenAI-compatible server
 recogniser; its name is part of every result, for a score says as much about it as about the pictures.
 """
 
-from urae.dpg.answerer import Answerer, Ask, ModelAnswer
-from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
-from urae.dpg.model import LocalModel
-from urae.dpg.questions import DpgItem, Question, read_questions, write_questions
-from urae.dpg.scenes import SceneModel, scene_item
-from urae.dpg.score import Scores, YesShare, score
-from urae.dpg.server import ServerModel
+from __future__ import annotations
 
-__all__ = [
-    "Answerer",
-    "Ask",
-    "Dpg",
-    "DpgItem",
-    "DpgPlan",
-    "LocalModel",
-    "ModelAnswer",
-    "Question",
-    "SceneModel",
-    "Scores",
-    "ServerModel",
-    "YesShare",
-    "dpg_bench",
-    "plan_dpg",
-    "read_questions",
-    "scene_item",
-    "score",
-    "write_questions",
-]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.dpg.answerer import Answerer, Ask, ModelAnswer
+    from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
+    from urae.dpg.model import LocalModel
+    from urae.dpg.questions import DpgItem, Question, read_questions, write_questions
+    from urae.dpg.scenes import SceneModel, scene_item
+    from urae.dpg.scoring import Scores, YesShare, score
+    from urae.dpg.server import ServerModel
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from urae.dpg.answerer import Answerer, Ask
 from urae.dpg.questions import DpgItem
-from urae.dpg.score import read_answer
+from urae.dpg.scoring import read_answer
 from urae.io import read_picture
 from urae.judge.journal import AnswerJournal
 from urae.judge.pool import settle_all

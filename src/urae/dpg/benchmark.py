@@ -11,7 +11,7 @@ from typing import Any
 from urae.dpg.answerer import Answerer
 from urae.dpg.ask import Records, Tile, ask, pending, said
 from urae.dpg.questions import DpgItem
-from urae.dpg.score import Compat, Scores, read_answer, score
+from urae.dpg.scoring import Compat, Scores, read_answer, score
 from urae.io import escape_markdown as escape
 from urae.io import file_hash, markdown_table, write_text
 from urae.metrics.matching import match_pictures, picture_files

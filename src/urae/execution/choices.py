@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 Format = Literal["fp8", "fp8_dynamic", "int8", "nf4"]
-"""How a frozen matrix may be rounded (`urae.execution.quantised`)."""
+"""How a frozen matrix may be rounded (`urae.execution.rounding`)."""
 
 BY_ERROR: tuple[Format, ...] = ("int8", "fp8", "fp8_dynamic", "nf4")
 """From the nearest to the weights as they were loaded to the farthest."""

@@ -23,36 +23,4 @@ if TYPE_CHECKING:
     )
     from urae.families.registry import FAMILIES, families, family_named, family_of
 
-__all__ = [
-    "DTYPES",
-    "FAMILIES",
-    "SIDE",
-    "Architecture",
-    "Axis",
-    "Drawing",
-    "Embeddings",
-    "Exchange",
-    "Family",
-    "Posterior",
-    "Size",
-    "families",
-    "family_named",
-    "family_of",
-    "model_name",
-    "open_architecture",
-    "open_encoders",
-    "open_pipeline",
-    "open_transformer",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "family": ["SIDE", "Axis", "Drawing", "Embeddings", "Exchange", "Family", "Posterior", "Size"],
-        "opening": [
-            *("DTYPES", "Architecture", "model_name", "open_architecture", "open_encoders"),
-            *("open_pipeline", "open_transformer"),
-        ],
-        "registry": ["FAMILIES", "families", "family_named", "family_of"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

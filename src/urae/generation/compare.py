@@ -26,7 +26,7 @@ from urae.generation.methods import Method
 from urae.generation.native import TwoPass
 from urae.resolution import ResolutionPolicy, Size
 
-__all__ = ["Outcome", "Way", "compare_ways", "drawn", "grid"]
+__all__ = ["Way", "WayResult", "compare_ways", "drawn", "grid"]
 
 WARM_UP = (64, 64)
 """Size of a picture that is not counted, pixels."""
@@ -55,7 +55,7 @@ class Way:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class WayResult:
     """What one way has drawn, and what it cost."""
 
     label: str
@@ -87,8 +87,8 @@ def compare_ways(
     measures: Mapping[str, Callable[[Image.Image], float]] | None = None,
     memory: MemoryPlan | Literal["auto"] = "auto",
     on_step: Callable[[], None] = lambda: None,
-    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+    on_result: Callable[[WayResult], None] = lambda result: None,
+) -> list[WayResult]:
     """Draw `prompt` each way with a stock FluxPipeline at `size` (width, height, pixels).
 
     `measures`: numbers of a picture by name, such as `urae.metrics.repetition`. The rest is as in `generate`. A
@@ -99,7 +99,7 @@ def compare_ways(
     if len(set(labels)) < len(labels):
         raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
     plan = plan_memory(pipe, size) if memory == "auto" else memory
-    outcomes = []
+    results = []
     with ExitStack() as stack:
         if plan.offload == "none":
             # Moving the weights to the device and back would count against every way.
@@ -107,12 +107,12 @@ def compare_ways(
             plan = replace(plan, offload="unchanged")
         generate(pipe, prompt, size=WARM_UP, steps=1, policy="none", memory=plan)
         for way in ways:
-            outcome = drawn(
+            result = drawn(
                 pipe, prompt, way, size=size, seed=seed, measures=measures or {}, memory=plan, on_step=on_step
             )
-            on_outcome(outcome)
-            outcomes.append(outcome)
-    return outcomes
+            on_result(result)
+            results.append(result)
+    return results
 
 
 def drawn(
@@ -125,7 +125,7 @@ def drawn(
     measures: Mapping[str, Callable[[Image.Image], float]],
     memory: MemoryPlan,
     on_step: Callable[[], None] = lambda: None,
-) -> Outcome:
+) -> WayResult:
     """Draw `prompt` one way, and say what it cost; the settings are those of `compare_ways`."""
     natives: list[tuple[Image.Image, float]] = []
     with _calls_counted(pipe.transformer) as calls, _peak_measured(memory.device) as peak:
@@ -147,7 +147,7 @@ def drawn(
         )
         seconds = time.perf_counter() - start
     native, native_seconds = natives[0] if natives else (None, 0.0)
-    return Outcome(
+    return WayResult(
         label=way.label,
         image=image,
         native=native,
@@ -205,16 +205,16 @@ CELL, GAP, MARGIN, MAX_COLUMNS = 320, 20, 24, 5
 INK, SOFT, PAPER = "#1d2430", "#5b6472", "#ffffff"
 
 
-def grid(outcomes: Sequence[Outcome], *, prompt: str) -> Image.Image:
+def grid(results: Sequence[WayResult], *, prompt: str) -> Image.Image:
     """A sheet with each picture reduced, its label and its cost; below it a part of it pixel by pixel.
 
     The part is the middle one, and left out where the picture is hardly reduced. The first native picture comes first.
     """
-    cells = [cell for cell in (_native_cell(outcomes), *map(_cell, outcomes)) if cell]
+    cells = [cell for cell in (_native_cell(results), *map(_cell, results)) if cell]
     rows = math.ceil(len(cells) / MAX_COLUMNS)
     columns = math.ceil(len(cells) / rows)
     width = columns * (CELL + GAP) - GAP
-    heading = _heading(outcomes[0].image, prompt, width)
+    heading = _heading(results[0].image, prompt, width)
     height = max(cell.height for cell in cells)
     top = MARGIN + heading.height + GAP
     size = (width + 2 * MARGIN, top + rows * (height + GAP) - GAP + MARGIN)
@@ -233,14 +233,14 @@ def _heading(image: Image.Image, prompt: str, width: int) -> Image.Image:
     return _column([(prompt, INK, 24), (about, SOFT, 15)], [], width)
 
 
-def _native_cell(outcomes: Sequence[Outcome]) -> Image.Image | None:
-    native = next((outcome.native for outcome in outcomes if outcome.native), None)
+def _native_cell(results: Sequence[WayResult]) -> Image.Image | None:
+    native = next((result.native for result in results if result.native), None)
     return native and _labelled(native, "native picture", f"{native.width} x {native.height} px")
 
 
-def _cell(outcome: Outcome) -> Image.Image:
-    cost = f"{outcome.seconds:.1f} s, {outcome.calls} transformer calls"
-    return _labelled(outcome.image, outcome.label, cost)
+def _cell(result: WayResult) -> Image.Image:
+    cost = f"{result.seconds:.1f} s, {result.calls} transformer calls"
+    return _labelled(result.image, result.label, cost)
 
 
 def _labelled(image: Image.Image, label: str, below: str) -> Image.Image:

@@ -6,22 +6,19 @@ method that was not chosen cannot even be written down.
 
 from __future__ import annotations
 
+import pkgutil
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from PIL import Image
-
-from urae.generation.direct import Direct
-from urae.generation.esrgan import Esrgan
-from urae.generation.hiflow import Hiflow
-from urae.generation.imax import Imax
-from urae.generation.request import Request
-from urae.generation.sdedit import Sdedit
-from urae.generation.tiled import Tiled
+from urae.generation.policies import policy_named
 from urae.resolution import ResolutionPolicy
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from urae.generation.request import Request
 
 __all__ = ["METHODS", "Method", "method_from_texts", "method_named", "options_of"]
 
@@ -45,14 +42,29 @@ class Method(Protocol):
         """The image. `on_step` is called after each of `request.steps` steps."""
 
 
-METHODS: Mapping[str, Any] = {
-    "direct": Direct,
-    "tiled": Tiled,
-    "sdedit": Sdedit,
-    "imax": Imax,
-    "hiflow": Hiflow,
-    "esrgan": Esrgan,
-}
+class _Methods(Mapping[str, Any]):
+    """Each imported when it is asked for: who only lists their names does not wait for torch."""
+
+    homes: ClassVar[Mapping[str, str]] = {
+        "direct": "direct:Direct",
+        "tiled": "tiled:Tiled",
+        "sdedit": "sdedit:Sdedit",
+        "imax": "imax:Imax",
+        "hiflow": "hiflow:Hiflow",
+        "esrgan": "esrgan:Esrgan",
+    }
+
+    def __getitem__(self, name: str) -> Any:
+        return pkgutil.resolve_name(f"urae.generation.{self.homes[name]}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.homes)
+
+    def __len__(self) -> int:
+        return len(self.homes)
+
+
+METHODS: Mapping[str, Any] = _Methods()
 """The methods' classes by name."""
 
 
@@ -111,7 +123,7 @@ def _value(name: str, option: str, text: str) -> Any:
     expected = typing.get_type_hints(METHODS[name])[option]
     kinds = typing.get_args(expected) or (expected,)
     if ResolutionPolicy in kinds:
-        return _policy(option, text)
+        return policy_named(text, option=option, words=("none",))
     if bool in kinds:
         return _true_or_false(option, text)
     words = [word for kind in kinds for word in typing.get_args(kind)]  # beside a number, such as "policy"
@@ -128,16 +140,6 @@ def _true_or_false(option: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError(f"{option} is {text!r}: expected true or false")
     return text == "true"
-
-
-def _policy(option: str, text: str) -> ResolutionPolicy | str:
-    if text == "none":
-        return text
-    if text == "reference":
-        return ResolutionPolicy.reference()
-    if not text.endswith(".json"):
-        raise ValueError(f"{option} is {text!r}: expected none, reference or the name of a JSON file")
-    return ResolutionPolicy.from_json(Path(text).read_text(encoding="utf-8"))
 
 
 def _plain(value: Any) -> Any:

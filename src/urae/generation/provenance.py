@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from typing import TYPE_CHECKING, Any
 
 from urae.errors import BadFile
+from urae.io import parse_json_object, picture_texts, write_png
 from urae.resolution import ResolutionPolicy, Size
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", "versions"]
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
-(of a network that enlarged it), `model`, `base_weights` (where they were rounded), `memory`, `speed`, `kernels` (how it
-was computed, where that was chosen) and `versions` may be there too."""
+(of a network that enlarged it), `model`, `dtype`, `base_weights` (where they were rounded), `memory`, `speed`,
+`kernels` (how it was computed, where that was chosen) and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class Provenance:
     """How the transformer's matrices were held: "fp8", "int8", "nf4", or as they were loaded."""
     speed: str = "exact"
     """What was left out, as `generate` takes it; without an entry nothing was."""
+    dtype: str = ""
+    """What the transformer computed in, such as "bfloat16"; empty in older files."""
 
     def to_info(self) -> dict[str, str]:
         """As texts for `image.info` and PNG chunks; what is empty is left out."""
@@ -74,6 +77,7 @@ class Provenance:
             "adapter_hash": self.adapter_hash,
             "adapter_file": self.adapter_file,
             "model": self.model,
+            "dtype": self.dtype,
             "base_weights": self.base_weights if self.base_weights != "as_loaded" else "",
             "memory": self.memory,
             "speed": self.speed,
@@ -83,7 +87,8 @@ class Provenance:
 
     @classmethod
     def from_info(cls, info: Mapping[str, str]) -> Provenance:
-        """The inverse of `to_info`; other entries are ignored. KeyError if one of `KEYS` is missing."""
+        """The inverse of `to_info`; other entries are ignored. KeyError if one of `KEYS` is missing, ValueError or
+        `BadFile` for one that `to_info` does not write."""
         width, height = info["size"].split("x")
         return cls(
             prompt=info["prompt"],
@@ -92,7 +97,7 @@ class Provenance:
             steps=int(info["steps"]),
             guidance=None if info["guidance"] == "none" else float(info["guidance"]),
             method=info["method"],
-            options=json.loads(info.get("options", "{}")),
+            options=parse_json_object(info.get("options", "{}"), name="options"),
             native=info.get("native", ""),
             policy=None if info["policy"] == "none" else ResolutionPolicy.from_json(info["policy"]),
             adapter_hash=info.get("adapter_hash", ""),
@@ -101,52 +106,34 @@ class Provenance:
             base_weights=info.get("base_weights", "as_loaded"),
             memory=info.get("memory", ""),
             speed=info.get("speed", "exact"),
-            versions=json.loads(info.get("versions", "{}")),
+            versions=parse_json_object(info.get("versions", "{}"), name="versions"),
+            dtype=info.get("dtype", ""),
         )
 
 
 def save_png(image: Image.Image, path: str | Path) -> Path:
     """Write `image` with the texts of `image.info` as PNG text chunks; the file is whole or not there."""
-    path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"path is {path}: expected a name that ends in .png")
-    chunks = PngImagePlugin.PngInfo()
-    for key, text in _texts(image).items():
-        chunks.add_text(key, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="png", pnginfo=chunks)
-    os.replace(temporary, path)
-    return path
+    # Pillow keeps other things there too, such as an ICC profile in bytes.
+    texts = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
+    return write_png(image, path, texts=texts)
 
 
 def read_png_metadata(path: str | Path) -> Provenance:
-    """What `save_png` wrote about an image that `generate` made.
-
-    Raises `BadFile` if it is no PNG or holds no such metadata, FileNotFoundError if it is not there.
-    """
+    """What `save_png` wrote about an image that `generate` made. Raises `BadFile` if the file tells no such thing."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.load()
-            return Provenance.from_info(_texts(image))
-    except UnidentifiedImageError as error:
-        raise BadFile(f"{path} is no PNG image") from error
+        return Provenance.from_info(picture_texts(path))
     except KeyError as error:
-        raise BadFile(f"{path} was not made by urae: it holds no {error.args[0]!r}") from error
+        raise BadFile(f"{path} is no PNG image that urae has made: it holds no {error.args[0]!r}") from error
+    except ValueError as error:
+        raise BadFile(f"{path} is no PNG image that urae has made: {error}") from error
 
 
 def claimed_provenance(path: str | Path) -> Provenance | None:
     """What the beginning of an image file says about it, its pixels unread; None for a file that is not ours."""
     try:
-        with Image.open(path) as image:
-            return Provenance.from_info(_texts(image))
-    except (UnidentifiedImageError, KeyError):
+        return read_png_metadata(path)
+    except BadFile:
         return None
-
-
-def _texts(image: Image.Image) -> dict[str, str]:
-    # Pillow keeps other things there too, such as an ICC profile in bytes.
-    return {str(key): text for key, text in image.info.items() if isinstance(text, str)}
 
 
 def versions() -> dict[str, str]:

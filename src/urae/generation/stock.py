@@ -19,13 +19,22 @@ from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 
 from urae.errors import BadFile
-from urae.execution import MemoryPlan
-from urae.families import model_name
+from urae.execution import MemoryPlan, this_process
+from urae.families import DTYPES, model_name
 from urae.generation.direct import after_each_step
 from urae.generation.provenance import Provenance, versions
 from urae.resolution import check_size
 
-__all__ = ["STOCK", "Stock", "generate_stock", "local_folder", "open_stock", "stock_of"]
+__all__ = [
+    "STOCK",
+    "Stock",
+    "generate_stock",
+    "local_folder",
+    "open_stock",
+    "stock_dtype",
+    "stock_memory",
+    "stock_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +104,21 @@ def open_stock(name: str | Path, *, dtype: torch.dtype) -> Any:
         raise BadFile(f"{folder} cannot be read as a {stock.name}: {error}") from error
 
 
+def stock_dtype(name: str) -> torch.dtype:
+    """What such a model computes in: one of `DTYPES`; "auto" is bfloat16 on a GPU."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return DTYPES[name]
+
+
+def stock_memory(offload: str, decode: str) -> MemoryPlan:
+    """As asked; where that is "auto", whole on the GPU, if there is one: these models are small beside FLUX."""
+    way: Any = "whole" if decode == "auto" else decode
+    on_cuda = torch.cuda.is_available()
+    chosen: Any = offload if offload != "auto" else "none" if on_cuda else "unchanged"
+    return MemoryPlan(device=str(this_process().device) if on_cuda else "cpu", offload=chosen, decode=way)
+
+
 def generate_stock(
     pipe: Any,
     prompts: Sequence[str],
@@ -104,7 +128,7 @@ def generate_stock(
     steps: int = 0,
     guidance: float | None = None,
     memory: MemoryPlan,
-    choose: Callable[[Sequence[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
+    choose: Callable[[list[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
     on_step: Callable[[], None] = lambda: None,
     on_image: Callable[[Image.Image], None] = lambda image: None,
 ) -> list[Image.Image]:
@@ -165,4 +189,5 @@ def _provenance(
         model=model_name(pipe),
         memory=str(memory),
         versions=versions(),
+        dtype=str(pipe.transformer.dtype).removeprefix("torch."),
     )

@@ -12,23 +12,4 @@ if TYPE_CHECKING:
     from urae.intake.inspecting import inspect_data
     from urae.intake.measures import Measures, measure
 
-__all__ = [
-    "REASONS",
-    "Filters",
-    "Import",
-    "Measures",
-    "Reject",
-    "import_images",
-    "inspect_data",
-    "measure",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "filters": ["REASONS", "Filters", "Reject"],
-        "importing": ["Import", "import_images"],
-        "inspecting": ["inspect_data"],
-        "measures": ["Measures", "measure"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

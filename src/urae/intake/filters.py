@@ -64,11 +64,11 @@ class Filters:
     entropy: float = 3.0
     """Least, bits: photographs have 6 to 8, line drawings 1 to 3."""
     flatness: float = 0.9
-    """Most."""
+    """Most of the picture with nothing to see, 0 to 1."""
     sharpness: float = 0.125
     """Least: twofold enlargements have up to 0.12, photographs 0.17 to 0.8 (docs/guides/data.md)."""
     blockiness: float = 3.5
-    """Most: JPEG has 1.5 to 2 at quality 90, 3 at 50, 4 to 7 below 30; 1 is none."""
+    """Most of JPEG's blocks: it has 1.5 to 2 at quality 90, 3 at 50, 4 to 7 below 30; 1 is none."""
     duplicates: int = 6
     """Bits of 64 in which two perceptual hashes may differ and count as the same picture; -1 keeps all."""
     detectors: dict[str, float] = field(default_factory=dict)

@@ -8,30 +8,21 @@ Any OpenAI-compatible server will do. Every pair is shown in both orders, answer
 invalid, and a run that is killed goes on without paying twice for an answer that it has.
 """
 
-from urae.io import Unanswered
-from urae.judge.ask import judge
-from urae.judge.endpoint import Endpoint
-from urae.judge.instructions import Instructions, read_instructions
-from urae.judge.journal import read_answers
-from urae.judge.pictures import View
-from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
-from urae.judge.verdicts import Preference, Verdicts, count_verdicts
-from urae.metrics.matching import read_prompts
+from __future__ import annotations
 
-__all__ = [
-    "ASPECTS",
-    "Cost",
-    "Endpoint",
-    "Instructions",
-    "JudgingPlan",
-    "Preference",
-    "Unanswered",
-    "Verdicts",
-    "View",
-    "count_verdicts",
-    "judge",
-    "plan_judging",
-    "read_answers",
-    "read_instructions",
-    "read_prompts",
-]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.io import Unanswered
+    from urae.judge.ask import judge
+    from urae.judge.endpoint import Endpoint
+    from urae.judge.instructions import Instructions, read_instructions
+    from urae.judge.journal import read_answers
+    from urae.judge.pictures import View
+    from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
+    from urae.judge.verdicts import Preference, Verdicts, count_verdicts
+    from urae.metrics.matching import read_prompts
+
+__getattr__, __dir__, __all__ = lazily(__name__)

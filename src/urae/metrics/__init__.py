@@ -16,48 +16,11 @@ if TYPE_CHECKING:
     from urae.metrics.declarations import METRICS, metric_named, metrics_table
     from urae.metrics.detail import relative_detail
     from urae.metrics.fidelity import consistency, psnr
-    from urae.metrics.measure import DEFAULT_METRICS, EvaluationPlan, evaluate, plan_evaluation
+    from urae.metrics.measure import EvaluationPlan, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
+    from urae.metrics.names import DEFAULT_METRICS
     from urae.metrics.seams import grid, stripes
     from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
     from urae.metrics.weights import LocalWeights
 
-__all__ = [
-    "DEFAULT_METRICS",
-    "METRICS",
-    "Distance",
-    "EvaluationPlan",
-    "LocalWeights",
-    "Metric",
-    "Needs",
-    "Options",
-    "Reader",
-    "compression_ratio",
-    "consistency",
-    "evaluate",
-    "flatness",
-    "glcm_entropy",
-    "glcm_score",
-    "grid",
-    "metric_named",
-    "metrics_table",
-    "plan_evaluation",
-    "psnr",
-    "relative_detail",
-    "spectrum_slope",
-    "stripes",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "declarations": ["METRICS", "metric_named", "metrics_table"],
-        "detail": ["relative_detail"],
-        "fidelity": ["consistency", "psnr"],
-        "measure": ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"],
-        "metric": ["Distance", "Metric", "Needs", "Options", "Reader"],
-        "seams": ["grid", "stripes"],
-        "texture": ["compression_ratio", "flatness", "glcm_entropy", "glcm_score", "spectrum_slope"],
-        "weights": ["LocalWeights"],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -22,15 +22,13 @@ import numpy as np
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.features import FeatureCache, feature_key, versions
 from urae.metrics.metric import Metric, Options
+from urae.metrics.names import DEFAULT_METRICS
 from urae.metrics.pictures import LazyPicture, MeasuredPicture, Pictures, Prompts, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
 from urae.statistics.intervals import MIN_PROMPTS, adjusted
 from urae.statistics.table import Values
 
-__all__ = ["DEFAULT_METRICS", "EvaluationPlan", "evaluate", "plan_evaluation"]
-
-DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
-"""What needs nothing but the pictures."""
+__all__ = ["EvaluationPlan", "evaluate", "plan_evaluation"]
 
 
 def evaluate(

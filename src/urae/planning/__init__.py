@@ -1,7 +1,14 @@
 """Planning: does a run fit, how long does it take and what does it cost, before anything is loaded."""
 
-from urae.planning.gpus import GPUS, Gpu, gpu_here, gpu_named
-from urae.planning.needs import Option, TrainingPlan, plan
-from urae.planning.report import refusal, report
+from __future__ import annotations
 
-__all__ = ["GPUS", "Gpu", "Option", "TrainingPlan", "gpu_here", "gpu_named", "plan", "refusal", "report"]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.planning.gpus import GPUS, Gpu, gpu_here, gpu_named
+    from urae.planning.needs import Option, TrainingPlan, plan
+    from urae.planning.summary import refusal, report
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["GPUS", "Gpu", "gpu_here", "gpu_named"]
 
@@ -80,6 +82,8 @@ def gpu_named(name: str) -> Gpu:
 def gpu_here(device: torch.device) -> Gpu:
     """The CUDA device of this machine, with the memory it reports; the rate of one that `GPUS` lacks is
     measured."""
+    import torch  # here, since the table of GPUs needs nothing of it
+
     properties = torch.cuda.get_device_properties(device)
     memory, known = properties.total_memory / GIB, known_as(properties.name)
     if known in GPUS:
@@ -96,6 +100,8 @@ def known_as(device: str) -> str:
 
 def measured_rate(device: torch.device, *, size: int = 8192, repeats: int = 10) -> float:
     """10^12 operations a second in bf16 products of square matrices on a CUDA device."""
+    import torch
+
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     matrix @ matrix  # the first call chooses a kernel
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

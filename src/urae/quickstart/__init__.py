@@ -1,5 +1,12 @@
 """`urae quickstart`: the whole method on the miniature, in minutes, with a report."""
 
-from urae.quickstart.run import Column, Quickstart, quickstart
+from __future__ import annotations
 
-__all__ = ["Column", "Quickstart", "quickstart"]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.quickstart.run import Column, Quickstart, quickstart
+
+__getattr__, __dir__, __all__ = lazily(__name__)

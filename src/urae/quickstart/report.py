@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from urae.quickstart.curve import loss_curve
+from urae.io import write_text
 from urae.training import read_metrics
 
 if TYPE_CHECKING:
     from urae.quickstart.run import Column
 
-__all__ = ["NEXT_COMMAND", "write_report"]
+__all__ = ["next_command", "write_report"]
 
-NEXT_COMMAND = """urae generate "a flat ghost on a wood background" \\
-    --model mini --size 512x512 --adapter urae-quickstart/mini-4x/adapter.safetensors --out pictures"""
+WINDOW = 15
+"""Steps whose mean loss is told: a single one says little."""
 
 MEANINGS = {
     "truth": ("truth", "rendered, not generated"),
@@ -52,13 +53,18 @@ def write_report(out: Path, *, columns: Sequence[Column], prompts: Sequence[str]
         num_prompts=len(prompts),
         runs=[_run(out / f"mini-{factor}x", factor) for factor in (2, 4)],
         files=_files(out),
-        next_command=NEXT_COMMAND.replace("urae-quickstart", str(out)),
+        next_command=next_command(out),
         machine=machine,
     )
     path = out / "report.html"
-    path.with_suffix(".tmp").write_text(page, encoding="utf-8")
-    os.replace(path.with_suffix(".tmp"), path)
+    write_text(path, page)
     return path
+
+
+def next_command(out: Path) -> str:
+    """With which to draw something of one's own by the adapter of a quickstart in `out`."""
+    return f"""urae generate "a flat ghost on a wood background" \\
+    --model mini --size 512x512 --adapter {shlex.quote(str(out / "mini-4x" / "adapter.safetensors"))} --out pictures"""
 
 
 def _block(size: int, columns: Sequence[Column], prompts: Sequence[str], out: Path) -> dict[str, Any]:
@@ -101,10 +107,11 @@ def _run(folder: Path, factor: int) -> dict[str, Any]:
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
     seconds = sum(row["seconds"] for row in rows)
     kind = {2: "LoRA, clean images", 4: "smallest singular components, web images"}[factor]
+    first, last = (mean(row["loss"] for row in part) for part in (rows[:WINDOW], rows[-WINDOW:]))
     return {
         "title": f"{128 * factor} px",
-        "curve": loss_curve([row["step"] for row in rows], [row["loss"] for row in rows]),
-        "summary": f"{kind}; {len(rows)} steps in {seconds:.0f} s ({seconds / len(rows):.2f} s a step)",
+        "summary": f"{kind}; {len(rows)} steps in {seconds:.0f} s ({seconds / len(rows):.2f} s a step); "
+        f"loss, mean of {WINDOW} steps: {first:.3f} at first, {last:.3f} at last",
     }
 
 

@@ -29,7 +29,7 @@ from urae.metrics.pictures import LazyPicture, MeasuredPicture
 from urae.metrics.repetition import repetition
 from urae.mini.recogniser import recogniser
 from urae.quickstart.overview import overview
-from urae.quickstart.report import write_report
+from urae.quickstart.report import next_command, write_report
 from urae.training import train
 
 __all__ = ["Column", "Quickstart", "quickstart"]
@@ -60,6 +60,8 @@ class Quickstart:
     """By size."""
     columns: list[Column]
     seconds: float
+    next_command: str
+    """With which to draw something of one's own."""
 
 
 def quickstart(
@@ -101,7 +103,13 @@ def quickstart(
     files = {size: out / f"mini-{size // 128}x" / "adapter.safetensors" for size in adapters}
     _overview(columns, _prompts(num_prompts)).save(out / "overview.png")
     report = write_report(out, columns=columns, prompts=_prompts(num_prompts), machine=_machine(start))
-    return Quickstart(report=report, adapters=files, columns=columns, seconds=time.time() - start)
+    return Quickstart(
+        report=report,
+        adapters=files,
+        columns=columns,
+        seconds=time.time() - start,
+        next_command=next_command(out),
+    )
 
 
 WEB = mini.Damage(wrong_caption=0.1, blur=0.1, jpeg=0.3, watermark=0.0)

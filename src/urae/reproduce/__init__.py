@@ -6,24 +6,17 @@
 The same plan runs on the miniature, `read_plan("table1", miniature=True)`, which needs nothing.
 """
 
-from urae.reproduce.measure import Number
-from urae.reproduce.needs import needs
-from urae.reproduce.plan import PLANS, Made, TableColumn, TablePlan, TableRow, read_plan
-from urae.reproduce.report import Reproduction
-from urae.reproduce.run import MissingInputs, State, reproduce, survey
+from __future__ import annotations
 
-__all__ = [
-    "PLANS",
-    "Made",
-    "MissingInputs",
-    "Number",
-    "Reproduction",
-    "State",
-    "TableColumn",
-    "TablePlan",
-    "TableRow",
-    "needs",
-    "read_plan",
-    "reproduce",
-    "survey",
-]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.reproduce.measure import Number
+    from urae.reproduce.missing import needs
+    from urae.reproduce.plan import PLANS, Made, TableColumn, TablePlan, TableRow, read_plan
+    from urae.reproduce.report import Reproduction
+    from urae.reproduce.run import MissingInputs, State, reproduce, survey
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -17,7 +17,7 @@ from urae.io import write_text
 from urae.judge.plan import Cost
 from urae.reproduce.cells import CellPictures, cell_of, draw_cell
 from urae.reproduce.measure import measure
-from urae.reproduce.needs import adapter_needs, column_needs, needs, row_needs, set_needs
+from urae.reproduce.missing import adapter_needs, column_needs, needs, row_needs, set_needs
 from urae.reproduce.plan import Made, TableColumn, TablePlan, TableRow
 from urae.reproduce.report import Reproduction
 from urae.reproduce.training import adapter_file, train_adapter

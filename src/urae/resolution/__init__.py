@@ -37,45 +37,4 @@ if TYPE_CHECKING:
         text_tokens,
     )
 
-__all__ = [
-    "SIDE",
-    "ResolutionPolicy",
-    "Size",
-    "Snapped",
-    "active_policy",
-    "buckets",
-    "check_size",
-    "dynamic_shift",
-    "native_size",
-    "near_noise_share",
-    "nearest_bucket",
-    "num_image_tokens",
-    "num_tokens",
-    "own_shift",
-    "pixels_per_token",
-    "policy_on",
-    "scheduler_replaced",
-    "shifted_sigmas",
-    "size_scale",
-    "snap",
-    "text_tokens",
-    "warn_dynamic_shift",
-    "without_policy",
-]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {
-        "bucketing": ["buckets", "nearest_bucket"],
-        "embedding": ["active_policy"],
-        "policy": ["ResolutionPolicy"],
-        "schedule": [
-            *("dynamic_shift", "near_noise_share", "own_shift", "policy_on", "scheduler_replaced"),
-            *("shifted_sigmas", "warn_dynamic_shift", "without_policy"),
-        ],
-        "sizes": [
-            *("SIDE", "Size", "Snapped", "check_size", "native_size", "num_image_tokens", "num_tokens"),
-            *("pixels_per_token", "size_scale", "snap", "text_tokens"),
-        ],
-    },
-)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,18 +1,15 @@
 """Training: the recipe, the objective, the loop, checkpoints that a run goes on from to the bit."""
 
-from urae.training.metrics import read_metrics
-from urae.training.recipe import Recipe
-from urae.training.running import train
-from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
+from __future__ import annotations
 
-__all__ = [
-    "Recipe",
-    "from_dict",
-    "load_recipe",
-    "override",
-    "read_metrics",
-    "save_recipe",
-    "to_dict",
-    "train",
-    "valid_keys",
-]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.training.metrics import read_metrics
+    from urae.training.recipe import Recipe
+    from urae.training.running import train
+    from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -19,6 +19,7 @@ import yaml
 
 from urae.adapters import SPECS, Spec
 from urae.errors import BadFile
+from urae.io import parse_yaml, read_yaml, write_text
 from urae.resolution import ResolutionPolicy
 from urae.training.recipe import Recipe
 
@@ -58,10 +59,7 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     """The recipe in a YAML file. What is no YAML mapping is a `BadFile`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadFile(f"{path} cannot be read as a recipe: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise BadFile(f"{path} is not a recipe: expected keys and values in YAML")
     return from_dict(values)
@@ -69,10 +67,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe as YAML, complete or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    text = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True, width=100)
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True, width=100))
 
 
 def valid_keys(recipe: Recipe) -> list[str]:
@@ -147,9 +142,9 @@ def _read(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        parsed = yaml.safe_load(value)
+        parsed = parse_yaml(value, name="the value")
         return float(parsed) if isinstance(parsed, str) else parsed
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, BadFile):
         return value
 
 
@@ -175,15 +170,22 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, kind)
 
 
 def _described(kind: Any) -> str:
     return f"one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else _NAMES[kind]
 
 
-_NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number below 2^63",
+    float: "a finite number",
+    str: "text",
+}
 
 
 def _spec(key: str, value: Any) -> Spec:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from accelerate import PartialState
-from rich.console import Console
 
-from urae.data import make_cache, write_shards
-from urae.data.sources import cache_folder
-from urae.execution import on_main
-from urae.families import DTYPES, open_encoders
+from urae import data
+from urae.cli.printed import say
+from urae.io import check_can_write
 
 __all__ = ["cache"]
 
 PATIENCE = timedelta(days=7)
 """That processes wait for the slowest: shares of a large data set end hours apart, and by default a wait of ten
 minutes is an error."""
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def cache(
@@ -40,7 +35,7 @@ def cache(
         typer.Option(min=0, help="GB for encoding an image; by default what is free.", show_default=False),
     ] = math.inf,
     dtype: Annotated[
-        str, typer.Option(help=f"auto, {', '.join(DTYPES)}: as training loads the model.")
+        Literal["auto", "bfloat16", "float16", "float32"], typer.Option(help="As training loads the model.")
     ] = "auto",
     shards: Annotated[
         str, typer.Option(help="URL to write the cache to as shards, such as s3://bucket/name.")
@@ -57,10 +52,18 @@ def cache(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
-    PartialState(timeout=PATIENCE)
+    from accelerate import PartialState
+
+    from urae.data.sources import cache_folder
+    from urae.execution import on_main
+    from urae.families import open_encoders
+
+    if out:
+        check_can_write(out, folder=True)
+    state = PartialState(timeout=PATIENCE)
     pipe = open_encoders(model, dtype=dtype)
     folder = out or on_main(lambda: str(cache_folder(pipe, source, size=size, form=form)))
-    report = make_cache(
+    report = data.make_cache(
         pipe,
         source,
         folder,
@@ -68,17 +71,11 @@ def cache(
         encoding=encoding,
         form=form,
         memory=memory * 1e9,
-        device=PartialState().device,
+        device=state.device,
         verify=verify,
     )
-    _say(str(report))
-    _say(f"wrote {folder}")
+    lines = [str(report), f"wrote {folder}"]
     if shards:
-        num = write_shards(report.cache, shards)
-        _say(f"wrote {num} shards to {shards}")
-    _say(f"next: urae train RECIPE data={shards or folder} size={size}")
-
-
-def _say(text: str) -> None:
-    if PartialState().is_main_process:
-        console.print(text)
+        lines.append(f"wrote {data.write_shards(report.cache, shards)} shards to {shards}")
+    if state.is_main_process:
+        say("\n".join([*lines, f"next: urae train RECIPE data={shards or folder} size={size}"]))

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from urae.cli.data.settings import parse_settings
+from urae.cli.named import settings_from_yaml
+from urae.cli.printed import say
 from urae.collecting import Captioned, Captioner, CaptionPlan, plan_captions
 from urae.collecting import caption as caption_images
 from urae.collecting.captioner import OPTIONS, own_instruction
 from urae.io import OPENAI
 
 __all__ = ["caption"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def caption(
@@ -53,7 +51,7 @@ def caption(
 
     Example: urae data caption data/2k/manifest.jsonl --model gpt-4o --price-in 2.5 --price-out 10 --dry-run
     """
-    options = {**OPTIONS, **parse_settings(option, texts=[])}
+    options = {**OPTIONS, **settings_from_yaml(option, texts=())}
     captioner = Captioner(
         model=model,
         instruction=instruction.read_text(encoding="utf-8").strip() if instruction else own_instruction(),
@@ -74,25 +72,23 @@ def caption(
 
 
 def _show(plan: CaptionPlan, captioner: Captioner, price_in: float, price_out: float) -> None:
-    console.print(
-        f"captioner: {captioner.model} at {captioner.base_url}, images reduced to {captioner.max_side} px"
-    )
-    console.print(
+    say(f"captioner: {captioner.model} at {captioner.base_url}, images reduced to {captioner.max_side} px")
+    say(
         f"images: {plan.num_images}, with a detailed caption: {plan.num_captioned}, answered before: "
         f"{plan.num_answered}, to ask: {plan.num_requests}"
     )
-    console.print(f"tokens, estimated: {plan.input_tokens} in, {plan.output_tokens} out")
+    say(f"tokens, estimated: {plan.input_tokens} in, {plan.output_tokens} out")
     if price_in or price_out:
         price = plan.price(per_million_in=price_in, per_million_out=price_out)
-        console.print(f"price, estimated: {price:.2f}")
+        say(f"price, estimated: {price:.2f}")
 
 
 def _report(captioned: Captioned) -> None:
     if captioned.missing:
-        console.print(f"without a detailed caption: {len(captioned.missing)}")
+        say(f"without a detailed caption: {len(captioned.missing)}")
     for file, reason in captioned.missing.items():
-        console.print(f"  {file}: {reason}")
+        say(f"  {file}: {reason}")
     if captioned.usage:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in captioned.usage.items())
-        console.print(f"counted by the server: {counts}")
-    console.print(f"wrote {captioned.manifest}: {captioned.num_written} detailed captions")
+        say(f"counted by the server: {counts}")
+    say(f"wrote {captioned.manifest}: {captioned.num_written} detailed captions")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import typer
-from rich.console import Console
 
-from urae.cli.data.settings import parse_settings
+from urae.cli.named import settings_from_yaml
+from urae.cli.printed import say
 from urae.collecting import (
     Collection,
     LocalPipeline,
@@ -24,10 +24,9 @@ from urae.collecting import (
 )
 from urae.collecting.prompt_files import SHIPPED
 from urae.errors import UraeError
+from urae.io import check_can_write
 
 __all__ = ["collect"]
-
-console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def collect(
@@ -74,6 +73,7 @@ def collect(
 
     Example: urae data collect data/2k --shape 1:1=2 --shape 16:9=1 --set raw=true --limit 20
     """
+    check_can_write(out, folder=True)
     asked = read_prompts(prompts, column=column)[: num or None]
     chosen = make_teacher(teacher, settings, shape)
     plan = plan_collection(
@@ -87,7 +87,7 @@ def collect(
         retries=retries,
         patience=patience,
     )
-    console.print(str(plan))
+    say(str(plan))
     if dry_run:
         return
     if plan.cost and not yes:
@@ -112,7 +112,9 @@ def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
         raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
     kind = pkgutil.resolve_name(TEACHERS[name])
     known = {one.name: one for one in fields(kind) if one.name != "shapes"}
-    given = parse_settings(settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str])
+    given = settings_from_yaml(
+        settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str]
+    )
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
     if name == "openai" and "model" not in given:
@@ -143,17 +145,17 @@ def _report(collection: Collection, teacher: Teacher) -> None:
     }
     for title, reasons in lists.items():
         if reasons:
-            console.print(f"{title}: {len(reasons)}")
+            say(f"{title}: {len(reasons)}")
         for (prompt, reason), count in Counter(reasons).items():
-            console.print(f"  {prompt[:60]!r}: {reason}{f' ({count} times)' if count > 1 else ''}")
+            say(f"  {prompt[:60]!r}: {reason}{f' ({count} times)' if count > 1 else ''}")
     if collection.num_not_ordered:
-        console.print(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
+        say(f"not ordered, as the limit is reached: {collection.num_not_ordered}")
     for title, files in (("the same as another", collection.twins), ("removed since", collection.removed)):
         if files:
-            console.print(f"left out as {title}: {', '.join(files)}")
+            say(f"left out as {title}: {', '.join(files)}")
     if collection.num_lost and not isinstance(teacher, LocalPipeline):
-        console.print(f"orders without an answer, which may have been paid: {collection.num_lost}")
+        say(f"orders without an answer, which may have been paid: {collection.num_lost}")
     if collection.spent:
-        console.print(f"spent: {collection.spent:.2f}")
+        say(f"spent: {collection.spent:.2f}")
     if collection.records:
-        console.print(f"wrote {collection.manifest}: {len(collection.records)} images")
+        say(f"wrote {collection.manifest}: {len(collection.records)} images")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from urae.cli.printed import say
 from urae.data import convert as convert_data
 from urae.data.formats.convert import FORMS
+from urae.io import check_can_write
 
 __all__ = ["convert"]
 
@@ -29,5 +30,6 @@ def convert(
 
     Example: urae data convert data/real-4k --to shards --out shards/real-4k
     """
+    check_can_write(out, folder=True)
     written = convert_data(source, out, form=to, shard_bytes=shard_megabytes * 10**6)
-    Console(highlight=False, soft_wrap=True).print(f"wrote {written}")
+    say(f"wrote {written}")

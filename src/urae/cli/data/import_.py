@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from urae.cli.named import named
+from urae.cli.options import Fields
+from urae.cli.printed import console, say
 from urae.intake import REASONS, Filters, Import, import_images
+from urae.io import check_can_write
 
 __all__ = ["import_"]
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def import_(
@@ -24,17 +25,7 @@ def import_(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the data set.")],
-    size: Annotated[
-        int, typer.Option(help="To train at, px: an image must cover its bucket unenlarged.")
-    ] = 4096,
-    max_ratio: Annotated[float, typer.Option(help="Most of the long side over the short one.")] = 2.5,
-    sharpness: Annotated[float, typer.Option(help="Least; 0 to keep blurred and enlarged images.")] = 0.125,
-    flatness: Annotated[float, typer.Option(help="Most of the picture with nothing to see, 0 to 1.")] = 0.9,
-    entropy: Annotated[float, typer.Option(help="Least of the grey levels, bits, 0 to 8.")] = 3.0,
-    blockiness: Annotated[float, typer.Option(help="Most of JPEG's blocks; 1 is none.")] = 3.5,
-    duplicates: Annotated[
-        int, typer.Option(help="Bits of 64 in which hashes of the same picture may differ; -1 keeps all.")
-    ] = 6,
+    thresholds: Annotated[dict[str, Any], Fields(Filters, without=("captions", "licences"), size=4096)],
     min_caption: Annotated[int, typer.Option(help="Characters; 1 to ask for a caption.")] = 0,
     max_caption: Annotated[int, typer.Option(help="Characters.")] = 10_000,
     allow: Annotated[
@@ -52,29 +43,11 @@ def import_(
 
     Example: urae data import photos --out data/real-4k --size 4096 --workers 8 --licence CC0-1.0
     """
-    filters = Filters(
-        size=size,
-        max_ratio=max_ratio,
-        captions=(min_caption, max_caption),
-        licences=tuple(allow or ()),
-        entropy=entropy,
-        flatness=flatness,
-        sharpness=sharpness,
-        blockiness=blockiness,
-        duplicates=duplicates,
-    )
-    done = import_images(sources, out, filters, workers=workers, licence=licence, urls=_options(url or []))
+    check_can_write(out, folder=True)
+    filters = Filters(captions=(min_caption, max_caption), licences=tuple(allow or ()), **thresholds)
+    urls = named(url or [], "option of img2dataset", value="value, such as thread_count=64", read=str)
+    done = import_images(sources, out, filters, workers=workers, licence=licence, urls=urls)
     _tell(done, out)
-
-
-def _options(changes: list[str]) -> dict[str, str]:
-    pairs = [change.partition("=") for change in changes]
-    for change, (name, equals, _) in zip(changes, pairs, strict=True):
-        if not (name and equals):
-            raise ValueError(
-                f"{change!r} is no option of img2dataset: expected name=value, such as thread_count=64"
-            )
-    return {name: value for name, _, value in pairs}
 
 
 def _tell(done: Import, out: Path) -> None:
@@ -84,17 +57,15 @@ def _tell(done: Import, out: Path) -> None:
             table.add_row(reason, str(count), REASONS[reason.partition(" ")[0]])
         console.print(table)
     for what, count in sorted(done.passed_over.items()):
-        console.print(f"passed over: {count} {what}", markup=False)
+        say(f"passed over: {count} {what}")
     for reason, count in sorted(done.not_downloaded.items()):
-        console.print(f"not downloaded: {count}, {reason}", markup=False)
-    console.print(
-        f"took {len(done.records)} of {len(done.records) + len(done.rejects)} images into {done.manifest}"
-    )
+        say(f"not downloaded: {count}, {reason}")
+    say(f"took {len(done.records)} of {len(done.records) + len(done.rejects)} images into {done.manifest}")
     if done.num_measured:
         rate = done.num_measured / max(done.seconds, 1e-3)
-        console.print(f"measured {done.num_measured} in {done.seconds:.1f} s, {rate:.3g} images/s")
+        say(f"measured {done.num_measured} in {done.seconds:.1f} s, {rate:.3g} images/s")
     if done.rejects:
-        console.print(f"rejects: {out / 'import' / 'rejects.jsonl'}, examples: {out / 'import' / 'sheets'}")
+        say(f"rejects: {out / 'import' / 'rejects.jsonl'}, examples: {out / 'import' / 'sheets'}")
     uncaptioned = sum(not record.captions for record in done.records)
     if uncaptioned:
-        console.print(f"next: {uncaptioned} images have no caption: urae data caption {done.manifest} --help")
+        say(f"next: {uncaptioned} images have no caption: urae data caption {done.manifest} --help")

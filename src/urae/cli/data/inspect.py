@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from urae.cli.printed import say
 from urae.intake import inspect_data
+from urae.io import check_can_write
 
 __all__ = ["inspect"]
 
@@ -23,5 +24,6 @@ def inspect(
 
     Example: urae data inspect data/real-4k --out real-4k.html
     """
+    check_can_write(out)
     page = inspect_data(source, out, num_pictures=pictures, seed=seed)
-    Console(highlight=False, soft_wrap=True).print(f"wrote {page}: open it in a browser")
+    say(f"wrote {page}: open it in a browser")

@@ -11,12 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from urae import generation
-from urae.adapters import Adapter
+from urae import adapters, execution, families, generation
 from urae.collecting import LocalPipeline
 from urae.collecting.teachers.local import parse_size
-from urae.execution import plan_memory
-from urae.families import open_pipeline
 from urae.generation.methods import method_named, options_of
 from urae.io import file_hash
 from urae.resolution import Size
@@ -68,14 +65,14 @@ class Local:
 
     @cached_property
     def _pipe(self) -> Any:
-        pipe = open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        pipe = families.open_pipeline(self.model, base=self.base, dtype=self.dtype)
         pipe.set_progress_bar_config(disable=True)
         largest = max((parse_size(shape) for shape in self.shapes), key=math.prod)
-        plan = plan_memory(pipe, largest)
+        plan = execution.plan_memory(pipe, largest)
         if plan.offload == "none":
             pipe.to(plan.device)  # Once, not for each image.
         return pipe
 
     @cached_property
-    def _adapter(self) -> Adapter | None:
-        return Adapter.load(Path(self.adapter), base=self._pipe) if self.adapter else None
+    def _adapter(self) -> adapters.Adapter | None:
+        return adapters.Adapter.load(Path(self.adapter), base=self._pipe) if self.adapter else None

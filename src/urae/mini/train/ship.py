@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from urae.mini import recogniser
-from urae.mini.pipeline import WEIGHTS, pipeline
+from urae.mini.shipped import WEIGHTS, pipeline
 from urae.mini.train.base import trained_weights
 from urae.mini.train.distil import load_student
 from urae.mini.train.progress import write_atomically

@@ -1,0 +1,103 @@
+"""The files of a run's pictures: their names, which are there already, and which this process draws.
+
+A name ends in a short hash of all that decides the picture. So the same request is recognised, under `torchrun` and
+after a stop too, and no other request takes its place. Processes take turns in the list of what is not there yet, so
+their shares are of one length; since each picture depends on its prompt and seed alone, one from a run that was
+stopped, on whatever number of processes, is as good as one drawn now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from urae.execution import num_groups, on_main, this_process
+from urae.generation.provenance import Provenance, claimed_provenance, save_png
+from urae.io import check_can_write
+
+__all__ = ["PictureFiles"]
+
+
+class PictureFiles:
+    """In one folder, for a list of prompts. Where `context_parallel` processes draw each picture together, a group of
+    them counts as one."""
+
+    def __init__(self, folder: Path, prompts: Sequence[str], *, context_parallel: int = 1) -> None:
+        check_can_write(folder, folder=True)
+        self.folder, self.context_parallel = folder, context_parallel
+        self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
+        self.there: list[Path] = []
+        """Those that were there already."""
+        self.written: list[Path] = []
+        self._next: list[Path] = []
+
+    def missing(self, planned: Sequence[Provenance]) -> list[int]:
+        """Places of the pictures that this process draws, in the order in which it then saves them.
+
+        Raises ValueError for a picture that is asked for twice, and for more groups than pictures.
+        """
+        state = this_process()
+        groups = num_groups(state.num_processes, self.context_parallel)
+        _check([self._name(made) for made in planned], groups)
+        paths = on_main(lambda: [self._place(made) for made in planned])
+        self.there = [path for path, is_there in paths if is_there]
+        left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
+        mine = left[state.process_index // self.context_parallel :: groups]
+        self._next = [paths[place][0] for place in reversed(mine)]
+        return mine
+
+    def save(self, image: Any, **more: str) -> None:
+        """Write a picture as soon as it is there, so that an interrupted run keeps what it has made.
+
+        `more` goes into its metadata. Of processes that drew it together the first writes.
+        """
+        path = self._next.pop()
+        image.info.update(more)
+        if this_process().process_index % self.context_parallel == 0:
+            self.written.append(save_png(image, path))
+        image.close()  # a list of thousands would not fit into memory
+
+    def _place(self, made: Provenance) -> tuple[Path, bool]:
+        """Where a picture is or will be, and whether it is there; another picture of its name stays as it is."""
+        name = self._name(made)
+        for number in count(1):
+            path = self.folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+            if not path.exists():
+                return path, False
+            there = claimed_provenance(path)
+            if there is not None and _what_decides(there, made) == _what_decides(made, made):
+                return path, True
+        raise AssertionError
+
+    def _name(self, made: Provenance) -> str:
+        """Such as 1-a-flat-tiger-256x256-imax-seed0-5f0c9a31; the first number is the prompt's place in the list."""
+        words = re.sub(r"\W+", "-", made.prompt.lower()).strip("-")[:40].strip("-")
+        size, seed = f"{made.size[0]}x{made.size[1]}", f"seed{made.seed}"
+        method = "" if made.method == "direct" else made.method
+        known = json.dumps(_what_decides(made, made), sort_keys=True)
+        digest = hashlib.sha256(known.encode()).hexdigest()[:8]
+        return "-".join(filter(None, (str(self.numbers[made.prompt]), words, size, method, seed, digest)))
+
+
+def _check(names: Sequence[str], groups: int) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice}.png is asked for twice: give each prompt and each seed once")
+    if groups > len(names):
+        raise ValueError(
+            f"there are {len(names)} pictures for {groups} processes or groups of processes: start fewer, or let "
+            "several draw each picture together with context_parallel"
+        )
+
+
+def _what_decides(made: Provenance, planned: Provenance) -> dict[str, str]:
+    """As a file holds it, without the names of things; a native picture that is still to be drawn has no hash."""
+    tiles = "VAE in tiles" if "VAE in tiles" in made.memory else ""
+    native = made.native if planned.native else ""
+    return replace(made, adapter_file="", memory=tiles, native=native).to_info()
