@@ -144,6 +144,8 @@ class LayerUse:
     """Whether its input depends on a trained parameter."""
     recomputed: bool = False
     """Whether it lies in a block whose backward pass needs its activations."""
+    vectors: int = 1
+    """How many flow through it for each token or image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
