@@ -139,9 +139,8 @@ def _module_name(key: str) -> str:
     if not key.startswith("lora_transformer_"):
         return key
     flat = key.removeprefix("lora_transformer_")
-    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
+    for block, inner in _block_modules().items():
         if match := re.fullmatch(rf"{block}_(\d+)_(.+)", flat):
-            inner = {part.replace(".", "_"): part for parts in modules.values() for part in parts}
             return f"{block}.{match[1]}.{inner.get(match[2], match[2])}"
     return key
 
@@ -199,6 +198,14 @@ def _names() -> list[ModuleNames]:
     return found
 
 
+def _block_modules() -> dict[str, dict[str, str]]:
+    """Of each diffusers list of blocks the modules in a block of any family, by their names with "_" for "."."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
+        found[block] |= {part.replace(".", "_"): part for parts in modules.values() for part in parts}
+    return found
+
+
 def _original_parts(key: str) -> tuple[str, ...]:
     """diffusers modules behind an original module, dotted ("double_blocks.0.img_mod.lin") or as kohya writes it."""
     for names in _names():
@@ -207,9 +214,9 @@ def _original_parts(key: str) -> tuple[str, ...]:
             return (names.top[dotted],)
         listed, _, rest = dotted.partition(".")
         number, _, module = rest.partition(".")
-        if listed in names.blocks and number.isdigit():
-            block, modules = names.blocks[listed]
-            return tuple(f"{block}.{number}.{part}" for part in modules.get(module, ()))
+        block, modules = names.blocks.get(listed, ("", {}))
+        if number.isdigit() and module in modules:
+            return tuple(f"{block}.{number}.{part}" for part in modules[module])
     return ()
 
 

@@ -25,13 +25,22 @@ from urae.execution.processes import on_main
 from urae.families import family_of
 from urae.resolution import Size, num_tokens
 
-__all__ = ["attention_for_drawing", "attention_for_training", "measured_kernels", "without_cudnn"]
+__all__ = [
+    "attention_for_drawing",
+    "attention_for_training",
+    "kernels_for",
+    "measured_kernels",
+    "without_cudnn",
+]
 
 KERNELS = ("native", "_native_flash", "flash", "_flash_3")
 """Names of diffusers' attention backends."""
 
 KEEPABLE = ("native", "_native_flash")
 """Those whose results "attention" checkpointing can keep (`urae.execution.checkpointing.ATTENTION`)."""
+
+MASKABLE = ("native",)
+"""Those that take a mask."""
 
 
 @contextmanager
@@ -49,12 +58,19 @@ def attention_for_training(
         yield ""
         return
     shape = _shape(transformer, num_images, num_tokens)
-    kernels = KEEPABLE if checkpointing == "attention" else KERNELS
+    kernels = kernels_for(transformer, checkpointing)
     with without_cudnn():
         # All processes of a run compute alike.
         name = on_main(lambda: _fastest(kernels, shape, device=device, dtype=torch.bfloat16))
         with attention_backend(name):
             yield name
+
+
+def kernels_for(transformer: Any, checkpointing: Checkpointing = False) -> tuple[str, ...]:
+    """The kernels that may be chosen for a transformer."""
+    if family_of(transformer).layers.mask != "none":
+        return MASKABLE
+    return KEEPABLE if checkpointing == "attention" else KERNELS
 
 
 @contextmanager
@@ -66,7 +82,8 @@ def attention_for_drawing(pipe: Any, size: Size) -> Iterator[str]:
         yield ""
         return
     shape = _shape(transformer, 1, num_tokens(pipe, size))
-    name = _fastest(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False)
+    kernels = kernels_for(transformer)
+    name = _fastest(kernels, shape, device=device, dtype=transformer.dtype, backward=False)
     with attention_backend(name):
         yield name
 

@@ -56,12 +56,9 @@ def fits(needed: float, free: float) -> bool:
 
 def call_bytes(transformer: Any, num_tokens: int) -> int:
     """Of the activations of one call of a transformer without gradients, for one image with its text."""
-    return (
-        WIDTHS_PER_TOKEN
-        * family_of(transformer).layers.width(transformer)
-        * num_tokens
-        * transformer.dtype.itemsize
-    )
+    layers = family_of(transformer).layers
+    mask = num_tokens**2 if layers.mask == "pairs" else 0
+    return (WIDTHS_PER_TOKEN * layers.width(transformer) * num_tokens + mask) * transformer.dtype.itemsize
 
 
 def encoding_bytes(vae: Any, size: Size, way: VaeWay) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
 
-from urae.execution.caches import StepCache, TaylorSeer
+from urae.execution.caches import CACHES, StepCache, TaylorSeer
 from urae.execution.modules import attributes_kept, forward_replaced, is_compiled
 
 __all__ = ["cached", "check_free"]
@@ -54,7 +54,12 @@ def cached(transformer: Any, cache: StepCache, on_step: Callable[[], None]) -> I
 
 
 def check_free(transformer: Any, cache: StepCache) -> None:
-    """Raise ValueError for a transformer that is compiled, and for one that has a cache already."""
+    """Raise ValueError for a transformer that is compiled, for one that has a cache already, and for one that diffusers
+    has no such cache for."""
+    if not hasattr(transformer, "enable_cache"):
+        raise ValueError(
+            f"{cache.name} is not to be had: diffusers has no caches for {type(transformer).__name__}; use exact"
+        )
     if transformer.is_cache_enabled:
         raise ValueError(
             f"{cache.name} is a second cache on a transformer that has one: call its disable_cache() first"
@@ -65,6 +70,21 @@ def check_free(transformer: Any, cache: StepCache) -> None:
             f"{cache.name} works by hooks, which a compiled transformer may ignore: give it as it is, and let "
             "generate compile its blocks (compile=True)"
         )
+    _check_known(transformer, cache)
+
+
+def _check_known(transformer: Any, cache: StepCache) -> None:
+    """By trying: some caches work by the blocks' classes, of which diffusers keeps a list."""
+    with attributes_kept(transformer):
+        try:
+            transformer.enable_cache(_config(cache))
+        except ValueError as error:
+            others = " or ".join(name for name in CACHES if name != cache.name)
+            raise ValueError(
+                f"{cache.name} is not to be had: diffusers knows no such cache for {type(transformer).__name__} "
+                f"({error}); use {others}, or exact"
+            ) from error
+        transformer.disable_cache()
 
 
 def _config(cache: Any) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "Latents",
     "LayerUse",
     "Layers",
+    "Masking",
     "ModuleNames",
     "Pipelines",
     "Posterior",
@@ -64,6 +65,11 @@ Role = Literal["row", "column", "other"]
 Guiding = Literal["embedded", "cfg", "none"]
 """How the guidance scale takes effect: as an input of the transformer; by a second call with a negative prompt
 (classifier-free guidance); not at all."""
+
+
+Masking = Literal["none", "keys", "pairs"]
+"""What attention is given beside queries, keys and values: nothing; a mask of the keys; a mask of all pairs of tokens,
+in the type that is computed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,8 @@ class LayerUse:
     """Whether its input depends on a trained parameter."""
     recomputed: bool = False
     """Whether it lies in a block whose backward pass needs its activations."""
+    vectors: int = 1
+    """How many flow through it for each token or image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -305,6 +313,10 @@ class Layers(Protocol):
     @property
     def wide(self) -> tuple[str, ...]:
         """Patterns of all linear layers that image tokens flow through inside the blocks."""
+
+    @property
+    def mask(self) -> Masking:
+        """The mask that attention is given, which not every kernel takes."""
 
     def width(self, transformer: Any) -> int:
         """Channels of a token inside the blocks."""

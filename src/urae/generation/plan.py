@@ -25,8 +25,8 @@ from urae.execution import (
     speed_text,
     this_process,
 )
-from urae.execution.token_sharing import context_parallel as tokens_shared
 from urae.execution.rounding import stored_as
+from urae.execution.token_sharing import context_parallel as tokens_shared
 from urae.families import family_of, model_name
 from urae.generation.asking import DrawingRequest
 from urae.generation.direct import Direct

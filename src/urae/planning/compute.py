@@ -110,7 +110,7 @@ def _attention(trained: Trained, use: LayerUse, tokens: Tokens) -> tuple[int, in
 
 def _linear(trained: Trained, use: LayerUse, tokens: Tokens) -> tuple[int, int]:
     """Operations forward and backward of one layer with its adapter."""
-    num, (inputs, outputs) = 2 * tokens.of(use.stream), trained.sides[use.name]
+    num, (inputs, outputs) = 2 * tokens.of(use.stream) * use.vectors, trained.sides[use.name]
     there = num * inputs * outputs
     back = there * use.gradient
     if use.name in trained.adapted and isinstance(trained.spec, Full):
