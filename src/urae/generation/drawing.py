@@ -293,7 +293,7 @@ def _provenance(
         seed=request.seed,
         size=request.size,
         steps=request.steps,
-        guidance=request.guidance if family_of(pipe).guidance.kind(pipe.transformer) != "none" else None,
+        guidance=request.guidance if family_of(pipe).guidance.kind(pipe) != "none" else None,
         method=method.name,
         options=options_of(method),
         native=picture_hash(request.native) if request.native else "",
@@ -335,7 +335,7 @@ def _check_not_denoising(method: Method, **settings: Any) -> None:
 
 
 def _check_guidance(pipe: Any, guidance: float) -> None:
-    if guidance != DEFAULT_GUIDANCE and family_of(pipe).guidance.kind(pipe.transformer) == "none":
+    if guidance != DEFAULT_GUIDANCE and family_of(pipe).guidance.kind(pipe) == "none":
         raise ValueError(
             f"guidance is {guidance}, but this model takes no guidance scale: leave guidance out"
         )

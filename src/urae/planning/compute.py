@@ -104,13 +104,14 @@ def step_work(trained: Trained, tokens: Tokens, checkpointing: Checkpointing) ->
 
 def _attention(trained: Trained, use: LayerUse, tokens: Tokens) -> tuple[int, int]:
     # Backward: five products instead of two, because the fused kernels compute the weights again.
-    pairs = trained.width * tokens.joint**2
+    num, each = tokens.of(use.stream), use.vectors
+    pairs = (use.width or trained.width) * (num * each**2 if each > 1 else num**2)
     return 4 * pairs, 10 * pairs * use.gradient
 
 
 def _linear(trained: Trained, use: LayerUse, tokens: Tokens) -> tuple[int, int]:
     """Operations forward and backward of one layer with its adapter."""
-    num, (inputs, outputs) = 2 * tokens.of(use.stream), trained.sides[use.name]
+    num, (inputs, outputs) = 2 * tokens.of(use.stream) * use.vectors, trained.sides[use.name]
     there = num * inputs * outputs
     back = there * use.gradient
     if use.name in trained.adapted and isinstance(trained.spec, Full):

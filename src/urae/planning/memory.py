@@ -106,7 +106,7 @@ def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recip
     copies = recipe.base_dtype == "bf16" and not recipe.compile
     layers = family_of(architecture).layers
     kept = [
-        layers.kept(block, copies=copies) + _inputs(trained, adapted, copies)
+        layers.kept(block, copies=copies) + _inputs(trained, adapted, () if copies else layers.shared_inputs)
         for block, adapted in trained.blocks().items()
     ]
     widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
@@ -140,16 +140,14 @@ def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> fl
     )
 
 
-def _inputs(trained: Trained, adapted: list[str], copies: bool) -> float:
-    """Widths of the inputs of a block's adapted layers, which have `copies` of them or share them."""
+def _inputs(trained: Trained, adapted: list[str], shared: tuple[tuple[str, ...], ...]) -> float:
+    """Widths of the inputs of a block's adapted layers, of which some are `shared`."""
     inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
-    if not copies:
-        inputs = {_shared_input(name): widths for name, widths in inputs.items()}
-    return sum(inputs.values())
+    return sum({_shared_input(name, shared): widths for name, widths in inputs.items()}.values())
 
 
-def _shared_input(name: str) -> str:
-    return "state" if name.rpartition(".")[2] in ("to_q", "to_k", "to_v", "proj_mlp") else name
+def _shared_input(name: str, shared: tuple[tuple[str, ...], ...]) -> str:
+    return next((layers[0] for layers in shared if name.endswith(layers)), name)
 
 
 def _state_bytes(size: AdapterSize, recipe: Recipe) -> int:
