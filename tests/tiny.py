@@ -19,9 +19,9 @@ TEXT_TOKENS = 8
 def with_text_encoders(pipe: FluxPipeline) -> FluxPipeline:
     """The pipeline with CLIP and T5 of toy width: 8 text tokens, one a letter."""
     torch.manual_seed(1)
-    clip, t5 = _clip_tokenizer(), _t5_tokenizer()
+    clip, t5 = _clip_tokenizer(), t5_tokenizer()
     pipe.register_modules(
-        tokenizer=clip, tokenizer_2=t5, text_encoder=_clip(clip).eval(), text_encoder_2=_t5(t5).eval()
+        tokenizer=clip, tokenizer_2=t5, text_encoder=_clip(clip).eval(), text_encoder_2=t5_encoder(t5).eval()
     )
     return pipe
 
@@ -46,7 +46,7 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
 
 
-def _t5_tokenizer() -> T5Tokenizer:
+def t5_tokenizer() -> T5Tokenizer:
     pieces = [
         ("<pad>", 0.0),
         ("</s>", 0.0),
@@ -72,7 +72,7 @@ def _clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(config)
 
 
-def _t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+def t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
     config = T5Config(
         vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0
     )

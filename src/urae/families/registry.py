@@ -12,6 +12,7 @@ from urae.families.family import Family
 __all__ = ["FAMILIES", "families", "family_named", "family_of"]
 
 FAMILIES = {
+    "ChromaTransformer2DModel": "urae.families.chroma:Chroma",
     "FluxTransformer2DModel": "urae.families.flux:Flux",
     "Krea2Transformer2DModel": "urae.families.krea2:Krea2",
 }
@@ -20,7 +21,6 @@ FAMILIES = {
 OTHERS = {
     "AuraFlowTransformer2DModel": "AuraFlow",
     "BriaTransformer2DModel": "Bria",
-    "ChromaTransformer2DModel": "Chroma",
     "CogView4Transformer2DModel": "CogView4",
     "Flux2Transformer2DModel": "FLUX.2",
     "HiDreamImageTransformer2DModel": "HiDream",

@@ -282,13 +282,20 @@ def _sampler(
         yield None
         return
     with _encoders_placed(pipe, accelerator.device):
-        embeddings = family_of(pipe).text.encode(pipe, recipe.sample_prompts)
+        text = family_of(pipe).text
+        embeddings = text.encode(pipe, recipe.sample_prompts)
+        # Of the empty prompt, from here on without encoders.
+        negative = text.encode(pipe, [""]) if _has_negative(pipe, recipe) else ""
     with placed(pipe.vae, accelerator.device):
         base = json.dumps([identity[name] for name in ("base", "base_weights", "start", "policy")])
-        sampler = Sampler(lean, recipe, embeddings=embeddings, base=base)
+        sampler = Sampler(lean, recipe, embeddings=embeddings, negative=negative, base=base)
         with context.paused():  # this process draws alone
             sampler.draw_base()
         yield sampler
+
+
+def _has_negative(pipe: Any, recipe: Recipe) -> bool:
+    return recipe.sample_guidance > 1 and family_of(pipe).guidance.kind(pipe) == "cfg"
 
 
 # --- going on -----------------------------------------------------------------------------------------------

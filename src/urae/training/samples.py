@@ -39,9 +39,19 @@ class Sampler:
     and noise after 200 steps, with the base's image at its left.
     """
 
-    def __init__(self, pipe: Any, recipe: Recipe, *, embeddings: dict[str, Tensor], base: str) -> None:
-        """base: what the base's images depend on beside the recipe, as text."""
+    def __init__(
+        self,
+        pipe: Any,
+        recipe: Recipe,
+        *,
+        embeddings: dict[str, Tensor],
+        negative: str | dict[str, Tensor],
+        base: str,
+    ) -> None:
+        """negative: what guidance leads away from, as `Drawing` has it. base: what the base's images depend on beside
+        the recipe, as text."""
         self.pipe, self.recipe, self.embeddings, self.base = pipe, recipe, embeddings, base
+        self.negative = negative
         self.folder = Path(recipe.out) / "samples"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +91,7 @@ class Sampler:
         recipe = self.recipe
         return Drawing(
             prompt={name: tensor[index : index + 1] for name, tensor in self.embeddings.items()},
-            negative="",
+            negative=self.negative,
             size=(recipe.size, recipe.size),
             guidance=recipe.sample_guidance,
             steps=recipe.sample_steps,

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusers import FluxImg2ImgPipeline
+import diffusers
 from PIL import Image
 
-from urae.families.family import Drawing, Embeddings
+from urae.families.family import Drawing, Embeddings, Guidance, Text
 from urae.families.flux.guidance import FluxGuidance
 from urae.families.flux.text import FluxText
 
-__all__ = ["FluxPipelines", "arguments"]
+__all__ = ["T5_VALUES", "VAE", "FluxPipelines"]
 
 VAE = {
     "_class_name": "AutoencoderKL",
@@ -29,8 +29,11 @@ VAE = {
     "use_post_quant_conv": False,
 }
 
-ENCODERS = 4_762_310_656 + 123_060_480
-"""Numbers in the T5-XXL encoder and in CLIP-L's text model."""
+T5_VALUES = 4_762_310_656
+"""Numbers in the T5-XXL encoder."""
+
+ENCODERS = T5_VALUES + 123_060_480
+"""The same with those in CLIP-L's text model."""
 
 
 def _published() -> dict[str, Any]:
@@ -55,35 +58,36 @@ class FluxPipelines:
     """Text to image, and image to image around the same parts."""
 
     pipeline: str = "FluxPipeline"
+    from_picture: str = "FluxImg2ImgPipeline"
+    """Name of the image-to-image class in diffusers."""
     transformer: str = "FluxTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
+    text: Text = FluxText()
+    guidance: Guidance = FluxGuidance()
 
     def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
-        return pipe(**arguments(pipe, drawing), **more).images[0]
+        return pipe(**self._arguments(pipe, drawing), **more).images[0]
 
     def redraw(
         self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
     ) -> Image.Image:
-        other = FluxImg2ImgPipeline(**pipe.components)
+        other = getattr(diffusers, self.from_picture)(**pipe.components)
         other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
         # strength 1: of the schedule given, which begins at the start sigma
-        return other(image=picture, strength=1.0, sigmas=sigmas, **arguments(pipe, drawing)).images[0]
+        return other(image=picture, strength=1.0, sigmas=sigmas, **self._arguments(pipe, drawing)).images[0]
 
+    def _arguments(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
+        width, height = drawing.size
+        return {
+            **self._prompt(pipe, drawing.prompt),
+            **self.guidance.settings(drawing),
+            "width": width,
+            "height": height,
+            "num_inference_steps": drawing.steps,
+            **drawing.settings,
+        }
 
-def arguments(pipe: Any, drawing: Drawing) -> dict[str, Any]:
-    """What a call of a stock FLUX pipeline takes for a drawing, text-to-image or image-to-image."""
-    width, height = drawing.size
-    return {
-        **_prompt(pipe, drawing.prompt),
-        **FluxGuidance().settings(drawing),
-        "width": width,
-        "height": height,
-        "num_inference_steps": drawing.steps,
-        **drawing.settings,
-    }
-
-
-def _prompt(pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
-    if not isinstance(prompt, str):
-        return dict(prompt)
-    return {"prompt": prompt, "max_sequence_length": FluxText().num_tokens(pipe)}
+    def _prompt(self, pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
+        if not isinstance(prompt, str):
+            return dict(prompt)
+        return {"prompt": prompt, "max_sequence_length": self.text.num_tokens(pipe)}

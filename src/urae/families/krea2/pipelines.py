@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from urae.families.family import Drawing, Embeddings
+from urae.families.family import Drawing, Guidance, Text
+from urae.families.flux.pipelines import FluxPipelines
 from urae.families.krea2.guidance import Krea2Guidance, is_distilled
 from urae.families.krea2.latents import Krea2Latents
 from urae.families.krea2.text import Krea2Text
@@ -32,44 +33,29 @@ def _published() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Krea2Pipelines:
-    """Text to image alone: an image is redrawn by the same pipeline, from noised latents on."""
+class Krea2Pipelines(FluxPipelines):
+    """Text to image alone: a picture is redrawn by the same pipeline, from its noised latents on."""
 
     pipeline: str = "Krea2Pipeline"
+    from_picture: str = ""
     transformer: str = "Krea2Transformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
-
-    def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
-        return pipe(**_arguments(pipe, drawing), **more).images[0]
+    text: Text = Krea2Text()
+    guidance: Guidance = Krea2Guidance()
 
     def redraw(
         self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
     ) -> Image.Image:
-        latents = _start(pipe, drawing, picture, start_sigma)
+        latents = _noised(pipe, drawing, picture, start_sigma)
         return self.draw(pipe, drawing, latents=latents, sigmas=sigmas)
 
-
-def _arguments(pipe: Any, drawing: Drawing) -> dict[str, Any]:
-    width, height = drawing.size
-    # A distilled checkpoint takes no guidance, whatever the scale.
-    guided = replace(drawing, guidance=1.0) if is_distilled(pipe) else drawing
-    return {
-        **_prompt(pipe, drawing.prompt),
-        **Krea2Guidance().settings(guided),
-        "width": width,
-        "height": height,
-        "num_inference_steps": drawing.steps,
-        **drawing.settings,
-    }
+    def _arguments(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
+        # A distilled checkpoint takes no guidance, whatever the scale.
+        taken = replace(drawing, guidance=1.0) if is_distilled(pipe) else drawing
+        return super()._arguments(pipe, taken)
 
 
-def _prompt(pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
-    if not isinstance(prompt, str):
-        return dict(prompt)
-    return {"prompt": prompt, "max_sequence_length": Krea2Text().num_tokens(pipe)}
-
-
-def _start(pipe: Any, drawing: Drawing, picture: Image.Image, sigma: float) -> torch.Tensor:
+def _noised(pipe: Any, drawing: Drawing, picture: Image.Image, sigma: float) -> torch.Tensor:
     """(1 - sigma) clean + sigma noise, packed: the picture's latents, and the noise that the pipeline would start
     with."""
     latents = Krea2Latents()

@@ -1,0 +1,5 @@
+"""Chroma's latents: FLUX.1's VAE and packing."""
+
+from urae.families.flux.latents import FluxLatents as ChromaLatents
+
+__all__ = ["ChromaLatents"]
