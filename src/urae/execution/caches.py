@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
+from diffusers import CacheMixin
 from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from torch import nn
 
@@ -172,7 +173,12 @@ def is_compiled(transformer: Any) -> bool:
 
 
 def check_free(transformer: Any, cache: Cache) -> None:
-    """Raise ValueError for a transformer that is compiled, and for one that has a cache already."""
+    """Raise ValueError for a transformer that is compiled, for one that has a cache already, and for one that diffusers
+    has no such cache for."""
+    if not isinstance(transformer, CacheMixin):
+        raise ValueError(
+            f"{cache.name} is not to be had: diffusers has no caches for {type(transformer).__name__}; use exact"
+        )
     if transformer.is_cache_enabled:
         raise ValueError(
             f"{cache.name} is a second cache on a transformer that has one: call its disable_cache() first"
@@ -183,6 +189,20 @@ def check_free(transformer: Any, cache: Cache) -> None:
             f"{cache.name} works by hooks, which a compiled transformer may ignore: give it as it is, and let "
             "generate compile its blocks (compile=True)"
         )
+    _check_known(transformer, cache)
+
+
+def _check_known(transformer: Any, cache: Cache) -> None:
+    """By trying: some caches work by the blocks' classes, of which diffusers keeps a list."""
+    with attributes_kept(transformer):
+        try:
+            transformer.enable_cache(cache.config())
+        except ValueError as error:
+            raise ValueError(
+                f"{cache.name} is not to be had: diffusers knows no such cache for {type(transformer).__name__} "
+                f"({error}); use {' or '.join(name for name in CACHES if name != cache.name)}, or exact"
+            ) from error
+        transformer.disable_cache()
 
 
 def _setting(name: str, pair: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from urae.families.chroma.guidance import ChromaGuidance
 from urae.families.chroma.text import ChromaText
-from urae.families.family import Guidance, Text
+from urae.families.family import Embeddings, Guidance, Text
 from urae.families.flux.pipelines import T5_VALUES, VAE, FluxPipelines
 
 __all__ = ["ChromaPipelines"]
@@ -29,3 +29,9 @@ class ChromaPipelines(FluxPipelines):
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = ChromaText()
     guidance: Guidance = ChromaGuidance()
+
+    def _prompt(self, pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
+        if isinstance(prompt, str):
+            return super()._prompt(pipe, prompt)
+        # Else the pipeline would make a negative prompt, where that is text, 512 tokens long.
+        return {**prompt, "max_sequence_length": prompt["prompt_embeds"].shape[1]}
