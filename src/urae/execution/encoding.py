@@ -23,6 +23,7 @@ import psutil
 import torch
 
 from urae.execution.strips import ROWS, has_strips, in_strips
+from urae.families.vaes import vae_maps
 from urae.resolution import Size
 
 __all__ = [
@@ -46,13 +47,13 @@ Way = Literal["whole", "strips", "tiles"]
 USABLE = 0.85
 """Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
-MAPS = {"whole": 5, "strips": 2, "tiles": 5}
-"""Maps of the first level that are alive at a time: of the image, or of one tile."""
+MAPS_IN_STRIPS = 2
+"""Maps of the first level that are alive at a time."""
 
 STRIPS = 7
 """Strips of the first level that are alive while one is worked on, their fp32 copies included."""
 
-CHANNELS = 10
+PICTURE = 10
 """Numbers per pixel beside the maps: the pixel itself, and the latents of tiles before and after they meet."""
 
 
@@ -104,11 +105,13 @@ def encoding_need(vae: Any, size: Size, way: Way) -> int:
     """Bytes of activations for one image of this size, px: counted on fake tensors, without the workspaces of
     convolutions."""
     width, height = size
-    channels, bytes_each = vae.config.block_out_channels[0], vae.dtype.itemsize
-    pixels = min(vae.config.sample_size**2, width * height) if way == "tiles" else width * height
-    strips = STRIPS * min(ROWS, height) * width if way == "strips" else 0
-    picture = CHANNELS * width * height
-    return ((MAPS[way] * pixels + strips) * channels + picture) * bytes_each
+    maps, pixels = vae_maps(vae), width * height
+    if way == "strips":
+        channels = vae.config.block_out_channels[0]
+        values = (MAPS_IN_STRIPS * pixels + STRIPS * min(ROWS, height) * width) * channels
+    else:
+        values = maps.encoder * (min(maps.tile**2, pixels) if way == "tiles" else pixels)
+    return (values + PICTURE * pixels) * vae.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:

@@ -6,7 +6,8 @@ diffusers' tiles, which change the picture where they meet. Offloading costs tim
 strips come first, then offloading, and tiles where nothing else fits.
 
 The needs are counted, not measured: live bytes on fake tensors in bf16 are 17.2 values of the transformer's
-width per token of a FLUX.1 forward pass, and 768 values per pixel of its decoded picture or tile, 320 in strips.
+width per token of a FLUX.1 forward pass, and 768 values per pixel of its decoded picture or tile, 320 in strips;
+`urae.families.vaes` knows the VAEs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import nn
 from urae.execution.rounding import BY_ERROR, check_can_multiply, quantised_bytes, stored_as
 from urae.execution.strips import ROWS, has_strips, in_strips
 from urae.families import family_of
-from urae.resolution import Size, native_size, num_tokens
+from urae.families.vaes import vae_maps
+from urae.resolution import Size, num_tokens
 
 __all__ = [
     "Decode",
@@ -212,15 +214,14 @@ def memory_need(pipe: Any, size: Size) -> MemoryNeed:
 def decode_need(vae: Any, size: Size, way: Decode) -> int:
     """Bytes of activations of the decoder for one picture of this size, px."""
     width, height = size
-    inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
-    # At full resolution the last up block begins with three maps of the channels of the block below it; in
-    # strips with that block's map before it is enlarged, and two maps of its own channels.
-    values = {
-        "whole": 3 * inner * width * height,
-        "strips": (inner // 4 + 2 * outer) * width * height + STRIPS * inner * width * min(ROWS, height),
-        "tiles": 3 * inner * min(vae.config.sample_size**2, width * height),
-    }
-    return (values[way] + PICTURE * width * height) * vae.dtype.itemsize
+    maps, pixels = vae_maps(vae), width * height
+    if way == "strips":
+        # Of the last level the map before it is enlarged, and two maps of its own channels.
+        inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
+        values = (inner // 4 + 2 * outer) * pixels + STRIPS * inner * width * min(ROWS, height)
+    else:
+        values = maps.decoder * (min(maps.tile**2, pixels) if way == "tiles" else pixels)
+    return (values + PICTURE * pixels) * vae.dtype.itemsize
 
 
 def _is_offloaded(pipe: Any) -> bool:
@@ -247,8 +248,8 @@ def _ways_to_decode(pipe: Any, size: Size) -> list[Decode]:
     ways: list[Decode] = ["whole"]
     if has_strips(pipe.vae) and not _is_layered(pipe.vae):
         ways.append("strips")
-    # diffusers decodes in tiles only what is larger than one tile, of the native size.
-    if max(size) > native_size(pipe):
+    # diffusers decodes in tiles only what is larger than one tile.
+    if max(size) > vae_maps(pipe.vae).tile:
         ways.append("tiles")
     return ways
 

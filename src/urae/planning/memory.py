@@ -23,8 +23,9 @@ import torch
 from urae.adapters import Full, Lora
 from urae.execution import num_groups
 from urae.execution.checkpointing import Checkpointing
-from urae.execution.encoding import encoding_need
+from urae.execution.encoding import Way, encoding_need
 from urae.execution.memory import memory_need
+from urae.execution.strips import has_strips
 from urae.families import Architecture, family_of
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
 from urae.planning.compute import Trained
@@ -93,9 +94,14 @@ def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
     return {
         "captions": architecture.encoder_bytes,
         "vae": _weight_bytes(architecture.vae),
-        "encode": encoding_need(architecture.vae, (size, size), "strips"),
+        "encode": encoding_need(architecture.vae, (size, size), _way_to_encode(architecture.vae)),
         "draw": max(need.denoise, need.decode["whole"]),
     }
+
+
+def _way_to_encode(vae: Any) -> Way:
+    """The one that needs the least and is exact; in tiles where there is none but the whole."""
+    return "strips" if has_strips(vae) else "tiles"
 
 
 _adapter_size = lru_cache(maxsize=4)(adapter_size)

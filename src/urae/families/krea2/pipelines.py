@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from urae.families.chroma.pipelines import ChromaPipelines
 from urae.families.family import Drawing, Guidance, Text
-from urae.families.flux.pipelines import FluxPipelines
 from urae.families.krea2.guidance import Krea2Guidance, is_distilled
 from urae.families.krea2.latents import Krea2Latents
 from urae.families.krea2.text import Krea2Text
@@ -33,8 +33,9 @@ def _published() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Krea2Pipelines(FluxPipelines):
-    """Text to image alone: a picture is redrawn by the same pipeline, from its noised latents on."""
+class Krea2Pipelines(ChromaPipelines):
+    """Called as Chroma's, but for text to image alone: a picture is redrawn by the same pipeline, from its noised
+    latents on."""
 
     pipeline: str = "Krea2Pipeline"
     from_picture: str = ""
