@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
-from tiny_families import LARGE, drawn
+from tiny_families import drawn
 
 from urae.execution.caches import CACHES, TaylorSeer
 from urae.generation import Direct, Hiflow, Imax, Sdedit, Tiled, Way, compare_ways, generate
 from urae.generation.methods import options_of
 from urae.generation.provenance import Provenance
 from urae.resolution import ResolutionPolicy, active_policy
+
+LARGE = (128, 128)
+"""Twice the native side."""
 
 METHODS = {
     "direct": Direct(),
@@ -48,10 +51,10 @@ def test_text_is_repeated_or_that_is_refused(tiny, direct):
     method = Imax(native_steps=2, repeat_text=True)
     if not tiny.repeats_text:
         with pytest.raises(ValueError, match="text"):
-            generate(tiny.pipe, "a b", size=(128, 128), method=method, steps=2)
+            generate(tiny.pipe, "a b", size=LARGE, method=method, steps=2)
         return
     once, often = (
-        generate(tiny.pipe, "a b", size=(128, 128), method=replace(method, repeat_text=each), steps=2)
+        generate(tiny.pipe, "a b", size=LARGE, method=replace(method, repeat_text=each), steps=2)
         for each in (False, True)
     )
     assert once.tobytes() != often.tobytes()

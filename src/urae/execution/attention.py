@@ -25,13 +25,16 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from urae.execution.checkpointing import Checkpointing
 from urae.families import family_of
 
-__all__ = ["fastest_attention", "measured_kernels", "without_cudnn"]
+__all__ = ["fastest_attention", "kernels_for", "measured_kernels", "without_cudnn"]
 
 KERNELS = ("native", "_native_flash", "flash", "_flash_3")
 """Names of diffusers' attention backends."""
 
 KEEPABLE = ("native", "_native_flash")
 """Those whose results "attention" checkpointing can keep (`urae.execution.checkpointing.ATTENTION`)."""
+
+MASKABLE = ("native",)
+"""Those that take a mask."""
 
 
 @contextmanager
@@ -49,7 +52,7 @@ def fastest_attention(
         yield ""
         return
     shape = (num_images, num_tokens, *family_of(transformer).layers.heads(transformer))
-    kernels = KEEPABLE if checkpointing == "attention" else KERNELS
+    kernels = kernels_for(transformer, checkpointing)
     name = ""
     with without_cudnn():
         if accelerator.is_main_process:
@@ -58,6 +61,13 @@ def fastest_attention(
         name = broadcast_object_list([name])[0]  # all processes of a run compute alike
         with attention_backend(name):
             yield name
+
+
+def kernels_for(transformer: Any, checkpointing: Checkpointing = False) -> tuple[str, ...]:
+    """The kernels that may be chosen for a transformer."""
+    if family_of(transformer).layers.mask != "none":
+        return MASKABLE
+    return KEEPABLE if checkpointing == "attention" else KERNELS
 
 
 @contextmanager

@@ -201,12 +201,13 @@ def memory_need(pipe: Any, size: Size) -> MemoryNeed:
     """Estimate from the parts' weights, the token count and the pixels; batch 1."""
     parts = [_weight_bytes(part) for part in _parts(pipe)]
     tokens = num_tokens(pipe, size)
-    width = family_of(pipe).layers.width(pipe.transformer)
+    layers = family_of(pipe).layers
+    values = WIDTHS_PER_TOKEN * layers.width(pipe.transformer) * tokens + (layers.mask == "pairs") * tokens**2
     return MemoryNeed(
         weights=sum(parts),
         largest_part=max(parts),
         vae=_weight_bytes(pipe.vae),
-        denoise=WIDTHS_PER_TOKEN * width * tokens * pipe.transformer.dtype.itemsize,
+        denoise=values * pipe.transformer.dtype.itemsize,
         decode={way: decode_need(pipe.vae, size, way) for way in _ways_to_decode(pipe, size)},
     )
 

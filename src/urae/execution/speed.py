@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 
-from urae.execution.attention import KERNELS, measured_kernels
+from urae.execution.attention import kernels_for, measured_kernels
 from urae.execution.caches import (
     CACHES,
     Cache,
@@ -215,7 +215,8 @@ def _fastest_attention(pipe: Any, size: Size) -> Iterator[str]:
         return
     tokens = num_tokens(pipe, size)
     shape = (1, tokens, *family_of(pipe).layers.heads(transformer))
-    seconds = measured_kernels(KERNELS, shape, device=device, dtype=transformer.dtype, backward=False)
+    kernels = kernels_for(transformer)
+    seconds = measured_kernels(kernels, shape, device=device, dtype=transformer.dtype, backward=False)
     name = min(seconds, key=lambda kernel: seconds[kernel])
     with attention_backend(name):
         yield name

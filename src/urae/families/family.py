@@ -30,6 +30,7 @@ __all__ = [
     "Latents",
     "LayerUse",
     "Layers",
+    "Masking",
     "ModuleNames",
     "Pipelines",
     "Posterior",
@@ -64,6 +65,11 @@ Role = Literal["row", "column", "other"]
 Guiding = Literal["embedded", "cfg", "none"]
 """How the guidance scale takes effect: as an input of the transformer; by a second call with a negative prompt
 (classifier-free guidance); not at all."""
+
+
+Masking = Literal["none", "keys", "pairs"]
+"""What attention is given beside queries, keys and values: nothing; a mask of the keys; a mask of all pairs of tokens,
+in the type that is computed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,6 +321,9 @@ class Layers(Protocol):
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
         """Layers of a block, by the ends of their names, that have one tensor as their input."""
+
+    def mask(self) -> Masking:
+        """The mask that attention is given, which not every kernel takes."""
 
     def width(self, transformer: Any) -> int:
         """Channels of a token inside the blocks."""

@@ -116,7 +116,8 @@ def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recip
         for block, adapted in trained.blocks().items()
     ]
     widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
-    return int(widths * num_images * _unit(architecture, trained, recipe))
+    masks = (1 if recipe.gradient_checkpointing else len(kept)) * _mask_bytes(architecture, recipe)
+    return int(num_images * (widths * _unit(architecture, trained, recipe) + masks))
 
 
 def offloaded_bytes(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
@@ -132,6 +133,14 @@ def _unit(architecture: Architecture, trained: Trained, recipe: Recipe) -> int:
     of_each = (num_image_tokens(architecture, recipe.size), text_tokens(architecture))
     tokens = sum(math.ceil(num / recipe.context_parallel) for num in of_each)
     return int(tokens * trained.width * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32))
+
+
+def _mask_bytes(architecture: Architecture, recipe: Recipe) -> int:
+    """Bytes of the mask that each block makes for an image, of all tokens wherever they are computed."""
+    if family_of(architecture).layers.mask != "pairs":
+        return 0
+    tokens = num_image_tokens(architecture, recipe.size) + text_tokens(architecture)
+    return tokens**2 * (torch.bfloat16.itemsize if recipe.base_dtype == "bf16" else FP32)
 
 
 def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from urae.families.family import LayerUse
+from urae.families.family import LayerUse, Masking
 from urae.families.flux.layers import Flow, FluxLayers
 
 __all__ = ["ChromaLayers"]
@@ -14,7 +14,9 @@ __all__ = ["ChromaLayers"]
 
 @dataclass(frozen=True)
 class ChromaLayers(FluxLayers):
-    """The patterns, widths and exchanges are FLUX.1's."""
+    """The patterns, widths and exchanges are FLUX.1's. Each block makes a mask of all pairs of tokens."""
+
+    mask: Masking = "pairs"
 
     def uses(self, transformer: Any, adapted: frozenset[str]) -> Iterator[LayerUse]:
         config = transformer.config

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from urae.families.family import ATTENTION, Exchange, LayerUse
+from urae.families.family import ATTENTION, Exchange, LayerUse, Masking
 
 __all__ = ["Flow", "FluxLayers"]
 
@@ -20,6 +20,7 @@ class FluxLayers:
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("*.ff.net.0.proj", "*.ff.net.2", "proj_mlp", "single_transformer_blocks.*.proj_out"),
     )
+    mask: Masking = "none"
 
     shared_inputs: tuple[tuple[str, ...], ...] = (("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from urae.families.family import ATTENTION, Exchange, LayerUse
+from urae.families.family import ATTENTION, Exchange, LayerUse, Masking
 
 __all__ = ["Krea2Layers"]
 
@@ -23,6 +23,7 @@ class Krea2Layers:
         f"transformer_blocks.*.{layer}" for layer in (*PROJECTIONS, "attn.to_out.0")
     )
     wide: tuple[str, ...] = (*attention, *(f"transformer_blocks.*.ff.{layer}" for layer in ("gate", "up", "down")))
+    mask: Masking = "keys"
     shared_inputs: tuple[tuple[str, ...], ...] = (PROJECTIONS, ("ff.gate", "ff.up"))
 
     def width(self, transformer: Any) -> int:
