@@ -322,6 +322,7 @@ class Layers(Protocol):
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
         """Layers of a block, by the ends of their names, that have one tensor as their input."""
 
+    @property
     def mask(self) -> Masking:
         """The mask that attention is given, which not every kernel takes."""
 
