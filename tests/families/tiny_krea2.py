@@ -33,13 +33,14 @@ NATIVE = 64
 TEXT_TOKENS = 12
 
 
-def krea2(*, is_distilled: bool = False, **config: Any) -> Krea2Pipeline:
-    """A whole stock pipeline: native 64 px, 12 text tokens, five of which close the template."""
+def krea2(*, native: int = NATIVE, is_distilled: bool = False, **config: Any) -> Krea2Pipeline:
+    """A whole stock pipeline with 12 text tokens, five of which close the template; native 0: as it is published."""
     torch.manual_seed(0)
     transformer = Krea2Transformer2DModel(**{**CONFIG, **config}).eval()
     tokenizer = _tokenizer()
     vae = AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)
-    vae.register_to_config(sample_size=NATIVE)
+    if native:
+        vae.register_to_config(sample_size=native)
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.5,
