@@ -39,9 +39,7 @@ def test_training_shows_what_the_pipeline_shows(tiny, prompt):
         drawn(tiny, prompt=prompt)
     inputs, output = seen[0]
     sigma = float(calls.sigma(inputs)[0])
-    found = velocity(
-        tiny, calls.latents(inputs, height, width), text=embeddings(tiny, prompt), sigma=sigma
-    )
+    found = velocity(tiny, calls.latents(inputs, height, width), text=embeddings(tiny, prompt), sigma=sigma)
     assert torch.equal(tiny.family.latents.pack(found), output)
 
 
@@ -146,9 +144,7 @@ def test_a_picture_is_drawn_again_from_a_noise_level(tiny):
 
 
 def gradients(tiny, mode, policy) -> dict[str, torch.Tensor]:
-    parameters = {
-        name: value for name, value in tiny.transformer.named_parameters() if value.requires_grad
-    }
+    parameters = {name: value for name, value in tiny.transformer.named_parameters() if value.requires_grad}
     with gradient_checkpointing(tiny.transformer, mode), policy.on(tiny.transformer):
         error = velocity(tiny, noisy(tiny, num=2), text=embeddings(tiny, *PROMPTS)).square().mean()
         found = torch.autograd.grad(error, list(parameters.values()), allow_unused=True)

@@ -140,10 +140,9 @@ def _module_name(key: str) -> str:
     if not key.startswith("lora_transformer_"):
         return key
     flat = key.removeprefix("lora_transformer_")
-    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
-        inner = {part.replace(".", "_"): part for parts in modules.values() for part in parts}
-        if (match := re.fullmatch(rf"{block}_(\d+)_(.+)", flat)) and match[2] in inner:
-            return f"{block}.{match[1]}.{inner[match[2]]}"
+    for block, inner in _block_modules().items():
+        if match := re.fullmatch(rf"{block}_(\d+)_(.+)", flat):
+            return f"{block}.{match[1]}.{inner.get(match[2], match[2])}"
     return key
 
 
@@ -200,6 +199,14 @@ def _names() -> list[ModuleNames]:
     return found
 
 
+def _block_modules() -> dict[str, dict[str, str]]:
+    """Of each diffusers list of blocks the modules in a block of any family, by their names with "_" for "."."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
+        found[block] |= {part.replace(".", "_"): part for parts in modules.values() for part in parts}
+    return found
+
+
 def _original_parts(key: str) -> tuple[str, ...]:
     """diffusers modules behind an original module, dotted ("double_blocks.0.img_mod.lin") or as kohya writes it."""
     for names in _names():
@@ -208,9 +215,9 @@ def _original_parts(key: str) -> tuple[str, ...]:
             return (names.top[dotted],)
         listed, _, rest = dotted.partition(".")
         number, _, module = rest.partition(".")
-        if listed in names.blocks and number.isdigit():
-            block, modules = names.blocks[listed]
-            return tuple(f"{block}.{number}.{part}" for part in modules.get(module, ()))
+        block, modules = names.blocks.get(listed, ("", {}))
+        if number.isdigit() and module in modules:
+            return tuple(f"{block}.{number}.{part}" for part in modules[module])
     return ()
 
 
@@ -227,22 +234,23 @@ def _dotted(key: str, names: ModuleNames) -> str:
 
 
 def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
-    """The names of the family that these diffusers modules belong to."""
+    """The names of the family that these diffusers modules belong to; of any that fits where all agree."""
     known = [family_named(model).names] if model in FAMILIES else _names()
     listed = [names for names in known if names]
-    fitting = [names for names in listed if all(_original_name(module, names) for module in modules)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    found = [(names, [_original_name(module, names) for module in modules]) for names in listed]
+    fitting = [(names, originals) for names, originals in found if None not in originals]
+    if not fitting:
+        strange = [module for module, *originals in zip(modules, *(o for _, o in found)) if not any(originals)]
         raise ValueError(
-            f"the adapter does not say its base, and {_known(fitting)} have modules of these names: it can only be "
-            "written in the layout diffusers"
+            f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the "
+            "layout diffusers"
         )
-    strange = [module for module in modules if not any(_original_name(module, names) for names in listed)]
-    raise ValueError(
-        f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the layout "
-        "diffusers"
-    )
+    if any(originals != fitting[0][1] for _, originals in fitting):
+        raise ValueError(
+            f"the adapter does not say its base, and {_known([names for names, _ in fitting])} have modules of these "
+            "names: it can only be written in the layout diffusers"
+        )
+    return fitting[0][0]
 
 
 def _known(listed: Sequence[ModuleNames]) -> str:

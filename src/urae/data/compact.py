@@ -2,8 +2,9 @@
 
 The mean stays as the VAE gave it. The std, whose logarithm varies little within a channel, becomes 256 steps
 of that logarithm between the channel's smallest and largest; embeddings become 8-bit integers in blocks of 64
-values with a scale of their own, because T5 has single values that are a hundred times the rest. `small` and
-`restored` go by name: "std" and any embedding become two tensors each, everything else passes through.
+values with a scale of their own, because T5 has single values that are a hundred times the rest. A mask of text tokens
+is no quantity to round. `small` and `restored` go by name: "std" and any embedding become two tensors each, everything
+else passes through.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ BLOCK = 64
 LEVELS = 255
 """Steps of an 8-bit logarithm."""
 
-AS_IT_IS = ("mean",)
+AS_IT_IS = ("mean", "mask")
+"""How names end whose tensors pass through."""
 
 
 def small(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The smaller form of named tensors: "name" becomes "name.codes" and "name.scales"."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name in AS_IT_IS:
+        if name.endswith(AS_IT_IS):
             packed[name] = tensor
         else:
             codes, scales = _log_coded(tensor) if name == "std" else _block_coded(tensor)
