@@ -159,9 +159,11 @@ def _layout_of(pairs: Mapping[str, Pair]) -> Layout:
         return "kohya"
     if all(_original_parts(key) for key in pairs):
         return "bfl"
-    for key in pairs:
-        if key.startswith("lora_") or (_original_parts(key) and not _is_diffusers_name(key)):
-            raise BadFile(f"the file mixes key layouts: {key!r} beside {next(iter(pairs))!r}")
+    strange = [key for key in pairs if key.startswith("lora_") or _original_parts(key)]
+    # A name may be one family's original name and another's in diffusers.
+    if strange and not any(all(_original_name(key, names) for key in pairs) for names in _names()):
+        other = next(key for key in pairs if key != strange[0])
+        raise BadFile(f"the file mixes key layouts: {strange[0]!r} beside {other!r}")
     return "diffusers"
 
 
@@ -255,10 +257,6 @@ def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
 
 def _known(listed: Sequence[ModuleNames]) -> str:
     return ", ".join(family.name for family in families() if family.names in listed)
-
-
-def _is_diffusers_name(key: str) -> bool:
-    return any(_original_name(key, names) for names in _names())
 
 
 def _original_name(module: str, names: ModuleNames) -> tuple[str, tuple[str, ...]] | None:
