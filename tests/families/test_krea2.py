@@ -82,7 +82,10 @@ def test_a_scale_of_1_plus_s_is_the_pipelines_s(tiny):
 def test_latents_are_the_pipelines_own(tiny):
     """Encoded without its VAE's mean and deviation of each channel, and decoded as the pipeline decodes."""
     pipe, pixels = tiny.pipe, torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    mean, std = (torch.tensor(values)[:, None, None] for values in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std))
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std)
+    )
     posterior = FAMILY.latents.encode(pipe, pixels)
     with torch.no_grad():
         raw = pipe.vae.encode(pixels[:, :, None]).latent_dist
@@ -95,8 +98,14 @@ def test_latents_are_the_pipelines_own(tiny):
     settings = {"generator": torch.Generator().manual_seed(3), "output_type": "latent"}
     drawn = FAMILY.pipelines.draw(pipe, drawing(tiny, settings=settings), return_dict=True)
     picture = pipe(
-        prompt="a b", width=128, height=96, guidance_scale=2.5, num_inference_steps=2, max_sequence_length=12,
-        generator=one, output_type="pt",
+        prompt="a b",
+        width=128,
+        height=96,
+        guidance_scale=2.5,
+        num_inference_steps=2,
+        max_sequence_length=12,
+        generator=one,
+        output_type="pt",
     ).images[0]
     decoded = FAMILY.latents.decode(pipe, FAMILY.latents.unpack(drawn[None], 12, 16))
     assert torch.equal((decoded / 2 + 0.5).clamp(0, 1)[0], picture)
@@ -167,7 +176,9 @@ def test_a_lean_pipeline_is_turbo_too(turbo):
 
 GROUPED = {**CONFIG, "num_attention_heads": 6, "num_key_value_heads": 3, "attention_head_dim": 16}
 """Three heads of keys and values for two processes."""
-POLICY = ResolutionPolicy(rope_scale=10.0, linear=True, scale=2.0, proportional=True, native_tokens=20, shift=3.0)
+POLICY = ResolutionPolicy(
+    rope_scale=10.0, linear=True, scale=2.0, proportional=True, native_tokens=20, shift=3.0
+)
 
 
 def grouped() -> Krea2Transformer2DModel:
@@ -183,9 +194,7 @@ def predicted(transformer, size, num=1):
     }
     height, width = (2 * side for side in size)
     latents = torch.randn(num, 16, height, width, generator=rng)
-    return FAMILY.calls.velocity(
-        transformer, latents, sigma=torch.rand(num, generator=rng), embeddings=text
-    )
+    return FAMILY.calls.velocity(transformer, latents, sigma=torch.rand(num, generator=rng), embeddings=text)
 
 
 def gradients(attached, transformer):
@@ -241,7 +250,11 @@ def test_in_two_processes(check):
 
 def test_targets_leave_the_text_fusion_alone(tiny):
     transformer = tiny.transformer
-    fused = [name for name, _ in transformer.named_modules() if name.startswith("text_fusion") and name.endswith("attn.to_q")]
+    fused = [
+        name
+        for name, _ in transformer.named_modules()
+        if name.startswith("text_fusion") and name.endswith("attn.to_q")
+    ]
     assert fused
     attached = attach(transformer, Lora(rank=1, targets=FAMILY.layers.wide))
     names = set(attached.export().factors)

@@ -26,9 +26,8 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from safetensors.torch import load_file
-from torch import Tensor, nn
-
 from tiny_krea2 import krea2
+from torch import Tensor, nn
 
 from tiny import t5_encoder, t5_tokenizer, with_text_encoders
 from urae.families import Drawing, family_of

@@ -68,7 +68,14 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         "objects and background user assistant"
     )
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    tokens = ["[UNK]", "\n", *":,.", *dict.fromkeys(template.split()), *letters, *(f"##{one}" for one in letters)]
+    tokens = [
+        "[UNK]",
+        "\n",
+        *":,.",
+        *dict.fromkeys(template.split()),
+        *letters,
+        *(f"##{one}" for one in letters),
+    ]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w+|[^\w\s]"), "removed", invert=True)

@@ -242,7 +242,9 @@ def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
     found = [(names, [_original_name(module, names) for module in modules]) for names in listed]
     fitting = [(names, originals) for names, originals in found if None not in originals]
     if not fitting:
-        strange = [module for module, *originals in zip(modules, *(o for _, o in found)) if not any(originals)]
+        strange = [
+            module for module, *originals in zip(modules, *(o for _, o in found)) if not any(originals)
+        ]
         raise ValueError(
             f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the "
             "layout diffusers"

@@ -23,9 +23,7 @@ class VaeMaps:
 def vae_maps(vae: Any) -> VaeMaps:
     """Of a stock VAE. `ValueError` for one that is not known here."""
     if type(vae).__name__ not in COUNTED:
-        raise ValueError(
-            f"memory of {type(vae).__name__} is not known: expected one of {', '.join(COUNTED)}"
-        )
+        raise ValueError(f"memory of {type(vae).__name__} is not known: expected one of {', '.join(COUNTED)}")
     return COUNTED[type(vae).__name__](vae)
 
 
