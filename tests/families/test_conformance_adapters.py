@@ -33,6 +33,16 @@ def attached(tiny, spec):
         here.detach()
 
 
+@contextmanager
+def loaded_by_stock(tiny, path):
+    tiny.pipe.load_lora_weights(path)
+    try:
+        yield
+    finally:
+        tiny.pipe.unload_lora_weights()
+        tiny.transformer.requires_grad_(True)  # peft leaves it frozen
+
+
 def output(tiny) -> torch.Tensor:
     with torch.no_grad():
         return velocity(tiny, noisy(tiny))
@@ -65,7 +75,7 @@ def test_words_mean_as_many_layers_as_the_configuration_has(tiny, word):
 def test_a_life(tiny, kind, word, tmp_path):
     """The identity when attached; what is trained is what its file does here and, where stock can read it, there."""
     spec, untouched = spec_of(kind, word), output(tiny)
-    before = {name: parameter.clone() for name, parameter in tiny.transformer.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in tiny.transformer.named_parameters()}
     with attached(tiny, spec) as here:
         torch.testing.assert_close(output(tiny), untouched, atol=1e-5, rtol=0)
         train(tiny, here)
@@ -76,11 +86,11 @@ def test_a_life(tiny, kind, word, tmp_path):
     with Adapter.load(path, base=tiny.transformer).on(tiny.transformer):
         torch.testing.assert_close(output(tiny), trained, atol=1e-4, rtol=0)
     if kind is not Full:
-        tiny.pipe.load_lora_weights(path)
-        torch.testing.assert_close(output(tiny), trained, atol=1e-4, rtol=0)
-        tiny.pipe.unload_lora_weights()
+        with loaded_by_stock(tiny, path):
+            torch.testing.assert_close(output(tiny), trained, atol=1e-4, rtol=0)
     for name, parameter in tiny.transformer.named_parameters():
         assert torch.equal(parameter, before[name])
+        assert parameter.requires_grad
 
 
 @pytest.mark.parametrize("format", ["fp8", "int8"])

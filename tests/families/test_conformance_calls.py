@@ -162,6 +162,12 @@ def test_checkpointing_computes_the_same_gradients(tiny, mode):
 
 
 def test_a_compiled_transformer_is_of_its_family(tiny):
-    compiled = torch.compile(tiny.transformer, backend="eager")
-    assert family_of(compiled) is tiny.family is family_of(tiny.transformer)
+    plain, pipe = tiny.transformer, tiny.pipe
+    compiled = torch.compile(plain, backend="eager")
+    assert family_of(compiled) is family_of(plain) is tiny.family
     assert tiny.family.name == tiny.name
+    pipe.transformer = compiled
+    try:
+        assert family_of(pipe) is family_of(plain)
+    finally:
+        pipe.transformer = plain

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny_families import LARGE, noisy, velocity
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from urae import plan, recipes
@@ -35,11 +36,7 @@ def counted(tiny, spec, mode) -> tuple[int, int]:
     """Operations of a forward pass and of a whole step, as torch counts them."""
     latents, here = noisy(tiny), attach(tiny.transformer, spec)
     try:
-        with (
-            gradient_checkpointing(tiny.transformer, mode),
-            torch.no_grad(),
-        ):
-            text = tiny.family.text.encode(tiny.pipe, ["a b"])
+        text = tiny.family.text.encode(tiny.pipe, ["a b"])
         with (
             gradient_checkpointing(tiny.transformer, mode),
             FlopCounterMode(display=False, custom_mapping=CPU_KERNEL) as flops,
@@ -74,6 +71,23 @@ def test_every_linear_layer_is_used_once(tiny):
     used = [use.name for use in trained_by(tiny.transformer, Lora(rank=1)).uses if use.name != ATTENTION]
     linear = [name for name, part in tiny.transformer.named_modules() if isinstance(part, torch.nn.Linear)]
     assert sorted(used) == sorted(linear)
+
+
+def test_masks_of_all_pairs_are_kept_where_the_family_says_so(tiny):
+    """One in each block, which the plan counts."""
+    joint, masks = tokens_of(tiny).joint, {}
+
+    def pack(tensor):
+        if tensor.shape[-2:] == (joint, joint):
+            masks[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda packed: packed):
+        kept = velocity(tiny, noisy(tiny))  # whose graph holds them
+    blocks = len(trained_by(tiny.transformer, Lora(rank=1)).blocks())
+    pairs = tiny.family.layers.mask == "pairs"
+    assert kept.requires_grad
+    assert sorted(masks.values()) == [joint**2 * 4] * (blocks if pairs else 0)
 
 
 @pytest.mark.parametrize("spec", [Lora(rank=4), Minor(rank=4), Mica(rank=4)], ids=lambda spec: spec.kind)

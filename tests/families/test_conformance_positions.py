@@ -1,4 +1,4 @@
-"""Every family's positions under a policy: stock where it is neutral, as reckoned here where it is not, and put back."""
+"""Every family's positions under a policy: stock where it is neutral, reckoned here where not, and put back."""
 
 from contextlib import nullcontext
 
@@ -103,7 +103,7 @@ def test_a_rule_leaves_text_and_other_axes_alone(tiny, rule):
     with policy.on(tiny.transformer):
         found = tables(tiny)
     others = columns_of(tiny, "other")
-    assert others.any() and not others.all()
+    assert 0 < others.sum() < len(others)
     for call, plain in zip(found, stock, strict=True):
         positions = call.call.positions
         spatial = [place for place, (_, _, role) in enumerate(tiny.axes) if role != "other"]

@@ -38,7 +38,10 @@ def test_what_looks_like_a_family_but_is_none_is_refused():
         transformer = diffusers.Flux2Transformer2DModel(num_layers=1, num_single_layers=1)
     assert {"theta", "axes_dim"} <= vars(transformer.pos_embed).keys()
     policy = ResolutionPolicy(linear=True, scale=2.0)
-    with pytest.raises(ValueError, match=r"FLUX\.2 .* is not a supported model family"), policy.on(transformer):
+    with (
+        pytest.raises(ValueError, match=r"FLUX\.2 .* is not a supported model family"),
+        policy.on(transformer),
+    ):
         pass
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
-from diffusers import CacheMixin
 from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from torch import nn
 
@@ -175,7 +174,7 @@ def is_compiled(transformer: Any) -> bool:
 def check_free(transformer: Any, cache: Cache) -> None:
     """Raise ValueError for a transformer that is compiled, for one that has a cache already, and for one that diffusers
     has no such cache for."""
-    if not isinstance(transformer, CacheMixin):
+    if not hasattr(transformer, "enable_cache"):
         raise ValueError(
             f"{cache.name} is not to be had: diffusers has no caches for {type(transformer).__name__}; use exact"
         )

@@ -42,7 +42,7 @@ OTHERS = {
 def family_of(target: Any) -> Family:
     """The family of a stock pipeline, or of a transformer, compiled or not. `ValueError` for one that has no folder
     here."""
-    transformer = getattr(target, "transformer", None) or getattr(target, "unet", target)
+    transformer = getattr(target, "transformer", getattr(target, "unet", target))
     transformer = getattr(transformer, "_orig_mod", transformer)
     transformer = getattr(transformer, "module", transformer)  # of distributed data parallelism
     for kind in type(transformer).__mro__:
