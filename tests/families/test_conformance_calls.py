@@ -8,8 +8,8 @@ import torch
 from tiny_families import LARGE, NATIVE, drawing, drawn, embeddings, noisy, velocity
 
 from urae.execution.checkpointing import gradient_checkpointing
-from urae.families import family_of
-from urae.resolution import ResolutionPolicy
+from urae.families import family_of, open_architecture, open_encoders, open_pipeline
+from urae.resolution import ResolutionPolicy, num_tokens
 
 PROMPTS = ["a", "a b c d e f"]
 """Of other lengths, so that their masks differ."""
@@ -72,6 +72,24 @@ def test_pictures_are_encoded_and_decoded_at_their_size(tiny):
     decoded = tiny.family.latents.decode(tiny.pipe, posterior.mean)
     assert decoded.shape == pixels.shape
     assert decoded.abs().max() <= 1
+
+
+def test_a_folder_opens_as_a_whole_without_its_transformer_or_as_sizes(tiny, tmp_path):
+    tiny.pipe.save_pretrained(tmp_path)
+    whole, latents = open_pipeline(tmp_path, dtype="float32"), noisy(tiny)
+    assert type(whole) is type(tiny.pipe)
+    with torch.no_grad():
+        found = velocity(tiny, latents, transformer=whole.transformer)
+        assert torch.equal(found, velocity(tiny, latents))
+    encoders = open_encoders(tmp_path, dtype="float32")
+    assert encoders.transformer.device.type == "meta"
+    for name, tensor in tiny.family.text.encode(encoders, ["a b"]).items():
+        assert torch.equal(tensor, embeddings(tiny, "a b")[name])
+    sizes = open_architecture(str(tmp_path), dtype=torch.float32)
+    assert sizes.num_encoder_values == sum(
+        value.numel() for name in tiny.family.text.encoders for value in getattr(whole, name).parameters()
+    )
+    assert num_tokens(sizes, LARGE) == num_tokens(tiny.pipe, LARGE)
 
 
 # --- guidance
