@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from diffusers import Krea2Transformer2DModel
+from safetensors.torch import load_file
 from tiny_families import TINY, drawing, embeddings, noisy, velocity
 from tiny_krea2 import CONFIG, krea2
 
 from ranks import finish, start
 from urae.adapters import Lora, Minor, attach
+from urae.adapters.targets import linear_layers, select
 from urae.execution import context_group, context_parallel
 from urae.execution.checkpointing import gradient_checkpointing
-from urae.families import family_of
 from urae.families.krea2 import Krea2
 from urae.generation import generate
 from urae.resolution import ResolutionPolicy, dynamic_shift, own_shift
@@ -249,15 +250,19 @@ def test_in_two_processes(check):
 
 
 def test_targets_leave_the_text_fusion_alone(tiny):
-    transformer = tiny.transformer
-    fused = [
-        name
-        for name, _ in transformer.named_modules()
-        if name.startswith("text_fusion") and name.endswith("attn.to_q")
-    ]
-    assert fused
-    attached = attach(transformer, Lora(rank=1, targets=FAMILY.layers.wide))
-    names = set(attached.export().factors)
+    """Whose attention has layers of the same names."""
+    layers = linear_layers(tiny.transformer)
+    assert "text_fusion.refiner_blocks.0.attn.to_gate" in layers
+    chosen = select(layers, FAMILY.layers.wide)
+    assert chosen == [name for name in layers if name.startswith("transformer_blocks.")]
+
+
+def test_an_adapter_that_does_not_say_its_base_is_not_taken_for_flux(tiny, tmp_path):
+    """Whose double blocks have modules of these names, four of which it fuses."""
+    attached = attach(tiny.transformer, Lora(rank=1, targets=("transformer_blocks.*.attn.to_q",)))
+    adapter = attached.export()
     attached.detach()
-    assert all(name.startswith("transformer_blocks.") for name in names)
-    assert family_of(tiny.pipe).layers == replace(FAMILY.layers)
+    keys = adapter.save(tmp_path / "known.safetensors", layout="kohya")
+    assert {key.rpartition(".lora")[0] or key for key in load_file(keys)} >= {"lora_unet_blocks_0_attn_wq"}
+    with pytest.raises(ValueError, match="does not say its base, and .*FLUX.1, Krea 2 have modules"):
+        replace(adapter, base=None).save(tmp_path / "unknown.safetensors", layout="kohya")

@@ -239,22 +239,21 @@ def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
     """The names of the family that these diffusers modules belong to; of any that fits where all agree."""
     known = [family_named(model).names] if model in FAMILIES else _names()
     listed = [names for names in known if names]
-    found = [(names, [_original_name(module, names) for module in modules]) for names in listed]
-    fitting = [(names, originals) for names, originals in found if None not in originals]
+    fitting = [names for names in listed if all(_original_name(module, names) for module in modules)]
     if not fitting:
-        strange = [
-            module for module, *originals in zip(modules, *(o for _, o in found)) if not any(originals)
-        ]
+        strange = [one for one in modules if not any(_original_name(one, names) for names in listed)]
         raise ValueError(
             f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the "
             "layout diffusers"
         )
-    if any(originals != fitting[0][1] for _, originals in fitting):
+    if any(
+        _original_name(one, names) != _original_name(one, fitting[0]) for names in fitting for one in modules
+    ):
         raise ValueError(
-            f"the adapter does not say its base, and {_known([names for names, _ in fitting])} have modules of these "
-            "names: it can only be written in the layout diffusers"
+            f"the adapter does not say its base, and {_known(fitting)} have modules of these names: it can only be "
+            "written in the layout diffusers"
         )
-    return fitting[0][0]
+    return fitting[0]
 
 
 def _known(listed: Sequence[ModuleNames]) -> str:

@@ -61,8 +61,9 @@ class Krea2Calls:
 
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         tokens, num_text = inputs["hidden_states"], inputs["encoder_hidden_states"].shape[1]
+        height, width = latents.shape[-2:]
         given = repeated(inputs, self.of_each_image, latents.shape[0] // tokens.shape[0])
-        image = _positions(0, *latents.shape[-2:], tokens.device)
+        image = _positions(0, height, width, tokens.device)
         positions = torch.cat([inputs["position_ids"][:num_text].float(), image])
         return {**inputs, **given, "hidden_states": LATENTS.pack(latents), "position_ids": positions}
 
