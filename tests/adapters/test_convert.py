@@ -217,7 +217,10 @@ KOHYA = ("lora_down", "lora_up")
     ("shapes", "message"),
     [
         ({"lora_unet_img_in.lora_down.weight": (2, 8)}, "'lora_unet_img_in' has a factor A but no B"),
-        (factors_of("lora_unet_double_blocks_0_img_magic", names=KOHYA), "img_magic' is no module of FLUX.1"),
+        (
+            factors_of("lora_unet_double_blocks_0_img_magic", names=KOHYA),
+            "img_magic' is no module of .*FLUX.1",
+        ),
         (
             factors_of("double_blocks.0.img_attn.qkv", up=(23, 2)),
             "23 rows, which do not split into 3 parts of width 8",
@@ -234,7 +237,7 @@ def test_files_of_no_layout(shapes, message):
 def test_what_has_no_other_layout(tmp_path):
     with pytest.raises(ValueError, match="layout 'onnx' is unknown: valid layouts are diffusers, kohya, bfl"):
         to_layout(FACTORS, "onnx")
-    with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is no module of FLUX.1"):
+    with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is no module of .*FLUX.1"):
         to_layout({"blocks.0.attn1.to_q": (torch.ones(2, 8), torch.ones(8, 2))}, "kohya")
     with pytest.raises(ValueError, match="a full adapter has no low-rank form"):
         trained_adapter(Full(targets=("proj_out",))).save(tmp_path / "full.safetensors", layout="kohya")

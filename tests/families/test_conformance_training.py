@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -119,7 +120,10 @@ def test_samples_and_validation_need_no_encoders_while_it_trains(tiny, recipe):
     samples = sorted(Path(recipe.out).glob("samples/*.png"))
     assert [file.name for file in samples] == ["base-00.png", "step-000001-00.png"]
     with Image.open(samples[0]) as base, policy.on(tiny.pipe):
-        assert base.tobytes() == tiny.family.pipelines.draw(tiny.pipe, sample_of(made)).tobytes()
+        drawn = tiny.family.pipelines.draw(tiny.pipe, sample_of(made))
+        # Kernels round by where tensors lie in memory, which the adapter's change.
+        off = np.asarray(base, dtype=int) - np.asarray(drawn, dtype=int)
+    assert abs(off).max() <= 1
     assert "validation" in json.dumps(read_metrics(Path(recipe.out) / "metrics.jsonl"))
 
 

@@ -26,6 +26,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from safetensors.torch import load_file
+from tiny_krea2 import krea2
 from torch import Tensor, nn
 
 from tiny import t5_encoder, t5_tokenizer, with_text_encoders
@@ -157,6 +158,19 @@ TINY = (
         num_targets={"attention": 7, "image_stream": 11},
         published={"lodestones/Chroma1-HD": {"attention": 190, "image_stream": 304}},
         caches=("taylorseer",),
+    ),
+    Tiny(
+        name="Krea 2",
+        build=krea2,
+        golden="krea2",
+        axes=((32, 1000, "other"), (48, 1000, "row"), (48, 1000, "column")),
+        guiding="cfg",
+        num_targets={"attention": 10, "image_stream": 16},
+        published={
+            "krea/Krea-2-Raw": {"attention": 140, "image_stream": 224},
+            "krea/Krea-2-Turbo": {"attention": 140, "image_stream": 224},
+        },
+        caches=(),
     ),
 )
 

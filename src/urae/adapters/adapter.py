@@ -108,7 +108,8 @@ class Adapter:
             raise ValueError(
                 f"a full adapter has no low-rank form, so it cannot be written in the layout {layout!r}"
             )
-        tensors = self.state_dict() if self.is_full else to_layout(self.factors, layout)
+        model = self.base.model if self.base else ""
+        tensors = self.state_dict() if self.is_full else to_layout(self.factors, layout, model=model)
         stored = {key: tensor.to(dtype) for key, tensor in tensors.items()}
         write_file(Path(path), stored, self.metadata())
         return Path(path)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from urae.adapters.factors import Pair
 from urae.errors import BadFile
-from urae.families import families
+from urae.families import FAMILIES, families, family_named
 from urae.families.family import ModuleNames
 
 __all__ = ["LAYOUTS", "Layout", "Parsed", "parse", "to_layout"]
@@ -81,14 +81,15 @@ def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Parsed:
     return Parsed(layout=layout, factors=_scaled_by_peft(pairs, metadata), differences={})
 
 
-def to_layout(factors: Mapping[str, Pair], layout: str) -> dict[str, Tensor]:
+def to_layout(factors: Mapping[str, Pair], layout: str, *, model: str = "") -> dict[str, Tensor]:
     """The tensors of a file in the layout. kohya is what kohya's trainers write and ComfyUI reads; bfl are the
-    names of the original FLUX repository with lora_A and lora_B, as in its control LoRAs."""
+    names of the model's original repository with lora_A and lora_B, as in FLUX's control LoRAs. model: class of the
+    transformer, where it is known; `ValueError` if it is not and modules of several families are called so."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r} is unknown: valid layouts are {', '.join(LAYOUTS)}")
     if layout == "diffusers":
         return {f"transformer.{key}": tensor for key, tensor in _named(factors, "lora_A", "lora_B").items()}
-    fused = _fuse_all(factors)
+    fused = _fuse_all(factors, _names_of(list(factors), model))
     if layout == "bfl":
         return _named(fused, "lora_A", "lora_B")
     kohya = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in fused.items()}
@@ -158,9 +159,11 @@ def _layout_of(pairs: Mapping[str, Pair]) -> Layout:
         return "kohya"
     if all(_original_parts(key) for key in pairs):
         return "bfl"
-    for key in pairs:
-        if key.startswith("lora_") or _original_parts(key):
-            raise BadFile(f"the file mixes key layouts: {key!r} beside {next(iter(pairs))!r}")
+    strange = [key for key in pairs if key.startswith("lora_") or _original_parts(key)]
+    # A name may be one family's original name and another's in diffusers.
+    if strange and not any(all(_original_name(key, names) for key in pairs) for names in _names()):
+        other = next(key for key in pairs if key != strange[0])
+        raise BadFile(f"the file mixes key layouts: {strange[0]!r} beside {other!r}")
     return "diffusers"
 
 
@@ -232,34 +235,51 @@ def _dotted(key: str, names: ModuleNames) -> str:
     return key
 
 
-def _original_name(module: str) -> tuple[str, tuple[str, ...], ModuleNames]:
-    """Original module that holds a diffusers module, all the diffusers modules it holds, and whose names they are."""
-    for names in _names():
-        for name, top in names.top.items():
-            if top == module:
-                return name, (top,), names
-        for listed, (block, modules) in names.blocks.items():
-            if match := re.fullmatch(rf"{block}\.(\d+)\.(.+)", module):
-                for name, parts in modules.items():
-                    if match[2] in parts:
-                        prefix = module.removesuffix(match[2])
-                        return (
-                            f"{listed}.{match[1]}.{name}",
-                            tuple(f"{prefix}{part}" for part in parts),
-                            names,
-                        )
-    known = ", ".join(family.name for family in families() if family.names)
-    raise ValueError(
-        f"{module!r} is no module of {known}: its adapter can only be written in the layout diffusers"
-    )
+def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
+    """The names of the family that these diffusers modules belong to; of any that fits where all agree."""
+    known = [family_named(model).names] if model in FAMILIES else _names()
+    listed = [names for names in known if names]
+    fitting = [names for names in listed if all(_original_name(module, names) for module in modules)]
+    if not fitting:
+        strange = [one for one in modules if not any(_original_name(one, names) for names in listed)]
+        raise ValueError(
+            f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the "
+            "layout diffusers"
+        )
+    if any(
+        _original_name(one, names) != _original_name(one, fitting[0]) for names in fitting for one in modules
+    ):
+        raise ValueError(
+            f"the adapter does not say its base, and {_known(fitting)} have modules of these names: it can only be "
+            "written in the layout diffusers"
+        )
+    return fitting[0]
+
+
+def _known(listed: Sequence[ModuleNames]) -> str:
+    return ", ".join(family.name for family in families() if family.names in listed)
+
+
+def _original_name(module: str, names: ModuleNames) -> tuple[str, tuple[str, ...]] | None:
+    """Original module that holds a diffusers module, and all the diffusers modules it holds; None if there is none."""
+    for name, top in names.top.items():
+        if top == module:
+            return name, (top,)
+    for listed, (block, modules) in names.blocks.items():
+        if match := re.fullmatch(rf"{block}\.(\d+)\.(.+)", module):
+            prefix = module.removesuffix(match[2])
+            for name, parts in modules.items():
+                if match[2] in parts:
+                    return f"{listed}.{match[1]}.{name}", tuple(f"{prefix}{part}" for part in parts)
+    return None
 
 
 # Fusing and splitting
 
 
-def _fuse_all(factors: Mapping[str, Pair]) -> dict[str, Pair]:
-    found = [_original_name(module) for module in factors]
-    return {name: _fuse(parts, factors, names) for name, parts, names in dict.fromkeys(found)}
+def _fuse_all(factors: Mapping[str, Pair], names: ModuleNames) -> dict[str, Pair]:
+    found = dict(filter(None, (_original_name(module, names) for module in factors)))
+    return {name: _fuse(parts, factors, names) for name, parts in found.items()}
 
 
 def _fuse(parts: Sequence[str], factors: Mapping[str, Pair], names: ModuleNames) -> Pair:
@@ -293,8 +313,7 @@ def _rows(part: str, factors: Mapping[str, Pair], present: Sequence[Pair], names
 def _split(key: str, fused: Pair) -> Iterator[tuple[str, Pair]]:
     parts = _original_parts(key)
     if not parts:
-        known = ", ".join(family.name for family in families() if family.names)
-        raise BadFile(f"key {key!r} is no module of {known}")
+        raise BadFile(f"key {key!r} is no module of {_known(_names())}")
     A, B = fused
     if len(parts) == 1:
         yield parts[0], (A, _swap(B) if any(parts[0] == names.swapped for names in _names()) else B)

@@ -15,6 +15,7 @@ import torch
 from urae.execution.choices import VaeWay
 from urae.execution.strips import ROWS
 from urae.families import family_of
+from urae.families.vaes import vae_maps
 from urae.resolution import Size
 
 __all__ = ["USABLE", "call_bytes", "decoding_bytes", "encoding_bytes", "fits", "free_bytes"]
@@ -25,8 +26,8 @@ USABLE = 0.85
 WIDTHS_PER_TOKEN = 20
 """Live values per token in a transformer block, in units of its width: 17.2 counted, rounded up."""
 
-ENCODER_MAPS = {"whole": 5, "strips": 2, "tiles": 5}
-"""Maps of the encoder's first level that are alive at a time: of the image, or of one tile."""
+ENCODER_MAPS_IN_STRIPS = 2
+"""Maps of the encoder's first level that are alive at a time in strips."""
 
 ENCODER_STRIPS = 7
 """Strips of the encoder's first level that are alive while one is worked on, their fp32 copies included."""
@@ -64,25 +65,28 @@ def call_bytes(transformer: Any, num_tokens: int) -> int:
 def encoding_bytes(vae: Any, size: Size, way: VaeWay) -> int:
     """Of the encoder's activations for one image of this size, px."""
     width, height = size
-    strips = ENCODER_STRIPS * min(ROWS, height) * width if way == "strips" else 0
-    maps = ENCODER_MAPS[way] * _pixels(vae, size, way) + strips
-    values = maps * vae.config.block_out_channels[0] + ENCODER_PICTURE * width * height
-    return values * vae.dtype.itemsize
+    if way == "strips":
+        maps = ENCODER_MAPS_IN_STRIPS * width * height + ENCODER_STRIPS * min(ROWS, height) * width
+        values = maps * vae.config.block_out_channels[0]
+    else:
+        values = vae_maps(vae).encoder * _pixels(vae, size, way)
+    return (values + ENCODER_PICTURE * width * height) * vae.dtype.itemsize
 
 
 def decoding_bytes(vae: Any, size: Size, way: VaeWay) -> int:
     """Of the decoder's activations for one picture of this size, px."""
     width, height = size
-    inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
-    # At full resolution the last up block begins with three maps of the channels of the block below it; in
-    # strips with that block's map before it is enlarged, and two maps of its own channels.
-    maps = (inner // 4 + 2 * outer) if way == "strips" else 3 * inner
-    strips = DECODER_STRIPS * inner * width * min(ROWS, height) if way == "strips" else 0
-    values = maps * _pixels(vae, size, way) + strips + DECODER_PICTURE * width * height
-    return values * vae.dtype.itemsize
+    if way == "strips":
+        # Of the last level the map before it is enlarged, and two maps of its own channels.
+        inner, outer = vae.config.block_out_channels[:2][-1], vae.config.block_out_channels[0]
+        strips = DECODER_STRIPS * inner * width * min(ROWS, height)
+        values = (inner // 4 + 2 * outer) * width * height + strips
+    else:
+        values = vae_maps(vae).decoder * _pixels(vae, size, way)
+    return (values + DECODER_PICTURE * width * height) * vae.dtype.itemsize
 
 
 def _pixels(vae: Any, size: Size, way: VaeWay) -> int:
     """That a map at full size has at most."""
     pixels = size[0] * size[1]
-    return min(vae.config.sample_size**2, pixels) if way == "tiles" else pixels
+    return min(vae_maps(vae).tile ** 2, pixels) if way == "tiles" else pixels

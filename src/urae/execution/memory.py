@@ -23,7 +23,8 @@ from urae.execution.choices import BY_ERROR, Offload, VaeWay
 from urae.execution.modules import is_offloaded, is_offloaded_by_layer, weight_bytes
 from urae.execution.rounding import check_can_multiply, quantised_bytes, stored_as
 from urae.execution.strips import has_strips, vae_run
-from urae.resolution import Size, native_size, num_tokens
+from urae.families.vaes import vae_maps
+from urae.resolution import Size, num_tokens
 
 __all__ = ["MemoryNeed", "MemoryPlan", "choose_decode", "choose_plan", "memory_need", "plan_memory"]
 
@@ -199,8 +200,8 @@ def _ways_to_decode(pipe: Any, size: Size) -> list[VaeWay]:
     ways: list[VaeWay] = ["whole"]
     if has_strips(pipe.vae) and not is_offloaded_by_layer(pipe.vae):
         ways.append("strips")
-    # diffusers decodes in tiles only what is larger than one tile, of the native size.
-    if max(size) > native_size(pipe):
+    # diffusers decodes in tiles only what is larger than one tile.
+    if max(size) > vae_maps(pipe.vae).tile:
         ways.append("tiles")
     return ways
 

@@ -44,7 +44,7 @@ class SpeedPlan:
         """Run the transformer by the chosen kernels at `size`; yields what a picture's `info` says about them."""
         with attention_for_drawing(pipe, size) as kernel, compiled_blocks(pipe.transformer, self.compile):
             words = [f"attention by {kernel}"] * bool(kernel) + ["blocks compiled"] * self.compile
-            if pipe.transformer.is_cache_enabled:
+            if getattr(pipe.transformer, "is_cache_enabled", False):
                 # Its owner's, which "exact" leaves alone: the picture has to say so.
                 words.append(f"blocks left out by a {type(pipe.transformer._cache_config).__name__}")
             yield {"kernels": ", ".join(words)} if words else {}

@@ -4,7 +4,8 @@ Outside of attention a transformer treats every token by itself, so each process
 and a share of the image tokens. For attention tokens and heads change places: each process gets all tokens for a share
 of the heads, and afterwards all heads for its own tokens (Ulysses; Jacobs et al., 2023, arXiv:2309.14509). So every
 attention kernel serves as it is, and position ids, position tables and the policy that makes them see the whole
-image. Neither tokens nor heads need to divide evenly; a process has at least one head.
+image. Heads of queries stay with the head of keys and values that they share. Neither tokens nor such groups of heads
+need to divide evenly; a process has at least one group.
 
 The family names the modules at which this happens, and hooks on these do it: the model stays stock. All exchanges can
 be differentiated. With one loss on each process, the sum over processes of a parameter's gradients is the gradient of
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -42,20 +43,34 @@ class TokenSharing:
     """
 
     def __init__(self, group: Any, *, num_heads: int) -> None:
+        """num_heads: groups of heads that stay together."""
         self.group = group
         self.num, self.rank = (dist.get_world_size(group), dist.get_rank(group)) if group else (1, 0)
         self.heads = _shares(num_heads, self.num)
         self.tokens: dict[Stream, int] = {}
-        self.is_on = True
+        self.counts: list[tuple[nn.Module, str, int]] = []
+        """Attributes of modules that count heads, and what they count in the whole transformer."""
+        self.is_on = False
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Let this process call the transformer alone."""
-        before, self.is_on = self.is_on, False
+    def switched(self, is_on: bool) -> Iterator[None]:
+        """Exchange tensors, or not."""
+        before, self.is_on = self.is_on, is_on
+        self._count_heads()
         try:
             yield
         finally:
             self.is_on = before
+            self._count_heads()
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Let this process call the transformer alone."""
+        return self.switched(False)
+
+    def _count_heads(self) -> None:
+        share = (self.heads[self.rank], sum(self.heads)) if self.is_on else (1, 1)
+        for module, name, whole in self.counts:
+            setattr(module, name, whole * share[0] // share[1])
 
     # --- what an Exchange may name ---------------------------------------------------------------------------
 
@@ -66,11 +81,11 @@ class TokenSharing:
         return x.split(_shares(x.shape[1], self.num), dim=1)[self.rank]
 
     def gather(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
-        """All tokens of one stream, out of each process's own."""
-        (sizes,) = self._sizes(streams)
+        """All tokens of some streams, out of each process's own."""
         rows = x.transpose(0, 1)
-        received = self._exchange([rows] * self.num, [(size, *rows.shape[1:]) for size in sizes])
-        return torch.cat(received).transpose(0, 1)
+        of_each = [list(sizes) for sizes in zip(*self._sizes(streams), strict=True)]
+        shapes = [(sum(sizes), *rows.shape[1:]) for sizes in of_each]
+        return _in_order(self._exchange([rows] * self.num, shapes), of_each).transpose(0, 1)
 
     def own_heads(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
         """This process's heads, out of all, of whatever tokens."""
@@ -82,8 +97,7 @@ class TokenSharing:
         _, batch, num_heads, width = parts[self.rank].shape
         of_each = [list(sizes) for sizes in zip(*self._sizes(streams), strict=True)]
         received = self._exchange(parts, [(sum(sizes), batch, num_heads * width) for sizes in of_each])
-        pieces = [part.split(sizes) for part, sizes in zip(received, of_each, strict=True)]
-        return torch.cat([piece for stream in zip(*pieces, strict=True) for piece in stream]).transpose(0, 1)
+        return _in_order(received, of_each).transpose(0, 1)
 
     def to_tokens(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
         """All heads for this process's tokens, out of its own heads for all tokens: undoes `to_heads`."""
@@ -131,12 +145,21 @@ def context_parallel(transformer: Any, group: Any) -> Iterator[TokenSharing]:
     than attention heads, and for a transformer that is compiled already.
     """
     layers = family_of(transformer).layers
-    sharing = TokenSharing(group, num_heads=layers.heads(transformer)[0])
-    if group:
-        _check(transformer, sharing)
-    handles = [_hooked(exchange, sharing) for exchange in layers.exchanges(transformer) if group]
-    try:
+    sharing = TokenSharing(group, num_heads=layers.head_groups(transformer))
+    if not group:
         yield sharing
+        return
+    _check(transformer, sharing)
+    exchanges = list(layers.exchanges(transformer))
+    sharing.counts = [
+        (exchange.module, name, getattr(exchange.module, name))
+        for exchange in exchanges
+        for name in exchange.counts
+    ]
+    handles = [_hooked(exchange, sharing) for exchange in exchanges if not exchange.counts]
+    try:
+        with sharing.switched(True):
+            yield sharing
     finally:
         for handle in handles:
             handle.remove()
@@ -161,6 +184,12 @@ def _hooked(exchange: Exchange, sharing: TokenSharing) -> Any:
     return exchange.module.register_forward_hook(after)
 
 
+def _in_order(parts: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
+    """All tokens, stream by stream, out of what each process has, which is cut into streams of these sizes."""
+    pieces = [part.split(list(of_part)) for part, of_part in zip(parts, sizes, strict=True)]
+    return torch.cat([piece for stream in zip(*pieces, strict=True) for piece in stream])
+
+
 def _shares(num: int, parts: int) -> list[int]:
     """`num` things dealt out as evenly as they can be."""
     return [num // parts + (part < num % parts) for part in range(parts)]
@@ -170,7 +199,7 @@ def _check(transformer: Any, sharing: TokenSharing) -> None:
     if sharing.num > sum(sharing.heads):
         raise ValueError(
             f"context_parallel is {sharing.num}: expected at most {sum(sharing.heads)}, the transformer's attention "
-            "heads"
+            "heads, those of keys and values where they are fewer"
         )
     if is_compiled(transformer):
         raise ValueError(

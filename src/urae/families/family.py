@@ -128,7 +128,7 @@ class Exchange:
     `urae.execution.token_sharing.TokenSharing` that does it."""
 
     module: nn.Module
-    streams: tuple[Stream, ...]
+    streams: tuple[Stream, ...] = ()
     """Kinds of tokens in the tensor, in their order."""
     before: str = ""
     """What is done to the module's input."""
@@ -136,6 +136,8 @@ class Exchange:
     """What is done to the module's output."""
     argument: str = ""
     """Name of the input, where it is no positional one."""
+    counts: tuple[str, ...] = ()
+    """The module's attributes that count heads, of which a process has only some."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ class LayerUse:
     recomputed: bool = False
     """Whether it lies in a block whose backward pass needs its activations."""
     vectors: int = 1
-    """How many flow through it for each token or image."""
+    """How many flow through it for each token or image. In attention these see each other, and no other token."""
+    width: int = 0
+    """Of attention: its own, where it is not that of a token inside the blocks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -282,8 +286,8 @@ class Text(Protocol):
 class Guidance(Protocol):
     """`guidance.py`: what a guidance scale does."""
 
-    def kind(self, transformer: Any) -> Guiding:
-        """How it takes effect with this transformer."""
+    def kind(self, target: Any) -> Guiding:
+        """How it takes effect with this pipeline or transformer, of which the pipeline may know more."""
 
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         """The stock pipeline's arguments for a guidance scale and a negative prompt. `ValueError` for a negative
@@ -315,6 +319,10 @@ class Layers(Protocol):
         """Patterns of all linear layers that image tokens flow through inside the blocks."""
 
     @property
+    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Layers of a block, by the ends of their names, that have one tensor as their input."""
+
+    @property
     def mask(self) -> Masking:
         """The mask that attention is given, which not every kernel takes."""
 
@@ -323,6 +331,10 @@ class Layers(Protocol):
 
     def heads(self, transformer: Any) -> tuple[int, int]:
         """Attention heads, and the channels of each."""
+
+    def head_groups(self, transformer: Any) -> int:
+        """Groups of heads that must stay together, all of the same size: those of queries with the head of keys and
+        values that they share. As many as there are heads where none is shared."""
 
     def exchanges(self, transformer: Any) -> Iterable[Exchange]:
         """Where tensors change hands when several processes share the tokens of an image. `ValueError` where that is

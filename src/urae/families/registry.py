@@ -14,6 +14,7 @@ __all__ = ["FAMILIES", "families", "family_named", "family_of"]
 FAMILIES = {
     "ChromaTransformer2DModel": "urae.families.chroma:Chroma",
     "FluxTransformer2DModel": "urae.families.flux:Flux",
+    "Krea2Transformer2DModel": "urae.families.krea2:Krea2",
 }
 """Class of the transformer in diffusers -> where its family is; imported when it is first asked for."""
 
@@ -25,7 +26,6 @@ OTHERS = {
     "HiDreamImageTransformer2DModel": "HiDream",
     "HunyuanDiT2DModel": "Hunyuan-DiT",
     "HunyuanImageTransformer2DModel": "HunyuanImage",
-    "Krea2Transformer2DModel": "Krea 2",
     "Lumina2Transformer2DModel": "Lumina 2",
     "OmniGenTransformer2DModel": "OmniGen",
     "PixArtTransformer2DModel": "PixArt",

@@ -300,4 +300,4 @@ def _check_guidance(pipe: Any, asked: DrawingRequest) -> None:
 
 
 def _takes_guidance(pipe: Any) -> bool:
-    return family_of(pipe).guidance.kind(pipe.transformer) != "none"
+    return family_of(pipe).guidance.kind(pipe) != "none"

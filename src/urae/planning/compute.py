@@ -104,7 +104,8 @@ def step_work(trained: Trained, tokens: Tokens, checkpointing: Checkpointing) ->
 
 def _attention(trained: Trained, use: LayerUse, tokens: Tokens) -> tuple[int, int]:
     # Backward: five products instead of two, because the fused kernels compute the weights again.
-    pairs = trained.width * tokens.joint**2
+    num, each = tokens.of(use.stream), use.vectors
+    pairs = (use.width or trained.width) * (num * each**2 if each > 1 else num**2)
     return 4 * pairs, 10 * pairs * use.gradient
 
 

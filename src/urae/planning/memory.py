@@ -22,9 +22,10 @@ import torch
 from urae.adapters import Full, Lora
 from urae.execution import num_groups
 from urae.execution.budget import encoding_bytes
-from urae.execution.choices import Checkpointing
+from urae.execution.choices import Checkpointing, VaeWay
 from urae.execution.memory import memory_need
 from urae.execution.modules import weight_bytes
+from urae.execution.strips import has_strips
 from urae.families import Architecture, family_of
 from urae.planning.adapter import FP32, AdapterSize, adapter_size, optimizer_bytes
 from urae.planning.compute import Trained
@@ -94,9 +95,14 @@ def _fixed(architecture: Architecture, size: int) -> dict[str, int]:
     return {
         "captions": architecture.encoder_bytes,
         "vae": weight_bytes(architecture.vae),
-        "encode": encoding_bytes(architecture.vae, (size, size), "strips"),
+        "encode": encoding_bytes(architecture.vae, (size, size), _way_to_encode(architecture.vae)),
         "draw": max(need.denoise, need.decode["whole"]),
     }
+
+
+def _way_to_encode(vae: Any) -> VaeWay:
+    """The one that needs the least and is exact; in tiles where there is none but the whole."""
+    return "strips" if has_strips(vae) else "tiles"
 
 
 _adapter_size = lru_cache(maxsize=4)(adapter_size)
@@ -107,7 +113,7 @@ def activation_bytes(architecture: Architecture, trained: Trained, recipe: Recip
     copies = recipe.base_dtype == "bf16" and not recipe.compile
     layers = family_of(architecture).layers
     kept = [
-        layers.kept(block, copies=copies) + _inputs(trained, adapted, copies)
+        layers.kept(block, copies=copies) + _inputs(trained, adapted, () if copies else layers.shared_inputs)
         for block, adapted in trained.blocks().items()
     ]
     widths = AROUND + BACKWARD + _alive(kept, recipe.gradient_checkpointing, recipe.offload_activations)
@@ -150,16 +156,14 @@ def _alive(kept: list[float], checkpointing: Checkpointing, offload: bool) -> fl
     )
 
 
-def _inputs(trained: Trained, adapted: list[str], copies: bool) -> float:
-    """Widths of the inputs of a block's adapted layers, which have `copies` of them or share them."""
+def _inputs(trained: Trained, adapted: list[str], shared: tuple[tuple[str, ...], ...]) -> float:
+    """Widths of the inputs of a block's adapted layers, of which some are `shared`."""
     inputs = {name: trained.sides[name][0] / trained.width for name in adapted if ".norm" not in name}
-    if not copies:
-        inputs = {_shared_input(name): widths for name, widths in inputs.items()}
-    return sum(inputs.values())
+    return sum({_shared_input(name, shared): widths for name, widths in inputs.items()}.values())
 
 
-def _shared_input(name: str) -> str:
-    return "state" if name.rpartition(".")[2] in ("to_q", "to_k", "to_v", "proj_mlp") else name
+def _shared_input(name: str, shared: tuple[tuple[str, ...], ...]) -> str:
+    return next((layers[0] for layers in shared if name.endswith(layers)), name)
 
 
 def _state_bytes(size: AdapterSize, recipe: Recipe) -> int:

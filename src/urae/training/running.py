@@ -291,7 +291,7 @@ def _sampler(
 
 
 def _has_negative(pipe: Any, recipe: Recipe) -> bool:
-    return recipe.sample_guidance > 1 and family_of(pipe).guidance.kind(pipe.transformer) == "cfg"
+    return recipe.sample_guidance > 1 and family_of(pipe).guidance.kind(pipe) == "cfg"
 
 
 # --- going on -----------------------------------------------------------------------------------------------

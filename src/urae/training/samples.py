@@ -27,7 +27,8 @@ def lean_pipeline(pipe: Any) -> Any:
         name: None if name in (*text.encoders, *text.tokenizers) else part
         for name, part in pipe.components.items()
     }
-    lean = type(pipe)(**parts)
+    settings = {name: pipe.config[name] for name in pipe._get_signature_keys(pipe)[1]}
+    lean = type(pipe)(**parts, **settings)
     lean.set_progress_bar_config(disable=True)  # it would run through the training's own
     return lean
 

@@ -14,7 +14,7 @@ __all__ = ["ChromaGuidance"]
 class ChromaGuidance:
     """v(negative) + scale (v(prompt) - v(negative)); at a scale of 1 or less the pipeline makes the one call alone."""
 
-    def kind(self, transformer: Any) -> Guiding:
+    def kind(self, target: Any) -> Guiding:
         return "cfg"
 
     def settings(self, drawing: Drawing) -> dict[str, Any]:

@@ -17,7 +17,8 @@ __all__ = ["FluxGuidance"]
 class FluxGuidance:
     """Embedded where the checkpoint was distilled for it."""
 
-    def kind(self, transformer: Any) -> Guiding:
+    def kind(self, target: Any) -> Guiding:
+        transformer = getattr(target, "transformer", target)
         return "embedded" if transformer.config.guidance_embeds else "none"
 
     def settings(self, drawing: Drawing) -> dict[str, Any]:

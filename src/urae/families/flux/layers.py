@@ -22,12 +22,17 @@ class FluxLayers:
     )
     mask: Masking = "none"
 
+    shared_inputs: tuple[tuple[str, ...], ...] = (("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),)
+
     def width(self, transformer: Any) -> int:
         heads, channels = self.heads(transformer)
         return heads * channels
 
     def heads(self, transformer: Any) -> tuple[int, int]:
         return transformer.config.num_attention_heads, transformer.config.attention_head_dim
+
+    def head_groups(self, transformer: Any) -> int:
+        return self.heads(transformer)[0]
 
     def exchanges(self, transformer: Any) -> Iterator[Exchange]:
         """What attention gives back to a double block is cut by the text that went in, so there all of the text goes
