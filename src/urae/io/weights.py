@@ -1,14 +1,13 @@
 """Weights: safetensors alone, checked before a tensor is made of them, and written to the same bytes every time.
 
-Other formats can run code. The header is read here too, since the library takes the last of two tensors of one name in
-silence, and says of the others what is wrong but not in which file.
+Other formats can run code. The library checks types, shapes and places. The header is read here too, since of two
+tensors of one name the library takes the last in silence.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import math
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from urae.errors import BadFile
 from urae.io.files import writing
-from urae.io.texts import field_of, parse_json_object, typed
+from urae.io.texts import parse_json_object
 
 __all__ = [
     "Header",
@@ -39,14 +38,6 @@ SUFFIX = ".safetensors"
 LONGEST_HEADER = 2**25
 """Bytes; ten thousand tensors take some 2^20."""
 MOST_DIMENSIONS = 64
-
-BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "C64": 64} | {
-    f"{kind}{bits}": bits for bits in (16, 32, 64) for kind in "IUF"
-}
-BITS |= {"BF16": 16, "I8": 8, "U8": 8, "BOOL": 8} | dict.fromkeys(
-    ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8
-)
-"""Size of a value by the dtype's name in the file."""
 
 WRITTEN = {
     torch.uint64: "U64",
@@ -76,9 +67,6 @@ class Stored:
     dtype: str
     """As the file names it: "F32", "BF16", ..."""
     shape: tuple[int, ...]
-    start: int
-    """First byte, counted from the end of the header."""
-    end: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +87,14 @@ class Weights:
     metadata: dict[str, str]
 
 
-def read_weights(
-    path: Path | str, *, device: str = "cpu", finite: bool = False, only: Collection[str] | None = None
-) -> Weights:
+def read_weights(path: Path | str, *, finite: bool = False, only: Collection[str] | None = None) -> Weights:
     """What is in a file, of the tensors `only` some if they are named; with `finite`, NaN and infinite values are a
     `BadFile`, as all that is damaged. `ValueError` for a path that is no safetensors file."""
     path = Path(path)
     header = read_header(path)
     try:
-        with safe_open(path, framework="pt", device=device) as file:
-            names = file.keys() if only is None else only
-            tensors = {name: file.get_tensor(name) for name in names}
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in (file.keys() if only is None else only)}
     except (SafetensorError, OSError, KeyError) as error:
         raise _damaged(path, error) from error
     if finite:
@@ -126,19 +111,22 @@ def read_header(path: Path | str) -> Header:
         raise ValueError(f"{path.name} is not a {SUFFIX} file: other formats can run code and are not read")
     try:
         with path.open("rb") as file:
-            return _header(file, os.fstat(file.fileno()).st_size, path)
-    except OSError as error:
+            described = _described(file, path)
+        with safe_open(path, framework="pt"):  # which checks it
+            return _header(described, path)
+    except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
 
 def parse_weights(data: bytes, *, name: object, finite: bool = False) -> Weights:
     """The contents of a file as `read_weights` gives them, in order of their names. `name` stands for it in a
     `BadFile`."""
-    header = _header(_Bytes(data), len(data), name)
+    described = _described(io.BytesIO(data), name)
     try:
         tensors = dict(sorted(safetensors.torch.load(data).items()))
     except (SafetensorError, KeyError) as error:
         raise _damaged(name, error) from error
+    header = _header(described, name)
     if finite:
         check_finite(tensors, name=name)
     return Weights(tensors=tensors, metadata=dict(header.metadata))
@@ -183,60 +171,25 @@ def _header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) ->
     return len(padded).to_bytes(8, "little") + padded
 
 
-# --- the header --------------------------------------------------------------------------------------------------
-
-
-class _Bytes:
-    """Bytes that are read like a file, not copied."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
-
-    def read(self, length: int) -> bytes:
-        self.place += length
-        return self.data[self.place - length : self.place]
-
-
-def _header(file: BinaryIO | _Bytes, length: int, name: object) -> Header:
-    """Read and check a header; `length`: of the file in bytes."""
-    size = int.from_bytes(file.read(8), "little")
-    if length < 8 or size > length - 8:
-        raise _damaged(name, "it ends before its header does")
+def _described(file: BinaryIO, name: object) -> dict[str, Any]:
+    """What the header says, each name once."""
+    length = file.read(8)
+    size = int.from_bytes(length, "little")
     if size > LONGEST_HEADER:
         raise _damaged(name, f"its header has {size} bytes")
-    described = parse_json_object(file.read(size), name=f"the header of {name}")
-    metadata = typed(described.pop("__metadata__", {}), dict, name=f"the metadata of {name}")
-    for key in metadata:
-        field_of(metadata, key, str, name=f"the metadata of {name}")
-    tensors = {key: _stored(value, f"{key!r} in {name}") for key, value in described.items()}
-    _check_order(tensors, length - 8 - size, name)
+    text = file.read(size)
+    if len(length) < 8 or len(text) < size:
+        raise _damaged(name, "it ends before its header does")
+    return parse_json_object(text, name=f"the header of {name}")
+
+
+def _header(described: dict[str, Any], name: object) -> Header:
+    """Of a file that the library has opened, and so checked."""
+    metadata = described.pop("__metadata__", {})
+    tensors = {key: Stored(dtype=one["dtype"], shape=tuple(one["shape"])) for key, one in described.items()}
+    if any(len(one.shape) > MOST_DIMENSIONS for one in tensors.values()):
+        raise _damaged(name, f"a tensor has more than {MOST_DIMENSIONS} dimensions")
     return Header(tensors=tensors, metadata=metadata)
-
-
-def _stored(value: Any, name: str) -> Stored:
-    values = typed(value, dict, name=name)
-    dtype = field_of(values, "dtype", str, name=name)
-    shape, offsets = (field_of(values, key, list, name=name) for key in ("shape", "data_offsets"))
-    if dtype not in BITS:
-        raise BadFile(f"{name} has the unknown dtype {dtype!r}")
-    sizes = [typed(size, int, name=f"the shape of {name}") for size in shape]
-    places = [typed(place, int, name=f"the place of {name}") for place in offsets]
-    if len(sizes) > MOST_DIMENSIONS or min([*sizes, *places], default=0) < 0 or len(places) != 2:
-        raise BadFile(f"{name} has a shape or place that no tensor has")
-    if math.prod(sizes) * BITS[dtype] != 8 * (places[1] - places[0]):
-        raise BadFile(f"{name} has {places[1] - places[0]} bytes, which do not fit its shape {sizes}")
-    return Stored(dtype=dtype, shape=tuple(sizes), start=places[0], end=places[1])
-
-
-def _check_order(tensors: Mapping[str, Stored], length: int, name: object) -> None:
-    """Every byte belongs to one tensor: nothing hides between them, none reads another's."""
-    end = 0
-    for one in sorted(tensors.values(), key=lambda one: (one.start, one.end)):
-        if one.start != end:
-            raise _damaged(name, "its tensors overlap or leave gaps")
-        end = one.end
-    if end != length:
-        raise _damaged(name, f"{length} bytes follow its header, {end} are described")
 
 
 def _damaged(name: object, reason: object) -> BadFile:

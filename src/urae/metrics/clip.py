@@ -25,13 +25,13 @@ __all__ = [
     "AgreementReader",
     "EmbeddingReader",
     "Towers",
+    "channels",
     "cropped_square",
     "middle_square",
     "normalised",
     "open_clip_folder",
     "open_clip_score",
     "open_cmmd",
-    "open_cmmd_published",
     "open_pickscore",
     "whole",
 ]
@@ -128,28 +128,21 @@ class EmbeddingReader:
             return list(self.towers.pictures(pixels).cpu().numpy()[:, None])
 
 
-def open_clip_score(weights: LocalWeights | None, options: Options) -> AgreementReader:
+def open_clip_score(weights: LocalWeights, options: Options) -> AgreementReader:
     """100 times the cosine, 0 where it is negative."""
     return _agreement("clip score", weights, options, _clip_score)
 
 
-def open_pickscore(weights: LocalWeights | None, options: Options) -> AgreementReader:
+def open_pickscore(weights: LocalWeights, options: Options) -> AgreementReader:
     """The cosine times the model's own temperature."""
     return _agreement("pickscore", weights, options, _pick_score)
 
 
-def open_cmmd(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
-    """Embeddings of length 1, of the whole picture."""
-    assert weights
-    return EmbeddingReader(weights=weights, device=options.device, sees="whole picture", prepare=whole)
-
-
-def open_cmmd_published(weights: LocalWeights | None, options: Options) -> EmbeddingReader:
-    """The same of the middle square, which is what the authors' code cuts out first."""
-    assert weights
-    return EmbeddingReader(
-        weights=weights, device=options.device, sees="middle square", prepare=cropped_square
-    )
+def open_cmmd(weights: LocalWeights, options: Options, *, published: bool) -> EmbeddingReader:
+    """Embeddings of length 1, of the whole picture, or of its middle square, which is what the authors' published code
+    cuts out first."""
+    sees, prepare = ("middle square", cropped_square) if published else ("whole picture", whole)
+    return EmbeddingReader(weights=weights, device=options.device, sees=sees, prepare=prepare)
 
 
 def open_clip_folder(weights: LocalWeights, device: str) -> Towers:
@@ -173,12 +166,12 @@ def middle_square(image: Image.Image, side: int) -> Tensor:
     size = (side, longer) if image.width <= image.height else (longer, side)
     small = image if scale == 1 else image.resize(size, Image.Resampling.BICUBIC)
     left, top = (small.width - side) // 2, (small.height - side) // 2
-    return normalised(_pixels(small.crop((left, top, left + side, top + side))))
+    return normalised(channels(small.crop((left, top, left + side, top + side))) / 255)
 
 
 def whole(image: Image.Image, side: int) -> Tensor:
     """The whole picture as a square of `side`, by Pillow's bicubic filter."""
-    return normalised(_pixels(image.resize((side, side), Image.Resampling.BICUBIC)))
+    return normalised(channels(image.resize((side, side), Image.Resampling.BICUBIC)) / 255)
 
 
 def cropped_square(image: Image.Image, side: int) -> Tensor:
@@ -193,8 +186,9 @@ def normalised(pixels: Tensor) -> Tensor:
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1)
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
+def channels(image: Image.Image) -> Tensor:
+    """(3, H, W) gray levels of an RGB image."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1).copy())
 
 
 def _clip_score(cosine: float, towers: Towers) -> float:
@@ -206,9 +200,8 @@ def _pick_score(cosine: float, towers: Towers) -> float:
 
 
 def _agreement(
-    name: str, weights: LocalWeights | None, options: Options, score: Callable[[float, Towers], float]
+    name: str, weights: LocalWeights, options: Options, score: Callable[[float, Towers], float]
 ) -> AgreementReader:
-    assert weights
     return AgreementReader(
         name=name,
         weights=weights,

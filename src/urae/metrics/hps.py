@@ -10,15 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile
 from urae.io import field_of, read_json_object
-from urae.metrics.clip import AgreementReader, Towers, normalised
+from urae.metrics.clip import AgreementReader, Towers, channels, normalised
 from urae.metrics.metric import Options
 from urae.metrics.weights import LocalWeights
 
@@ -27,9 +25,8 @@ __all__ = ["open_hps", "padded_square", "renamed"]
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 
 
-def open_hps(weights: LocalWeights | None, options: Options) -> AgreementReader:
+def open_hps(weights: LocalWeights, options: Options) -> AgreementReader:
     """100 times the cosine."""
-    assert weights
     return AgreementReader(
         name="hps",
         weights=weights,
@@ -45,7 +42,7 @@ def padded_square(image: Image.Image, side: int) -> Tensor:
 
     HPS's own code leaves antialiasing to the torchvision version at hand; here it is always on.
     """
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1).copy() / 255)
+    pixels = channels(image) / 255
     scale = side / max(image.size)
     height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
     if scale != 1:

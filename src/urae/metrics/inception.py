@@ -24,7 +24,7 @@ from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
 
-__all__ = ["InceptionReader", "inception_features", "open_crops", "open_whole", "resized"]
+__all__ = ["InceptionReader", "inception_features", "open_inception", "resized"]
 
 EPSILON = 1e-3
 """Of the batch normalisation."""
@@ -64,16 +64,10 @@ class InceptionReader:
         return np.stack([np.asarray(crop, dtype=np.float32).transpose(2, 0, 1) for crop in crops])
 
 
-def open_whole(weights: LocalWeights | None, options: Options) -> InceptionReader:
-    """The whole picture, resized."""
-    assert weights
-    return InceptionReader(weights=weights, device=options.device, num_crops=0)
-
-
-def open_crops(weights: LocalWeights | None, options: Options) -> InceptionReader:
-    """Native crops."""
-    assert weights
-    return InceptionReader(weights=weights, device=options.device, num_crops=options.num_crops)
+def open_inception(weights: LocalWeights, options: Options, *, crops: bool) -> InceptionReader:
+    """Native crops, or the whole picture, resized."""
+    num_crops = options.num_crops if crops else 0
+    return InceptionReader(weights=weights, device=options.device, num_crops=num_crops)
 
 
 def resized(image: Image.Image, side: int) -> np.ndarray:

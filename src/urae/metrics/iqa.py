@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from urae.errors import MissingExtra
+from urae.metrics.clip import channels
 from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
 
-__all__ = ["IqaReader", "open_maniqa", "open_qualiclip"]
+__all__ = ["IqaReader", "open_iqa"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +52,12 @@ class IqaReader:
 
     def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
-            return [np.array(float(self.metric(_pixels(sample).to(self.device)))) for sample in samples]
+            pixels = (channels(sample.image)[None] / 255 for sample in samples)  # in [0, 1]
+            return [np.array(float(self.metric(one.to(self.device)))) for one in pixels]
 
 
-def open_maniqa(weights: LocalWeights | None, options: Options) -> IqaReader:
-    """`MissingExtra` without pyiqa."""
-    return _opened("maniqa", weights, options)
-
-
-def open_qualiclip(weights: LocalWeights | None, options: Options) -> IqaReader:
-    """`MissingExtra` without pyiqa."""
-    return _opened("qualiclip", weights, options)
-
-
-def _opened(name: str, weights: LocalWeights | None, options: Options) -> IqaReader:
-    assert weights
+def open_iqa(weights: LocalWeights, options: Options, *, name: str) -> IqaReader:
+    """The metric of this name; `MissingExtra` without pyiqa."""
     _version()
     return IqaReader(name=name, weights=weights, device=options.device)
 
@@ -78,9 +70,3 @@ def _version() -> str:
             "MANIQA and QualiCLIP need pyiqa, whose licence allows no commercial use, and torchvision: "
             "pip install 'urae[iqa]'"
         ) from error
-
-
-def _pixels(sample: MeasuredPicture) -> torch.Tensor:
-    """(1, 3, H, W) in [0, 1]."""
-    pixels = np.asarray(sample.image, dtype=np.float32).transpose(2, 0, 1)
-    return torch.from_numpy(pixels[None] / 255)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.metrics.clip import channels
 from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
@@ -66,13 +67,11 @@ class LpipsReader:
             return float(lpips_distance(self._pixels(image), self._pixels(reference), self.tensors))
 
     def _pixels(self, image: Image.Image) -> Tensor:
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None].copy())
-        return (pixels / 127.5 - 1).to(self.device)
+        return (channels(image)[None] / 127.5 - 1).to(self.device)
 
 
-def open_lpips(weights: LocalWeights | None, options: Options) -> LpipsReader:
+def open_lpips(weights: LocalWeights, options: Options) -> LpipsReader:
     """AlexNet or VGG, as the file has it."""
-    assert weights
     return LpipsReader(weights=weights, device=options.device)
 
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +20,8 @@ from urae.metrics.crops import native_crops
 from urae.metrics.metric import Options
 from urae.metrics.pictures import MeasuredPicture
 from urae.metrics.weights import LocalWeights
-
-if TYPE_CHECKING:
-    from urae.mini.world import Scene
+from urae.mini.recogniser import WEIGHTS, Recogniser, recogniser, to_input
+from urae.mini.world import BACKGROUNDS, OBJECTS, STYLES, Scene, Thing
 
 __all__ = [
     "AlignmentReader",
@@ -41,12 +39,12 @@ class _MiniReader:
     device: str
 
     @cached_property
-    def network(self) -> Any:
-        return _recogniser().recogniser().to(self.device)
+    def network(self) -> Recogniser:
+        return recogniser().to(self.device)
 
     @property
     def identity(self) -> str:
-        return f"{type(self).__name__} {LocalWeights(_recogniser().WEIGHTS).sha256}"
+        return f"{type(self).__name__} {LocalWeights(WEIGHTS).sha256}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,27 +96,26 @@ class MiniPatchReader(_MiniReader):
         return torch.cat(found, 1).cpu().numpy()
 
 
-def open_recognition(weights: LocalWeights | None, options: Options) -> RecognitionReader:
+def open_recognition(weights: None, options: Options) -> RecognitionReader:
     """By the shipped recogniser."""
     return RecognitionReader(device=options.device)
 
 
-def open_alignment(weights: LocalWeights | None, options: Options) -> AlignmentReader:
+def open_alignment(weights: None, options: Options) -> AlignmentReader:
     """By the shipped recogniser."""
     return AlignmentReader(device=options.device)
 
 
-def open_patches(weights: LocalWeights | None, options: Options) -> MiniPatchReader:
+def open_patches(weights: None, options: Options) -> MiniPatchReader:
     """By the shipped recogniser."""
     return MiniPatchReader(device=options.device, num_crops=options.num_crops)
 
 
 def scene_of(caption: str) -> Scene:
     """The scene that a caption, short or detailed, describes; places say no more than the relation."""
-    world = _world()
-    thing = re.compile(rf"\b({'|'.join(world.STYLES)}) ({'|'.join(world.OBJECTS)})\b")
+    thing = re.compile(rf"\b({'|'.join(STYLES)}) ({'|'.join(OBJECTS)})\b")
     found = list(thing.finditer(caption))
-    ground = re.search(rf"on a ({'|'.join(world.BACKGROUNDS)}) background", caption)
+    ground = re.search(rf"on a ({'|'.join(BACKGROUNDS)}) background", caption)
     if not (1 <= len(found) <= 2 and ground):
         raise ValueError(
             f"{caption!r} describes no scene of the miniature: expected words such as 'a flat tiger left of a glossy "
@@ -126,10 +123,10 @@ def scene_of(caption: str) -> Scene:
         )
     places = [(64, 64)] if len(found) == 1 else _places(caption[found[0].end() : found[1].start()])
     things = [
-        world.Thing(name=match[2], style=match[1], x=x, y=y, size=56)
+        Thing(name=match[2], style=match[1], x=x, y=y, size=56)
         for match, (x, y) in zip(found, places, strict=True)
     ]
-    return world.Scene(things=tuple(things), background=ground[1], label="")
+    return Scene(things=tuple(things), background=ground[1], label="")
 
 
 def _places(between: str) -> list[tuple[int, int]]:
@@ -148,17 +145,4 @@ def _places(between: str) -> list[tuple[int, int]]:
 
 
 def _reduced(images: Sequence[Image.Image]) -> torch.Tensor:
-    return torch.stack([_recogniser().to_input(image) for image in images])
-
-
-def _recogniser() -> Any:
-    # The miniature's package imports diffusers, which takes many seconds; other metrics do without.
-    from urae.mini import recogniser
-
-    return recogniser
-
-
-def _world() -> Any:
-    from urae.mini import world
-
-    return world
+    return torch.stack([to_input(image) for image in images])

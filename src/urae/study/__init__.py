@@ -8,32 +8,18 @@ A study is one folder: pictures under opaque names, the manifest that knows whos
 the invitations. The pages need nothing from outside, and a vote that was acknowledged survives a kill at any moment.
 """
 
-from urae.study.ballots import Ballot, BallotBox, Rater, Vote, VoteRefused, invite, read_invitations
-from urae.study.build import build_study
-from urae.study.manifest import ASPECTS, Aspect, Study, StudyItem, read_study
-from urae.study.outcome import Outcome, RaterSummary, Standing, VotedPreference, count_votes
-from urae.study.report import write_report
-from urae.study.serve import serve
+from __future__ import annotations
 
-__all__ = [
-    "ASPECTS",
-    "Aspect",
-    "Ballot",
-    "BallotBox",
-    "Outcome",
-    "Rater",
-    "RaterSummary",
-    "Standing",
-    "Study",
-    "StudyItem",
-    "Vote",
-    "VoteRefused",
-    "VotedPreference",
-    "build_study",
-    "count_votes",
-    "invite",
-    "read_invitations",
-    "read_study",
-    "serve",
-    "write_report",
-]
+from typing import TYPE_CHECKING
+
+from urae.exports import lazily
+
+if TYPE_CHECKING:
+    from urae.study.ballots import Ballot, BallotBox, Rater, Vote, VoteRefused, invite, read_invitations
+    from urae.study.build import build_study
+    from urae.study.manifest import ASPECTS, Aspect, Study, StudyItem, read_study
+    from urae.study.outcome import Outcome, RaterSummary, Standing, VotedPreference, count_votes
+    from urae.study.report import write_report
+    from urae.study.server import serve
+
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urae.theory.estimate import Estimate, Estimates
+from urae.theory.estimates import Estimate, Estimates
 from urae.theory.problem import Array
 from urae.theory.share import BestShare, ErrorCurve
 
@@ -77,9 +77,8 @@ def _reasons(
             f"10% more label noise moves the best share by {best.sensitivity.noise / 10:+.2f}, a teacher 10% "
             f"further off by {(best.sensitivity.teacher_gap + best.sensitivity.teacher_bias) / 10:+.2f}."
         )
-    reasons.append(
-        f"Shares from {best.good[0]:.0%} to {best.good[1]:.0%} come within 10% of the least error."
-    )
+    low, high = best.good
+    reasons.append(f"Shares from {low:.0%} to {high:.0%} come within 10% of the least error.")
     if any(each.standard_error for each in _three(estimates)):
         reasons.append(
             "The estimates' own errors put the best share between "

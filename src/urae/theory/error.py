@@ -60,12 +60,10 @@ def exact_error(
     """
 
     def terms(p: Array, num_steps: Array) -> ErrorTerms:
-        initial, cross = _bias_terms(problem, p, num_steps, measure)
+        initial, teacher, cross = _bias_terms(problem, p, num_steps, measure)
         by_gap, by_noise = noise_terms(problem, steps=num_steps, measure=measure, mixing=mixing)
         noise = p * (1 - p) * by_gap + (1 - p) * by_noise
-        return ErrorTerms(
-            initial=initial, noise=noise, teacher=_teacher(problem, p, initial, measure), cross=cross
-        )
+        return ErrorTerms(initial=initial, noise=noise, teacher=teacher, cross=cross)
 
     return _over(terms, shares, steps)
 
@@ -90,15 +88,10 @@ def valid_bound(
     """
 
     def terms(p: Array, num_steps: Array) -> ErrorTerms:
-        initial, _ = _bias_terms(problem, p, num_steps, measure)
-        teacher = _teacher(problem, p, initial, measure)
+        initial, teacher, _ = _bias_terms(problem, p, num_steps, measure)
         largest = _label_variance(problem, p, mixing).max(axis=-1, keepdims=True)
-        return ErrorTerms(
-            initial=initial,
-            noise=largest * _total_gain(problem, num_steps, measure),
-            teacher=teacher,
-            cross=2 * np.sqrt(initial * teacher),
-        )
+        noise, cross = largest * _total_gain(problem, num_steps, measure), 2 * np.sqrt(initial * teacher)
+        return ErrorTerms(initial=initial, noise=noise, teacher=teacher, cross=cross)
 
     return _over(terms, shares, steps)
 
@@ -107,15 +100,10 @@ def printed_bound(problem: Problem, *, shares: ArrayLike, steps: ArrayLike) -> E
     """The right-hand side of Theorem 2.4 (Eqs. 3, 8) as printed. `exact_error` can exceed it."""
 
     def terms(p: Array, num_steps: Array) -> ErrorTerms:
-        initial, cross = _bias_terms(problem, p, num_steps, "parameters")
+        initial, teacher, cross = _bias_terms(problem, p, num_steps, "parameters")
         mean = mixed_label_noise(problem, shares=p[:, 0]).mean(axis=-1, keepdims=True)
-        gain = _total_gain(problem, num_steps, "parameters")
-        return ErrorTerms(
-            initial=initial,
-            noise=problem.learning_rate**2 * mean * gain,
-            teacher=_teacher(problem, p, initial, "parameters"),
-            cross=np.zeros_like(cross),
-        )
+        noise = problem.learning_rate**2 * mean * _total_gain(problem, num_steps, "parameters")
+        return ErrorTerms(initial=initial, noise=noise, teacher=teacher, cross=np.zeros_like(cross))
 
     return _over(terms, shares, steps)
 
@@ -151,16 +139,13 @@ def noise_terms(
     return by_gap, by_noise
 
 
-def _bias_terms(problem: Problem, p: Array, steps: Array, measure: Measure) -> tuple[Array, Array]:
+def _bias_terms(problem: Problem, p: Array, steps: Array, measure: Measure) -> tuple[Array, Array, Array]:
+    """The terms without noise: initial, teacher and cross."""
     modes = problem.modes
     weights, retained = modes.weights(measure), 1 - modes.learnt(steps)
     left = retained * (modes.start - p[..., None] * modes.teacher)
-    return left**2 @ weights, 2 * p * (left @ (weights * modes.teacher))
-
-
-def _teacher(problem: Problem, p: Array, like: Array, measure: Measure) -> Array:
-    distance = problem.modes.teacher**2 @ problem.modes.weights(measure)
-    return np.broadcast_to(p**2 * distance, like.shape)
+    initial, cross = left**2 @ weights, 2 * p * (left @ (weights * modes.teacher))
+    return initial, np.broadcast_to(p**2 * (modes.teacher**2 @ weights), initial.shape), cross
 
 
 def _total_gain(problem: Problem, steps: Array, measure: Measure) -> Array:

@@ -60,24 +60,20 @@ class Network:
     @cached_property
     def problem(self) -> Problem:
         """The linearisation at W_0 (Eq. 9), with the same W_0, W*, W_ref, noise and learning rate."""
-        return _linearised(self)
+        num_samples = len(self.inputs)
+        starts = np.broadcast_to(self.start, (num_samples, len(self.start)))
+        return Problem(
+            features=self.pull(starts, np.eye(num_samples)),
+            start=self.start,
+            truth=self.truth,
+            teacher=self.teacher,
+            noise=self.noise,
+            learning_rate=self.learning_rate,
+        )
 
     def _layers(self, weights: Array) -> tuple[Array, Array]:
         hidden, output = np.split(weights, [-self.width], axis=-1)
         return hidden.reshape(*hidden.shape[:-1], self.width, self.inputs.shape[1]), output
-
-
-def _linearised(network: Network) -> Problem:
-    num_samples = len(network.inputs)
-    starts = np.broadcast_to(network.start, (num_samples, len(network.start)))
-    return Problem(
-        features=network.pull(starts, np.eye(num_samples)),
-        start=network.start,
-        truth=network.truth,
-        teacher=network.teacher,
-        noise=network.noise,
-        learning_rate=network.learning_rate,
-    )
 
 
 def random_network(

@@ -7,17 +7,16 @@ own dash or marker besides. Figures are made without pyplot, so nothing global c
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jinja2 import Environment, PackageLoader
 from numpy.typing import ArrayLike
 
 from urae.errors import MissingExtra
@@ -82,13 +81,11 @@ def bound_figure(
     num_steps = np.asarray(steps)
     last = num_steps[-1]
     figure, (left, right) = _panels(2)
-    _bounds(
-        left,
-        num_steps,
-        lambda bound: bound(problem, shares=share, steps=num_steps).total,
-        by_steps,
-        num_steps,
-    )
+
+    def totals(bound: Callable) -> Array:
+        return bound(problem, shares=share, steps=num_steps).total
+
+    _bounds(left, num_steps, totals, by_steps, num_steps)
     left.set_xscale("symlog", linthresh=1)
     left.set_xlim(left=0)
     left.xaxis.set_major_formatter("{x:g}")
@@ -112,16 +109,8 @@ def advice_figure(advice: Advice) -> Figure:
         label = "90% range of the best share"
         axes.axvspan(*advice.likely, facecolor="none", edgecolor=GRAY, hatch="///", lw=0, label=label)
     axes.plot(SHARES, best.curve.at(SHARES), color=BLUE, lw=2, label="expected error")
-    axes.plot(
-        best.share,
-        best.error,
-        "o",
-        color=BLUE,
-        markeredgecolor="black",
-        ls="none",
-        label="best share",
-        clip_on=False,
-    )
+    (dot,) = axes.plot(best.share, best.error, "o", color=BLUE, label="best share", clip_on=False)
+    dot.set_markeredgecolor("black")
     axes.set_xlabel("share of synthetic data, p")
     axes.set_ylabel("expected squared error")
     axes.set_title("At convergence", loc="left")
@@ -138,9 +127,9 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 def write_page(path: Path, *, title: str, sections: Sequence[Section]) -> Path:
     """Write figures and text as one HTML file that loads nothing from elsewhere; returns the path."""
-    template = Template((Path(__file__).parent / "templates" / "page.html").read_text(encoding="utf-8"))
-    body = "\n".join(_section(section) for section in sections)
-    return _write(path, template.substitute(title=html.escape(title), body=body).encode())
+    environment = Environment(loader=PackageLoader("urae.theory"), autoescape=True, trim_blocks=True)
+    page = environment.get_template("page.html.j2").render(title=title, sections=sections, svg=_svg)
+    return _write(path, f"{page}\n".encode())
 
 
 def _bounds(
@@ -189,22 +178,11 @@ def _sequential(position: float) -> tuple[float, ...]:
     return colormaps["cividis"](0.78 * position)
 
 
-def _section(section: Section) -> str:
+def _svg(figure: Figure) -> str:
+    """As an address that holds it."""
     buffer = io.BytesIO()
-    section.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    source = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img alt="{html.escape(section.alt)}" src="data:image/svg+xml;base64,{source}">'
-    heading, text = html.escape(section.heading), html.escape(section.text)
-    return f"<section>\n<h2>{heading}</h2>\n<p>{text}</p>\n{image}\n{_table(section.table)}</section>"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
-    body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[1:]]
-    lines = "\n".join(f"<tr>{cells}</tr>" for cells in (head, *body))
-    return f"<table>\n{lines}\n</table>\n"
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -7,44 +7,17 @@ The same loop trains the linear model and the network (`network`): both know how
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from urae.theory.problem import Array, Mixing
+from urae.theory.network import Network
+from urae.theory.problem import Array, Mixing, Problem
 
 __all__ = ["Model", "Simulation", "simulate"]
 
-
-class Model(Protocol):
-    """What can be trained here: `Problem`, which is linear, and `Network`, which is not."""
-
-    @property
-    def start(self) -> Array:
-        """W_0: (D,)."""
-
-    @property
-    def truth(self) -> Array:
-        """W*: (D,)."""
-
-    @property
-    def teacher(self) -> Array:
-        """W_ref: (D,)."""
-
-    @property
-    def noise(self) -> float | Array:
-        """Variance of the noise on real labels, one or (N,)."""
-
-    @property
-    def learning_rate(self) -> float:
-        """eta of Eq. 21."""
-
-    def predict(self, weights: Array) -> Array:
-        """Predictions (..., N) of weights (..., D)."""
-
-    def pull(self, weights: Array, residuals: Array) -> Array:
-        """Gradient (..., D) of half the squared residuals (..., N)."""
+Model = Problem | Network
+"""What can be trained here: the one is linear, the other is not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
