@@ -11,10 +11,9 @@ import pytest
 import safetensors
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from urae.errors import BadFile
-from urae.io.screen import escaped, plain, sentence_of
+from urae.io.screen import plain, sentence_of
 from urae.io.servers import Server
 
 SEQUENCES = [
@@ -55,16 +54,6 @@ def test_a_sequence_that_never_ends_and_bytes_that_are_no_text():
     assert (plain("a\x1b"), plain("\x1b[31")) == ("a", "31")
     plain("\ud800").encode()
     assert plain(3) == "3"
-
-
-@pytest.mark.parametrize(
-    "text", ["[v2] photo", "[a, b]", "[/]", "[bold red]x[/]", "a\\[b]", "x\\", "[link=u]x", ":cat:"]
-)
-def test_markup_is_text(text):
-    console = Console(width=100, color_system=None)
-    with console.capture() as capture:
-        console.print(f"[bold]{escaped(text)}[/]", highlight=False, emoji=False)
-    assert capture.get() == f"{text}\n"
 
 
 # --- errors ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ original would cost its upload and be reduced by the server. It is never enlarge
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from urae.io import OPENAI, Reply, Server, jpeg_of, read_picture, read_text
+from urae.io import Reply, Server, data_uri, read_picture, read_text, thumbnail
 
 __all__ = ["OPTIONS", "Captioner", "own_instruction"]
 
@@ -30,7 +27,7 @@ def own_instruction() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioner:
+class Captioner(Server):
     """A vision-language model behind any OpenAI-compatible endpoint, and what it is asked."""
 
     model: str
@@ -39,16 +36,11 @@ class Captioner:
     """Of the image in the request, px."""
     options: Mapping[str, Any] = field(default_factory=lambda: dict(OPTIONS))
     """Sent with each request; older servers want `max_tokens` in place of `max_completion_tokens`."""
-    base_url: str = OPENAI
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
-    timeout: float = 120.0
-    """Seconds."""
     retries: int = 8
     """Of one request; with the client's pauses some 40 seconds in all."""
 
     def __post_init__(self) -> None:
-        self._server  # noqa: B018  refuses an address with a password in it
+        super().__post_init__()
         if not self.instruction.strip():
             raise ValueError("the instruction is empty: expected a text that asks for a caption")
         if self.max_side < 64:
@@ -59,9 +51,9 @@ class Captioner:
         asked = [image_id, self.model, self.instruction, self.max_side, QUALITY, dict(self.options)]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def connect(self) -> Any:
-        """A client; `MissingExtra` without the openai package, `ValueError` without a key."""
-        return self._server.connect(retries=self.retries)
+    def client(self) -> Any:
+        """A connection; `MissingExtra` without the openai package, `ValueError` without a key."""
+        return self.connect(retries=self.retries)
 
     def describe(self, client: Any, path: Path, *, key: str) -> Reply:
         """Ask once. `key` names the request to servers that know `Idempotency-Key`. Raises `Unanswered`, and
@@ -71,16 +63,9 @@ class Captioner:
             {"type": "text", "text": self.instruction},
             {"type": "image_url", "image_url": picture},
         ]
-        return self._server.chat(client, content, model=self.model, options=self.options, key=key)
-
-    @property
-    def _server(self) -> Server:
-        return Server(base_url=self.base_url, key_variable=self.key_variable, timeout=self.timeout)
+        return self.chat(client, content, model=self.model, options=self.options, key=key)
 
 
 def shown(path: Path, max_side: int) -> str:
     """The image as it is sent: upright, sRGB, at most `max_side` px, as a data URI. Raises `Unreadable`."""
-    image = read_picture(path)
-    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    image.info.clear()  # A comment would be sent along, and may tell what the picture shows.
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg_of(image, quality=QUALITY)).decode()}"
+    return data_uri(thumbnail(read_picture(path), max_side), quality=QUALITY)

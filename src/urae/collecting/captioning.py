@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,17 @@ from urae.collecting.captioner import Captioner
 from urae.data import Record, read_records, write_manifest
 from urae.data.manifest import MANIFEST
 from urae.errors import BadFile, StaleCache
-from urae.io import Journal, Line, Progress, Reply, check_can_write, field_of, read_bytes, read_journal
+from urae.io import (
+    Journal,
+    Line,
+    Progress,
+    Reply,
+    check_can_write,
+    field_of,
+    read_bytes,
+    read_journal,
+    settle_all,
+)
 
 __all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions"]
 
@@ -127,30 +136,25 @@ class _Captioning:
         self.answers = _answers(journal.lines, journal.path)
         self.usage: Counter[str] = Counter()
         self.unreadable: dict[str, str] = {}
-        self.stopped = Event()
 
     def ask_all(self, pending: Sequence[Record], concurrency: int) -> None:
         if not pending:
             return
         title = f"captioning by {self.captioner.model}"
-        with (
-            self.captioner.connect() as client,
-            Progress(title, total=len(pending)) as progress,
-            ThreadPoolExecutor(concurrency) as pool,
-        ):
-            futures = [pool.submit(self._settle, record, client) for record in pending]
-            try:
-                for future in as_completed(futures):
-                    # Added up here alone: the workers would count into each other's sums.
-                    self.usage.update(future.result())
-                    tokens = ", ".join(
-                        f"{count} {name.partition('_')[0]}" for name, count in self.usage.items()
-                    )
-                    progress.advance(f"tokens: {tokens}" if tokens else "")
-            finally:
-                # Requests that are under way are paid for: their answers are awaited and kept.
-                self.stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
+        with self.captioner.client() as client, Progress(title, total=len(pending)) as progress:
+
+            def count(usage: Counter[str]) -> None:
+                # Added up here alone: the workers would count into each other's sums.
+                self.usage.update(usage)
+                tokens = ", ".join(f"{num} {name.partition('_')[0]}" for name, num in self.usage.items())
+                progress.advance(f"tokens: {tokens}" if tokens else "")
+
+            settle_all(
+                pending,
+                lambda record, stopped: self._settle(record, client, stopped),
+                concurrency=concurrency,
+                on_settled=count,
+            )
 
     def reason(self, record: Record) -> str:
         """Why a record has no caption."""
@@ -160,23 +164,20 @@ class _Captioning:
         last = answers[-1]
         return f"{last.outcome}: {last.reason} ({last.text[:120]!r})"
 
-    def _settle(self, record: Record, client: Any) -> Counter[str]:
+    def _settle(self, record: Record, client: Any, stopped: Event) -> Counter[str]:
         """The tokens that it took to describe the image."""
         try:
-            return self._ask(record, client)
+            return self._ask(record, client, stopped)
         except BadFile as error:
             self.unreadable[record.file] = str(error)
             return Counter()
-        except BaseException:
-            self.stopped.set()  # At once: others would go on asking a server that fails.
-            raise
 
-    def _ask(self, record: Record, client: Any) -> Counter[str]:
+    def _ask(self, record: Record, client: Any, stopped: Event) -> Counter[str]:
         path, key = self.root / record.file, self.captioner.key(record.id)
         usage: Counter[str] = Counter()
         if hashlib.sha256(read_bytes(path)).hexdigest() != record.id:
             raise StaleCache(f"{path} is not the image that the manifest names: make the manifest again")
-        while not (_settled(self.answers.get(key, ())) or self.stopped.is_set()):
+        while not (_settled(self.answers.get(key, ())) or stopped.is_set()):
             tried = len(self.answers.get(key, ()))
             reply = self.captioner.describe(client, path, key=f"{key}-{tried}")
             line = _line(reply, key, record.id)

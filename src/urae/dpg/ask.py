@@ -20,9 +20,8 @@ from PIL import Image
 from urae.dpg.answerer import Answerer, Ask
 from urae.dpg.questions import DpgItem
 from urae.dpg.scoring import read_answer
-from urae.io import read_picture
+from urae.io import read_picture, settle_all
 from urae.judge.journal import AnswerJournal
-from urae.judge.pool import settle_all
 
 __all__ = ["Tile", "ask", "pending", "said"]
 

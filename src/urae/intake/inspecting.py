@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
 from urae.collecting.orders import accounts_of, read_orders
@@ -22,8 +21,9 @@ from urae.intake.importing import WORK
 from urae.intake.sheets import sheet_file
 from urae.io import (
     check_can_write,
+    data_uri,
     field_of,
-    jpeg_of,
+    html_page,
     read_json_object,
     read_picture,
     tracked,
@@ -46,10 +46,9 @@ def inspect_data(source: str | Path, out: str | Path, *, num_pictures: int = 24,
     path = Path(out)
     check_can_write(path)
     records, root = read_records(source, captioned=False)
-    environment = Environment(
-        loader=PackageLoader("urae.intake"), autoescape=select_autoescape(["j2"]), undefined=StrictUndefined
-    )
-    page = environment.get_template("inspect.html.j2").render(
+    page = html_page(
+        "urae.intake",
+        "inspect.html.j2",
         source=str(source),
         facts=_facts(records, root),
         charts=_charts(records),
@@ -137,9 +136,9 @@ def _teacher(record: Record) -> str:
 
 def _rejects(work: Path) -> dict[str, Any]:
     """What an import rejected; without one, nothing."""
-    if not (work / "summary.json").is_file():
-        return {}
     name = work / "summary.json"
+    if not name.is_file():
+        return {}
     summary = read_json_object(name)
     for key in ("passed_over", "not_downloaded"):
         summary.setdefault(key, {})  # which earlier versions lack
@@ -183,7 +182,7 @@ def _picture(record: Record, root: Path) -> dict[str, Any]:
     image = read_picture(root / record.file)
     image.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
     return {
-        "data": base64.b64encode(jpeg_of(image, quality=82)).decode(),
+        "shown": data_uri(image, quality=82),
         "size": f"{record.size[0]} x {record.size[1]}",
         "width": image.width // 2,
         "captions": [(kind, record.captions[kind]) for kind in CAPTION_KINDS if kind in record.captions],

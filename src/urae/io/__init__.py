@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         file_hash,
         locked,
         remove_leftovers,
-        sync_folder,
         write_bytes,
         write_text,
         writing,
@@ -52,8 +51,9 @@ if TYPE_CHECKING:
         size_of,
         write_png,
     )
+    from urae.io.pool import settle_all
     from urae.io.progress import Progress, tracked
-    from urae.io.screen import escaped, plain, sentence_of
+    from urae.io.screen import plain, sentence_of
     from urae.io.servers import OPENAI, Reply, Server, Unanswered, import_openai, is_refusal, is_unpaid
     from urae.io.tables import Markdown, escape_markdown, markdown_table
     from urae.io.texts import (
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
         parse_json,
         parse_json_object,
         parse_yaml,
-        read_json,
         read_json_lines,
         read_json_object,
         read_lines,
@@ -72,10 +71,8 @@ if TYPE_CHECKING:
         typed,
     )
     from urae.io.weights import (
-        Header,
         Stored,
         Weights,
-        check_finite,
         parse_weights,
         read_header,
         read_weights,

@@ -126,9 +126,9 @@ def write_bytes(path: Path | str, data: bytes, *, sync: bool = False, replace: b
         temporary.write_bytes(data)
 
 
-def write_text(path: Path | str, text: str, *, sync: bool = False, replace: bool = True) -> None:
+def write_text(path: Path | str, text: str) -> None:
     r"""Write UTF-8 with "\n" at the ends of lines, complete or not at all, as `writing` does."""
-    write_bytes(path, text.encode(), sync=sync, replace=replace)
+    write_bytes(path, text.encode())
 
 
 def remove_leftovers(folder: Path | str) -> list[Path]:

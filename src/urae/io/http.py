@@ -126,10 +126,10 @@ def exchange(
         raise NoAnswer(f"no whole answer from {without_query(url)} ({said})", sent=not never_sent) from None
 
 
-def download(url: str, *, timeout: float, limit: int = MOST_BYTES) -> Answer:
+def download(url: str, *, timeout: float) -> Answer:
     """GET a file, any status being an answer; one that differs from the MD5 that came with it is a `NoAnswer`. Raises
     as `exchange` does."""
-    answer = exchange(url, timeout=timeout, limit=limit, follow=True)
+    answer = exchange(url, timeout=timeout, follow=True)
     # Object stores send the MD5 of what they hold: a JPEG with a wrong byte decodes, to another picture.
     stored = answer.headers.get("content-md5")
     arrived = base64.b64encode(hashlib.md5(answer.body, usedforsecurity=False).digest()).decode()
@@ -217,7 +217,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 
 def _opener(watch: _Watch, follow: bool) -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_AnyStatus(follow), _SameOrigin(), _Http(watch), _Https(watch))
+    return urllib.request.build_opener(_AnyStatus(follow), _SameOrigin(), _Watched(watch))
 
 
 class _AnyStatus(urllib.request.HTTPErrorProcessor):
@@ -241,19 +241,13 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Watched(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
         self.watch = watch
 
     def http_open(self, req: Any) -> Any:
         return self.do_open(partial(_connection, HTTPConnection, self.watch), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, watch: _Watch) -> None:
-        super().__init__()
-        self.watch = watch
 
     def https_open(self, req: Any) -> Any:
         return self.do_open(partial(_connection, HTTPSConnection, self.watch), req)
@@ -298,13 +292,13 @@ class _Watch:
 
 
 def _connection(kind: type[HTTPConnection], watch: _Watch, host: str, **options: Any) -> HTTPConnection:
-    class Watched(kind):  # type: ignore[misc, valid-type]
+    class Connection(kind):  # type: ignore[misc, valid-type]
         def connect(self) -> None:
             super().connect()
             watch.socket = self.sock
             watch.check()  # The watch may have looked just before.
 
-    return Watched(host, **options)
+    return Connection(host, **options)
 
 
 def _read(response: Any, watch: _Watch, limit: int) -> bytes:

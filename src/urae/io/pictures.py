@@ -181,12 +181,7 @@ def jpeg_of(image: Image.Image, *, quality: int) -> bytes:
 
 
 def write_png(
-    image: Image.Image,
-    path: Path | str,
-    *,
-    texts: Mapping[str, str],
-    sync: bool = False,
-    replace: bool = True,
+    image: Image.Image, path: Path | str, *, texts: Mapping[str, str], replace: bool = True
 ) -> Path:
     """Write a PNG with text chunks, complete or not at all. `ValueError` for another ending; raises `CannotWrite`."""
     path = Path(path)
@@ -195,7 +190,7 @@ def write_png(
     chunks = PngImagePlugin.PngInfo()
     for key, text in texts.items():
         chunks.add_text(key, text)
-    with writing(path, sync=sync, replace=replace) as temporary:
+    with writing(path, replace=replace) as temporary:
         image.save(temporary, format="png", pnginfo=chunks)
     return path
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from urae.errors import UraeError
 from urae.io.files import CAUSES, OF_THE_DISK
 
-__all__ = ["escaped", "plain", "sentence_of"]
+__all__ = ["plain", "sentence_of"]
 
 SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor
@@ -45,13 +45,6 @@ def plain(text: object) -> str:
     return UNDECODED.sub(_as_byte, cleared)
 
 
-def escaped(text: object) -> str:
-    """The same for rich, which reads it as text and not as markup."""
-    from rich.markup import escape  # here, since nothing else of this module needs rich
-
-    return escape(plain(text))
-
-
 def sentence_of(error: BaseException) -> str | None:
     """The sentence to print for an error of the user's or the world's; None for a bug, whose traceback is needed.
 
@@ -75,10 +68,9 @@ def _as_byte(found: re.Match[str]) -> str:
 
 def _cause(error: BaseException) -> str | None:
     """Of a full disk and its like, in a library's words too."""
-    found = (
-        re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    )
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    number = error.errno if isinstance(error, OSError) else None
+    if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(found[1])
     return CAUSES[number] if number in OF_THE_DISK else None
 
 

@@ -14,8 +14,9 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import yaml
 
@@ -69,12 +70,8 @@ KINDS: dict[type, str] = {
 def read_text(path: Path | str, *, limit: int = MOST_BYTES) -> str:
     """The text of a file, UTF-8 with or without a byte order mark. `BadFile` for a file that is missing, no plain file,
     longer than `limit` bytes, or in another encoding."""
-    path = Path(path)
-    try:
-        with path.open("rb") if _is_plain(path) else _refused(path, "is no plain file") as file:
-            content = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise _unopened(path, error) from error
+    with _opened(path) as file:
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise BadFile(f"{path} has more than {limit} bytes, more than such a file may have")
     return _decoded(content, path)
@@ -89,19 +86,15 @@ def lines_of(text: str) -> list[str]:
 def read_lines(path: Path | str) -> Iterator[tuple[str, str]]:
     """The lines of a text file with their places, such as "prompts.txt, line 3", one at a time: there may be millions.
     Raises `BadFile` as `read_text` does."""
-    path = Path(path)
-    try:
-        with path.open("rb") if _is_plain(path) else _refused(path, "is no plain file") as file:
-            number = 0
-            while content := file.readline(LONGEST_LINE + 1):
-                number += 1
-                place = f"{path}, line {number}"
-                if len(content) > LONGEST_LINE:
-                    raise BadFile(f"{place} has more than {LONGEST_LINE} bytes: is it a text file?")
-                line = _decoded(content, place, mark=number == 1)
-                yield place, line.removesuffix("\n").removesuffix("\r")
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise _unopened(path, error) from error
+    with _opened(path) as file:
+        number = 0
+        while content := file.readline(LONGEST_LINE + 1):
+            number += 1
+            place = f"{path}, line {number}"
+            if len(content) > LONGEST_LINE:
+                raise BadFile(f"{place} has more than {LONGEST_LINE} bytes: is it a text file?")
+            line = _decoded(content, place, mark=number == 1)
+            yield place, line.removesuffix("\n").removesuffix("\r")
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------
@@ -209,11 +202,7 @@ def parse_yaml(text: str, *, name: object) -> Any:
         return loader.construct_document(node)
     except RecursionError as error:
         raise BadFile(f"{name} is nested more than {DEEPEST} levels deep") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        LookupError,
-    ) as error:  # the last from explicit types, such as !!bool maybe
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # the last from types such as !!bool maybe
         raise BadFile(f"{name} cannot be read as YAML ({' '.join(str(error).split())})") from error
 
 
@@ -233,8 +222,7 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
         # Here, since merging puts the merged keys among the mapping's own.
         node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        _check_once(keys)
+        _check_once([key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         return node
 
     def construct_yaml_float(self, node: Any) -> float:
@@ -304,16 +292,16 @@ def _shown(value: Any) -> str:
 # --- files -----------------------------------------------------------------------------------------------------
 
 
-def _is_plain(path: Path) -> bool:
-    return stat.S_ISREG(path.stat().st_mode)
-
-
-def _refused(path: Path, reason: str) -> NoReturn:
-    raise BadFile(f"{path} {reason}")
-
-
-def _unopened(path: Path, error: OSError | ValueError) -> BadFile:
-    return BadFile(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error})")
+@contextmanager
+def _opened(path: Path | str) -> Iterator[BinaryIO]:
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadFile(f"{path} is no plain file")
+        with path.open("rb") as file:
+            yield file
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise BadFile(f"{path} cannot be opened ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _decoded(content: bytes, name: object, *, mark: bool = True) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from urae.io import settle_all
 from urae.judge.journal import AnswerJournal
 from urae.judge.plan import ATTEMPTS, JudgeQuestion, JudgingPlan
-from urae.judge.pool import settle_all
 from urae.judge.verdicts import Verdicts, count_verdicts
 
 __all__ = ["judge"]

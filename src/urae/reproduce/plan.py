@@ -153,8 +153,8 @@ OPEN_SECTIONS: dict[str, tuple[str, ...]] = {
     "changes": (),
     "dpg": ("model", "server"),
     "study": ("folder",),
+    "judge": ("model", "base_url", "key_variable"),
 }
-OPEN_SECTIONS |= {"judge": ("model", "base_url", "key_variable")}
 NUMBERS = ("size", "seed", "steps", "num_prompts")
 
 
@@ -183,17 +183,13 @@ def _merged(values: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, An
     for key, value in small.items():
         if key == "rows":
             changed["rows"] = [
-                _deep(row, value.get(row["name"], {}))
+                {**row, **value.get(row["name"], {})}
                 for row in values["rows"]
                 if value.get(row["name"], {}) is not None
             ]
         else:
-            changed[key] = _deep(values.get(key, {}), value) if key in SECTIONS else value
+            changed[key] = {**values.get(key, {}), **value} if key in SECTIONS else value
     return changed
-
-
-def _deep(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {**values, **changes}
 
 
 def _changed(values: dict[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 With prompts by id a picture is found by its file name, `<id>.png`. Without, by what `urae generate` writes into
 its PNGs: pictures of the same prompt and seed belong together, whatever their names. The folder appears at once
 and whole; a build that was stopped leaves nothing behind that looks like a study.
+
+What a file says about its maker must not reach a rater: each picture is read upright and in sRGB, and written anew by
+the same encoder, without metadata: as it is, for the view at 100%, and reduced, for the view that fits the screen.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from urae.errors import BadFile
-from urae.io import file_hash, picture_size, picture_texts, read_picture, writing_folder
+from urae.io import file_hash, picture_size, picture_texts, read_picture, thumbnail, writing_folder
 from urae.metrics.matching import MatchedItem, match_pictures, picture_files, prompt_in
 from urae.statistics.intervals import check_prompts
 from urae.study.ballots import BallotBox, invite
-from urae.study.encode import encode
 from urae.study.manifest import ASPECTS, Encoding, Study, StudyItem
 
 __all__ = ["build_study", "match_provenance"]
@@ -145,15 +149,18 @@ def _encode_all(study: Study, items: list[MatchedItem], on_picture: Callable[[in
         (study.folder / part).mkdir(parents=True)
     for blinded, item in zip(study.items, items, strict=True):
         for name, candidate in blinded.pictures.items():
-            picture = read_picture(item.pictures[candidate])
-            encode(
-                picture,
-                study.pictures[name],
-                study.previews[name],
-                encoding=study.encoding,
-                side=study.preview,
-            )
+            _encode(read_picture(item.pictures[candidate]), study, name)
             on_picture(len(items) * len(study.candidates))
+
+
+def _encode(picture: Image.Image, study: Study, name: str) -> None:
+    # A new image has no metadata to hand on.
+    bare = Image.frombytes("RGB", picture.size, picture.tobytes())
+    if study.encoding == "png":
+        bare.save(study.pictures[name], "PNG")
+    else:
+        bare.save(study.pictures[name], "JPEG", quality=97, subsampling=0)
+    thumbnail(bare, study.preview).save(study.previews[name], "JPEG", quality=92, subsampling=0)
 
 
 def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from urae.mini.model import NATIVE_SIZE, TEXT_TOKENS, build_pipeline
 from urae.mini.train.layout import Layout, Placed, placed
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, matrix_products, write_atomically
+from urae.mini.train.progress import Progress, descend, matrix_products, write_atomically
 from urae.mini.train.vae import load_vae, scene_pixels
 from urae.mini.world import Scene, familiar_scene, scene
 
@@ -90,10 +90,6 @@ def train_flow(
     first = resume(out.with_suffix(".safetensors"), weights, average, optimizers)
     progress = Progress(out.with_suffix(".jsonl"))
     for step in range(first, steps + 1):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate(step, steps, decay)
-            optimizer.zero_grad()
         clean, tokens, where = latents.batch(step, batch)
         middle = layout.middle if layout else MIDDLE
         with matrix_products(device, dtype):
@@ -103,10 +99,7 @@ def train_flow(
             more, right = layout.loss(tokens[0], where)
             noted |= {"layout": more.item(), "placed": right}
             loss = loss + more
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(loss, optimizers, weights.values(), factor=rate(step, steps, decay))
         track(average, weights, max(0.008, 1 / (step + 1)))
         progress.note(step, **noted)
         if step % 250 == 0 or step == steps:
@@ -278,9 +271,7 @@ def optimizers_for(
     }
     outer = [p for k, p in weights.items() if k not in inner]
     muon = Muon(list(inner.values()), lr=4 * peak, dtype=dtype)
-    adamw = torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)
-    muon.param_groups[0]["peak"], adamw.param_groups[0]["peak"] = 4 * peak, peak
-    return [muon, adamw]
+    return [muon, torch.optim.AdamW(outer, lr=peak, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 @torch.no_grad()

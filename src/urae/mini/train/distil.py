@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file
-from torch import nn
 
 from urae.mini.train.base import (
     Tokens,
@@ -27,7 +26,7 @@ from urae.mini.train.base import (
     velocity,
 )
 from urae.mini.train.pairs import pairs_latents
-from urae.mini.train.progress import Progress, cosine, matrix_products
+from urae.mini.train.progress import Progress, cosine, descend, matrix_products
 
 MIDDLE = 1.0
 """Of the noise levels, in logits: higher than for the base, since guidance decides while little is to be seen."""
@@ -54,10 +53,6 @@ def distil(
     first = resume(out / "distil.safetensors", weights, average, optimizers)
     progress = Progress(out / "distil.jsonl")
     for step in range(first, steps + 1):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * cosine(step, steps, warmup=20)
-            optimizer.zero_grad()
         clean, tokens, _ = latents.batch(step + 10_000_000, batch)
         noisy, sigma, _ = noised(clean.to(device), step + 20_000_000, MIDDLE)
         guidance = 1 + 4 * torch.rand(batch, generator=torch.Generator().manual_seed(step)).to(device)
@@ -67,10 +62,7 @@ def distil(
                 text = encode_tokens(pipe, tokens)
             error = velocity(pipe, noisy, sigma, text, guidance).float() - target
         loss = (error.pow(2).mean((1, 2)) / target.pow(2).mean((1, 2))).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(loss, optimizers, weights.values(), factor=cosine(step, steps, warmup=20))
         track(average, weights, max(0.02, 1 / (step + 1)))
         relative = (error.detach().norm() / target.norm()).item()
         progress.note(step, loss=loss.item(), relative_error=relative)

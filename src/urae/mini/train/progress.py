@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,25 @@ class Progress:
 def matrix_products(device: str, dtype: torch.dtype) -> torch.autocast:
     """A context in which matrix products and convolutions compute in `dtype`, weights staying in fp32."""
     return torch.autocast(torch.device(device).type, dtype, enabled=dtype is not torch.float32)
+
+
+def descend(
+    loss: torch.Tensor,
+    optimizers: Sequence[torch.optim.Optimizer],
+    weights: Iterable[torch.nn.Parameter],
+    *,
+    factor: float,
+) -> None:
+    """One step down the loss, the gradient of these weights cut to length 1. Learning rates are `factor` of their peak,
+    which is what they began with."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("peak", group["lr"]) * factor
+        optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def write_atomically(tensors: dict[str, torch.Tensor], path: Path) -> None:

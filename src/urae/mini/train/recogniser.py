@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from urae.mini.recogniser import GLYPHS, GROUNDS, Recogniser, to_input
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import HELD_OUT, Progress, cosine, matrix_products, write_atomically
+from urae.mini.train.progress import HELD_OUT, Progress, cosine, descend, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
@@ -48,14 +47,7 @@ def train_recogniser(
         logits = torch.logsumexp(votes.flatten(2) * 2, dim=2) / 2 - 2
         loss = 20 * F.binary_cross_entropy_with_logits(logits, present[rows].to(device))
         loss = loss + 0.3 * F.cross_entropy(grounds, ground[rows].to(device))
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 3e-3 * cosine(step, steps)
-            optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(loss, optimizers, network.parameters(), factor=cosine(step, steps))
         progress.note(step, loss=loss.item())
     write_atomically(network.state_dict(), out / "recogniser.safetensors")
     print({size: accuracy(network.eval().cpu(), size) for size in (128, 256, 512)})

@@ -18,7 +18,7 @@ from transformers import T5EncoderModel
 
 from urae.mini.train.base import load_averaged, tokenize
 from urae.mini.train.layout import SIDE, noun_loss, placed
-from urae.mini.train.progress import Progress, matrix_products, write_atomically
+from urae.mini.train.progress import Progress, descend, matrix_products, write_atomically
 from urae.mini.world import scene
 
 FIRST_SEED = 300_000
@@ -53,18 +53,15 @@ def train_text(
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
     progress = Progress(out / "text.jsonl")
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * min(1.0, step / 20, (steps + 1 - step) / (0.4 * steps))
         rows = torch.randint(NUM_SCENES, (batch,), generator=torch.Generator().manual_seed(step))
         tokens = captions[step % 3 == 0][rows].to(device)
         with matrix_products(device, dtype):
             states, wanted = encoder(tokens)[0], known(tokens)[0]
         places = noun_loss(head, states, tokens, where.of(rows))
         apart = (states - wanted).float().pow(2).mean() / wanted.float().var()
-        optimizer.zero_grad()
-        (2 * places + min(1.0, max(0, step - ALONE) / 100) * apart).backward()
-        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-        optimizer.step()
+        loss = 2 * places + min(1.0, max(0, step - ALONE) / 100) * apart
+        factor = min(1.0, step / 20, (steps + 1 - step) / (0.4 * steps))
+        descend(loss, [optimizer], encoder.parameters(), factor=factor)
         progress.note(step, places=places.item(), apart=apart.item())
     tensors = {f"text_encoder_2.{name}": p.detach() for name, p in encoder.named_parameters()}
     tensors |= {f"places.{name}": p.detach() for name, p in head.named_parameters()}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from urae.mini.model import NATIVE_SIZE, build_vae
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, cosine, matrix_products, write_atomically
+from urae.mini.train.progress import Progress, cosine, descend, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
@@ -30,7 +30,7 @@ def train_vae(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """L1 + gradients at three scales + a weak KL, on crops of scenes at 128, 256 and 512 px."""
+    """Write `vae.safetensors`: raw and averaged weights."""
     vae = build_vae().to(device)
     optimizers = _optimizers(vae, dtype)
     average = {k: v.clone() for k, v in vae.state_dict().items()}
@@ -43,10 +43,6 @@ def train_vae(
     pool = _pixel_pool()
     progress = Progress(out / "vae.jsonl")
     for step in range(first, steps + 1):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 3e-3 * cosine(step, steps)
-            optimizer.zero_grad()
         pixels = _crops(pool, batch, crop, np.random.default_rng([step, 1])).to(device)
         with matrix_products(device, dtype):
             moments = vae.encode(pixels).latent_dist.parameters
@@ -55,10 +51,7 @@ def train_vae(
             error = vae.decode(latents).sample.float() - pixels
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = error.abs().mean() + _gradient_loss(error) + 1e-4 * kl
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        descend(loss, optimizers, vae.parameters(), factor=cosine(step, steps))
         for k, v in vae.state_dict().items():
             average[k].lerp_(v, 0.005 if step > 500 else 0.05)
         progress.note(
