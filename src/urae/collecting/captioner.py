@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urae.io import Reply, Server, data_uri, read_picture, read_text, thumbnail
+from urae.io import Reply, Server, data_uri, picture_part, read_picture, read_text, text_part, thumbnail
 
 __all__ = ["OPTIONS", "Captioner", "own_instruction"]
 
@@ -58,11 +58,7 @@ class Captioner(Server):
     def describe(self, client: Any, path: Path, *, key: str) -> Reply:
         """Ask once. `key` names the request to servers that know `Idempotency-Key`. Raises `Unanswered`, and
         `Unreadable` for an image that cannot be decoded."""
-        picture = {"url": shown(path, self.max_side), "detail": "high"}
-        content: list[dict[str, Any]] = [
-            {"type": "text", "text": self.instruction},
-            {"type": "image_url", "image_url": picture},
-        ]
+        content = [text_part(self.instruction), picture_part(shown(path, self.max_side))]
         return self.chat(client, content, model=self.model, options=self.options, key=key)
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from PIL import Image
 
-from urae.dpg.answerer import Answerer, Ask
+from urae.dpg.answerer import Answerer, Ask, ModelAnswer
 from urae.dpg.questions import DpgItem
 from urae.dpg.scoring import read_answer
-from urae.io import read_picture, settle_all
+from urae.io import Line, read_picture, settle_all
 from urae.judge.journal import AnswerJournal
 
 __all__ = ["Tile", "ask", "pending", "said"]
@@ -107,37 +107,26 @@ def _settle(tile: Tile, answerer: Answerer, asked: Ask, journal: AnswerJournal, 
     """Ask about one picture until every answer can be read or the attempts are used up. Returns the questions."""
     count, picture = len(pending(tile, answerer, journal.answers)), tile.open()
     for attempt in range(answerer.attempts):
-        _attempt(tile, answerer, asked, picture, attempt, journal, stopped)
+        keys = {text: tile.key(text, answerer) for text in pending(tile, answerer, journal.answers)}
+        texts = [text for text, key in keys.items() if len(journal.answers.get(key, ())) == attempt]
+        if stopped.is_set() or not texts:
+            continue
+        for text, answer in zip(texts, asked(picture, texts, attempt), strict=True):
+            journal.append(_line(tile, keys[text], text, attempt, answer))
+            if stopped.is_set():
+                return count
     return count
 
 
-def _attempt(
-    tile: Tile,
-    answerer: Answerer,
-    asked: Ask,
-    picture: Image.Image,
-    attempt: int,
-    journal: AnswerJournal,
-    stopped: Event,
-) -> None:
-    waiting = pending(tile, answerer, journal.answers)
-    keys = {text: tile.key(text, answerer) for text in waiting}
-    texts = [text for text, key in keys.items() if len(journal.answers.get(key, ())) == attempt]
-    if stopped.is_set() or not texts:
-        return
-    for text, answer in zip(texts, asked(picture, texts, attempt), strict=True):
-        journal.append(
-            {
-                "key": keys[text],
-                "item": tile.item.id,
-                "picture": tile.file.name,
-                "place": tile.place,
-                "question": text,
-                "attempt": attempt,
-                "text": answer.text,
-                "model": answer.model,
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-        if stopped.is_set():
-            return
+def _line(tile: Tile, key: str, question: str, attempt: int, answer: ModelAnswer) -> Line:
+    return {
+        "key": key,
+        "item": tile.item.id,
+        "picture": tile.file.name,
+        "place": tile.place,
+        "question": question,
+        "attempt": attempt,
+        "text": answer.text,
+        "model": answer.model,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -70,21 +70,24 @@ def score(
     if compat not in ("fixed", "official"):
         raise ValueError(f"compat is {compat!r}: expected fixed or official")
     official = compat == "official"
-    read = [_without_first(item) if official and item is items[0] else item for item in items]
+    read = {item.id: item.questions for item in items}
+    if official:
+        read |= {item.id: item.questions[1:] for item in items[:1]}
     points = {
-        item.id: [_points(item, tile, official) for tile in answers[item.id]]
-        for item in read
-        if item.id in answers
+        name: [_points(questions, tile, official) for tile in answers[name]]
+        for name, questions in read.items()
+        if name in answers
     }
-    able = [item for item in read if item.id in points and not (official and _fails(item, points[item.id]))]
+    able = {name: read[name] for name in points if not (official and _fails(read[name], points[name]))}
     earned = _earned_in_order if official else _earned
     return Scores(
         prompts={
-            item.id: _mean([_mean(earned(item.questions, tile)) for tile in points[item.id]]) for item in able
+            name: _mean([_mean(earned(questions, tile)) for tile in points[name]])
+            for name, questions in able.items()
         },
         categories=_shares(able, points, "category", official),
         broad=_shares(able, points, "broad", official),
-        left_out=tuple(name for name in points if name not in {item.id for item in able}),
+        left_out=tuple(name for name in points if name not in able),
     )
 
 
@@ -98,31 +101,19 @@ def read_answer(text: str) -> bool | None:
     return {"yes": True, "no": False}.get(word[1].casefold())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rest:
-    """What the published script reads of the first prompt: a graph with a hole, which `DpgItem` would refuse."""
-
-    id: str
-    questions: tuple[Question, ...]
-
-
-def _without_first(item: DpgItem) -> _Rest:
-    return _Rest(id=item.id, questions=item.questions[1:])
-
-
-def _fails(item: DpgItem | _Rest, tiles: Sequence[Mapping[int, bool]]) -> bool:
+def _fails(questions: Sequence[Question], tiles: Sequence[Mapping[int, bool]]) -> bool:
     """Whether the published script comes to the question that it has not read: not where an earlier parent says no."""
     try:
         for tile in tiles:
-            _earned_in_order(item.questions, tile)
+            _earned_in_order(questions, tile)
     except KeyError:
         return True
-    return not item.questions
+    return not questions
 
 
-def _points(item: DpgItem | _Rest, answers: Answers, official: bool) -> dict[int, bool]:
+def _points(questions: Sequence[Question], answers: Answers, official: bool) -> dict[int, bool]:
     """Question -> whether it was answered yes, before dependencies. What cannot be read is no yes."""
-    said = {question.id: answers[question.id] for question in item.questions}
+    said = {question.id: answers[question.id] for question in questions}
     return {number: text == "yes" if official else read_answer(text) is True for number, text in said.items()}
 
 
@@ -144,15 +135,15 @@ def _earned_in_order(questions: Sequence[Question], points: Mapping[int, bool]) 
 
 
 def _shares(
-    items: Sequence[DpgItem | _Rest],
+    items: Mapping[str, Sequence[Question]],
     points: Mapping[str, Sequence[Mapping[int, bool]]],
     level: Literal["category", "broad"],
     official: bool,
 ) -> dict[str, YesShare]:
     found: dict[str, list[bool]] = defaultdict(list)
-    for item in items:
-        for tile in points[item.id][-1:] if official else points[item.id]:
-            for question in item.questions:
+    for name, questions in items.items():
+        for tile in points[name][-1:] if official else points[name]:
+            for question in questions:
                 found[getattr(question, level)].append(tile[question.id])
     return {name: YesShare(yes=sum(values), questions=len(values)) for name, values in found.items()}
 

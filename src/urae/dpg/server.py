@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
-from urae.io import data_uri, thumbnail
+from urae.io import data_uri, picture_part, text_part, thumbnail
 from urae.judge.endpoint import Endpoint
 
 __all__ = ["OPTIONS", "ServerModel"]
@@ -60,10 +60,7 @@ class ServerModel:
         shown = data_uri(thumbnail(picture, self.max_side), quality=95, subsampling=0)
         for question in questions:
             text = " ".join([question, INSTRUCTION, *([REMINDER] if attempt else [])])
-            content: list[dict[str, Any]] = [
-                {"type": "text", "text": text},
-                {"type": "image_url", "image_url": {"url": shown, "detail": "high"}},
-            ]
+            content = [text_part(text), picture_part(shown)]
             key = hashlib.sha256(f"{shown} {self.identity} {text}".encode()).hexdigest()
             reply = self.endpoint.ask(client, content, schema={}, key=key)
             yield ModelAnswer(text=reply.text, model=reply.model)

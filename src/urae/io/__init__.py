@@ -54,7 +54,17 @@ if TYPE_CHECKING:
     from urae.io.pool import settle_all
     from urae.io.progress import Progress, tracked
     from urae.io.screen import plain, sentence_of
-    from urae.io.servers import OPENAI, Reply, Server, Unanswered, import_openai, is_refusal, is_unpaid
+    from urae.io.servers import (
+        OPENAI,
+        Reply,
+        Server,
+        Unanswered,
+        import_openai,
+        is_refusal,
+        is_unpaid,
+        picture_part,
+        text_part,
+    )
     from urae.io.tables import Markdown, escape_markdown, markdown_table
     from urae.io.texts import (
         field_of,

@@ -27,13 +27,8 @@ class Progress(AbstractContextManager):
         self.description, self.total, self.done = description, total, done
         self.first, self.started, self.last_line = done, time.monotonic(), time.monotonic()
         self.console = Console(stderr=True, quiet=not show)
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Bar(TextColumn("{task.description}"), *columns, console=self.console)
+        counts = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+        self.bar = Bar(TextColumn("{task.description}"), *counts, console=self.console)
         self.task = self.bar.add_task(description, total=total, completed=done, note="")
 
     def __enter__(self) -> Self:

@@ -20,7 +20,17 @@ from urllib.parse import urlsplit
 from urae.errors import BadFile, MissingExtra, UraeError
 from urae.io.texts import parse_json_object
 
-__all__ = ["OPENAI", "Reply", "Server", "Unanswered", "import_openai", "is_refusal", "is_unpaid"]
+__all__ = [
+    "OPENAI",
+    "Reply",
+    "Server",
+    "Unanswered",
+    "import_openai",
+    "is_refusal",
+    "is_unpaid",
+    "picture_part",
+    "text_part",
+]
 
 OPENAI = "https://api.openai.com/v1"
 REFUSALS = ("content_filter", "content_policy_violation", "moderation_blocked")
@@ -138,6 +148,16 @@ class Server:
             usage={name: counted[name] for name in COUNTED if type(counted.get(name)) is int},
             finish_reason=str(choice.get("finish_reason") or ""),
         )
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """A text as a part of what is asked."""
+    return {"type": "text", "text": text}
+
+
+def picture_part(uri: str) -> dict[str, Any]:
+    """A picture, by the address that holds it, to be looked at in full."""
+    return {"type": "image_url", "image_url": {"url": uri, "detail": "high"}}
 
 
 def import_openai(extra: str = "data") -> ModuleType:

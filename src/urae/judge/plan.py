@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urae.io import file_hash
+from urae.io import file_hash, picture_part, text_part
 from urae.judge.answer import SCHEMAS, read_answer
 from urae.judge.endpoint import Endpoint
 from urae.judge.instructions import KINDS, Instructions, Kind, read_instructions
@@ -29,6 +29,8 @@ ASPECTS = ("overall", "alignment", "aesthetics", DETAIL)
 ATTEMPTS = 2
 """An answer that cannot be read is asked for once more, then counted as invalid."""
 REMINDER = "Your last answer was not in the form that was asked for. Keep to that form exactly."
+PICTURE_TOKENS = 765
+"""OpenAI's count for a square picture in high detail (768 px, four tiles)."""
 OUTPUT_TOKENS = 60
 """A sentence of reason and the verdict: what an answer is taken to cost."""
 
@@ -48,7 +50,7 @@ class JudgeQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What is still to be paid; tokens are estimates, from four characters and `tokens_per_picture` each."""
+    """What is still to be paid; tokens are estimates, from four characters and `PICTURE_TOKENS` each."""
 
     num_questions: int
     num_answered: int
@@ -103,8 +105,7 @@ class JudgingPlan:
         }
         return list(open_questions.values())
 
-    def cost(self, answers: Answers, *, tokens_per_picture: int = 765) -> Cost:
-        """765 tokens are OpenAI's count for a square picture in high detail (768 px, four tiles)."""
+    def cost(self, answers: Answers) -> Cost:
         pending, different = self.pending(answers), {question.key for question in self.questions}
         pictures = sum(
             len(question.shown) * (self.view.num_crops if question.aspect == DETAIL else 1)
@@ -114,7 +115,7 @@ class JudgingPlan:
         return Cost(
             num_questions=len(different),
             num_answered=len(different) - len(pending),
-            input_tokens=pictures * tokens_per_picture + characters // 4,
+            input_tokens=pictures * PICTURE_TOKENS + characters // 4,
             output_tokens=len(pending) * OUTPUT_TOKENS,
         )
 
@@ -123,14 +124,14 @@ class JudgingPlan:
 
     def content(self, question: JudgeQuestion, attempt: int) -> list[dict[str, Any]]:
         """The parts of the message: the instruction, then each picture under its name."""
-        parts: list[dict[str, Any]] = [_text(question.text)]
+        parts = [text_part(question.text)]
         for place, name in enumerate(question.shown, 1):
             uris = self.view.show(question.item.pictures[name], question.aspect, question.item.id)
             for number, uri in enumerate(uris, 1):
                 crop = f", crop {number} of {len(uris)}" if question.aspect == DETAIL else ""
                 label = f"Image {place}{crop}:" if question.kind == "pair" else f"Image{crop}:"
-                parts += [_text(label), {"type": "image_url", "image_url": {"url": uri, "detail": "high"}}]
-        return parts + ([_text(REMINDER)] if attempt else [])
+                parts += [text_part(label), picture_part(uri)]
+        return parts + ([text_part(REMINDER)] if attempt else [])
 
 
 def plan_judging(
@@ -251,7 +252,3 @@ def _check(
         if aspect not in instructions.texts[kind]:
             known = ", ".join(instructions.texts[kind]) or "none"
             raise ValueError(f"the instructions have no {kind} text for aspect {aspect!r}: they have {known}")
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}

@@ -47,7 +47,6 @@ class Distance(Protocol):
         reference: Sequence[np.ndarray],
         *,
         seed: int = 0,
-        confidence: float = 0.95,
     ) -> Interval: ...
 
 

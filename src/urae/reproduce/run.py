@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from urae.judge.plan import Cost
 from urae.reproduce.cells import CellPictures, cell_of, draw_cell
 from urae.reproduce.measure import measure
 from urae.reproduce.missing import adapter_needs, column_needs, needs, row_needs, set_needs
-from urae.reproduce.plan import Made, TableColumn, TablePlan, TableRow
+from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.report import Reproduction
 from urae.reproduce.training import adapter_file, train_adapter
 
@@ -42,25 +42,22 @@ class State:
 def survey(plan: TablePlan, out: Path | str) -> list[State]:
     """Every cell and its state, without computing anything; `needs` says of each missing key what it is."""
     out = Path(out)
-    adapters = [
-        _state("adapter", name, adapter_needs(plan, name), partial(_adapter_state, plan, name, out))
+    found = [
+        State(
+            part="adapter",
+            name=name,
+            state=_lacks(adapter_needs(plan, name)) or _adapter_state(plan, name, out),
+        )
         for name in _adapters(plan)
     ]
-    pictures = [
-        _state(
-            "pictures",
-            f"{row.name}, {name}",
-            [*set_needs(plan, name), *row_needs(plan, row)],
-            partial(_picture_state, plan, row, name, out),
-        )
-        for row in plan.rows
-        for name in plan.sets
-    ]
-    columns = [
-        _state("column", column.name, column_needs(plan, column), partial(_column_state, column))
-        for column in plan.columns
-    ]
-    return [*adapters, *pictures, *columns]
+    for row, name in itertools.product(plan.rows, plan.sets):
+        lacks = _lacks([*set_needs(plan, name), *row_needs(plan, row)])
+        state = lacks or _picture_state(plan, row, name, out)
+        found.append(State(part="pictures", name=f"{row.name}, {name}", state=state))
+    for column in plan.columns:
+        state = _lacks(column_needs(plan, column)) or f"{column.kind} {column.of}".strip()
+        found.append(State(part="column", name=column.name, state=state))
+    return found
 
 
 def reproduce(
@@ -147,14 +144,10 @@ def _picture_state(plan: TablePlan, row: TableRow, name: str, out: Path) -> str:
     return f"{len(cell.texts) - len(cell.missing)} of {len(cell.texts)}"
 
 
-def _column_state(column: TableColumn) -> str:
-    return f"{column.kind} {column.of}".strip()
-
-
-def _state(part: str, name: str, needed: Iterable[str], known: Callable[[], str]) -> State:
-    """The keys of what it needs; where that is nothing, how far it is."""
+def _lacks(needed: Iterable[str]) -> str:
+    """The keys of what is missing; empty where that is nothing."""
     missing = ", ".join(dict.fromkeys(need.partition(" (")[0] for need in needed))
-    return State(part=part, name=name, state=f"needs {missing}" if missing else known())
+    return f"needs {missing}" if missing else ""
 
 
 def _cells(plan: TablePlan, out: Path) -> dict[tuple[str, str], CellPictures]:

@@ -29,9 +29,7 @@ CMMD_SCALE = 1000.0
 Features = Sequence[np.ndarray]
 
 
-def frechet(
-    features: Features, reference: Features, *, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
+def frechet(features: Features, reference: Features, *, seed: int = 0) -> Interval:
     """Frechet distance of two normal distributions with the sets' means and covariances (Heusel et al., 2017).
 
     |m1 - m2|^2 + tr S1 + tr S2 - 2 tr sqrt(S1 S2), in float64. The last trace is the nuclear norm of A B^T with
@@ -54,25 +52,19 @@ def frechet(
     resampled = ([rows_of[i] for i in rng.integers(count, size=count)] for _ in range(RESAMPLES))
     draws = [distance(np.concatenate(chosen), _quick_nuclear_norm) for chosen in resampled]
     value = max(0.0, distance(np.arange(len(rows)), _nuclear_norm))
-    return _interval(value, draws, count, confidence, 0.0)
+    return _interval(value, draws, count, 0.0)
 
 
-def kid(
-    features: Features, reference: Features, *, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
+def kid(features: Features, reference: Features, *, seed: int = 0) -> Interval:
     """Kernel inception distance (Binkowski et al., 2018): unbiased squared MMD with kernel (x y / dims + 1)^3.
 
     Over all rows, not over random subsets. About 0 for two samples of one distribution, and then often negative.
     """
     dims = features[0].shape[1]
-    return _squared_mmd(
-        features, reference, lambda x, y: (x @ y.T / dims + 1) ** 3, True, 1.0, seed, confidence
-    )
+    return _squared_mmd(features, reference, lambda x, y: (x @ y.T / dims + 1) ** 3, True, 1.0, seed)
 
 
-def cmmd(
-    features: Features, reference: Features, *, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
+def cmmd(features: Features, reference: Features, *, seed: int = 0) -> Interval:
     """CMMD (Jayasumana et al., 2024): 1000 times the squared MMD of CLIP embeddings of length 1, Gaussian kernel of
     width 10, each picture's likeness to itself included."""
 
@@ -80,20 +72,14 @@ def cmmd(
         distances = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * (x @ y.T)
         return np.exp(-np.maximum(distances, 0) / (2 * CMMD_SIGMA**2))
 
-    return _squared_mmd(features, reference, kernel, False, CMMD_SCALE, seed, confidence)
+    return _squared_mmd(features, reference, kernel, False, CMMD_SCALE, seed)
 
 
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _squared_mmd(
-    features: Features,
-    reference: Features,
-    kernel: Kernel,
-    unbiased: bool,
-    scale: float,
-    seed: int,
-    confidence: float,
+    features: Features, reference: Features, kernel: Kernel, unbiased: bool, scale: float, seed: int
 ) -> Interval:
     """Kernel sums by picture come first; every resample is then a weighting of pictures."""
     starts, rows, others = _stacked(features, reference)
@@ -113,7 +99,7 @@ def _squared_mmd(
     # One picture drawn every time has no pair of different ones.
     draws = [value(row) for row in weights if (row > 0).sum() > 1]
     lowest = -math.inf if unbiased else 0.0
-    return _interval(max(lowest, value(np.ones(count))), draws, count, confidence, lowest)
+    return _interval(max(lowest, value(np.ones(count))), draws, count, lowest)
 
 
 def _kernel_sums(rows: np.ndarray, starts: np.ndarray, kernel: Kernel, unbiased: bool) -> np.ndarray:
@@ -154,12 +140,9 @@ def _quick_nuclear_norm(matrix: np.ndarray) -> float:
     return float(np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum())
 
 
-def _interval(value: float, draws: Sequence[float], count: int, confidence: float, lowest: float) -> Interval:
-    half = (
-        NormalDist().inv_cdf((1 + confidence) / 2) * float(np.std(draws, ddof=1))
-        if count >= MIN_PROMPTS
-        else 0.0
-    )
+def _interval(value: float, draws: Sequence[float], count: int, lowest: float) -> Interval:
+    spread = float(np.std(draws, ddof=1)) if count >= MIN_PROMPTS else 0.0
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
     return Interval(
-        value=value, low=max(lowest, value - half), high=value + half, count=count, confidence=confidence
+        value=value, low=max(lowest, value - half), high=value + half, count=count, confidence=CONFIDENCE
     )

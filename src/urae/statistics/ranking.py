@@ -54,7 +54,6 @@ def _newton_step(strengths: np.ndarray, wins: np.ndarray) -> np.ndarray:
 def rank(
     outcomes: Mapping[tuple[str, str], Mapping[str, float]],
     *,
-    confidence: float = CONFIDENCE,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -71,7 +70,7 @@ def rank(
     prior = PRIOR / 2 * compared
     strengths = bradley_terry(wins.sum(axis=0) + prior)
     drawn = bradley_terry(_resampled(wins, resamples, np.random.default_rng(seed)) + prior)
-    tail = expanded_tail(len(prompts), confidence)
+    tail = expanded_tail(len(prompts), CONFIDENCE)
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     intervals = {
         name: Interval(
@@ -80,7 +79,7 @@ def rank(
             low=min(float(low[i]), float(strengths[i])),
             high=max(float(high[i]), float(strengths[i])),
             count=len(prompts),
-            confidence=confidence,
+            confidence=CONFIDENCE,
         )
         for i, name in enumerate(names)
     }

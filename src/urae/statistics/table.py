@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ __all__ = ["ABSENT", "ARROWS", "UNTRAINED", "Cell", "Column", "Table", "Values",
 UNTRAINED = "untrained weights: plumbing check only"
 ABSENT = "–"
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
+SIDE = 384
+"""Of the pictures on the page, px."""
 Direction = Literal["higher", "lower", "neither"]
 Values = Mapping[str, float] | Interval | float
 """Prompt -> value, or one number of the whole set, with its interval if there is one."""
@@ -113,14 +116,18 @@ class Table:
         }
         return json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def to_html(self, pictures: Mapping[str, Mapping[str, Path]], *, side: int = 384) -> str:
+    def to_html(self, pictures: Mapping[str, Mapping[str, Path]]) -> str:
         """One page without outside parts: each number leads to the pictures behind it, worst first.
 
-        `pictures`: candidate -> prompt -> file, for every prompt of the table. They are shown reduced to `side` px
-        and re-encoded as JPEG, each held once.
+        `pictures`: candidate -> prompt -> file, for every prompt of the table. They are shown reduced to 384 px and
+        re-encoded as JPEG, each held once.
         """
         _all_there(self.cells, pictures)
-        prompts = {prompt: f"prompt-{i}" for i, prompt in enumerate(_prompts(self.cells))}
+        every = (cell.scores for row in self.cells.values() for cell in row.values())
+        prompts = {
+            prompt: f"prompt-{i}"
+            for i, prompt in enumerate(dict.fromkeys(itertools.chain.from_iterable(every)))
+        }
         classes = {
             name: {
                 prompt: f"picture-{row}-{place}"
@@ -137,11 +144,11 @@ class Table:
             prompts=prompts,
             classes=classes,
             embedded={
-                css: data_uri(thumbnail(read_picture(pictures[name][prompt]), side), quality=88)
+                css: data_uri(thumbnail(read_picture(pictures[name][prompt]), SIDE), quality=88)
                 for name, row in classes.items()
                 for prompt, css in row.items()
             },
-            side=side,
+            side=SIDE,
             arrows=ARROWS,
             absent=ABSENT,
             untrained=UNTRAINED,
@@ -175,20 +182,17 @@ class Table:
 
     def _notes(self) -> list[str]:
         cells = [cell for row in self.cells.values() for cell in row.values() if cell.num_prompts]
-        confidences = {
-            c.difference.confidence for results in self.comparisons.values() for c in results.values()
-        }
         counts = sorted({cell.num_prompts for cell in cells})
         notes = [f"{column.name}: {_line(column.note)}" for column in self.columns if column.note]
         if counts:
             shown = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
             notes.append(f"Means over {shown} prompts, with bootstrap intervals by prompt.")
-        if confidences:
-            level = f"{1 - max(confidences):.0%}"
+        if any(self.comparisons.values()):
+            level = f"{1 - CONFIDENCE:.0%}"
             notes.append(
                 f"Best and second best are marked only where really better (sign test with Holm's correction, {level})."
             )
-            notes += _markless(len(self.cells), counts[0], max(confidences))
+            notes += _markless(len(self.cells), counts[0])
         return [_line(note) for note in notes]
 
 
@@ -197,7 +201,6 @@ def tabulate(
     *,
     columns: Sequence[Column],
     title: str = "",
-    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Table:
     """Table of `scores`: candidate -> metric -> prompt -> value, or one number of the whole set.
@@ -211,18 +214,16 @@ def tabulate(
     for column in columns:
         values = {name: row[column.name] for name, row in scores.items() if column.name in row}
         paired = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-        comparisons[column.name] = _pairs(paired, column.bounds, confidence, seed)
+        comparisons[column.name] = _pairs(paired, column.bounds, seed)
         marks = _marks(paired, comparisons[column.name], column)
         for name, value in values.items():
-            cells[name][column.name] = _cell(value, column.bounds, marks.get(name, ""), confidence, seed)
+            cells[name][column.name] = _cell(value, column.bounds, marks.get(name, ""), seed)
     return Table(columns=tuple(columns), cells=cells, comparisons=comparisons, title=title)
 
 
-def _cell(
-    value: Values, bounds: Bounds | None, mark: Literal["", "best", "second"], confidence: float, seed: int
-) -> Cell:
+def _cell(value: Values, bounds: Bounds | None, mark: Literal["", "best", "second"], seed: int) -> Cell:
     if isinstance(value, Mapping):
-        interval = mean(value, bounds=bounds, confidence=confidence, seed=seed)
+        interval = mean(value, bounds=bounds, seed=seed)
         return Cell(
             value=interval.value,
             low=interval.low,
@@ -231,28 +232,25 @@ def _cell(
             mark=mark,
             scores=dict(value),
         )
-    if isinstance(value, Interval):
-        cell = Cell(value=value.value, low=value.low, high=value.high, num_prompts=0)
-    else:
-        cell = Cell(value=value, low=value, high=value, num_prompts=0)
-    if not all(abs(number) < float("inf") for number in (cell.value, cell.low, cell.high)):
+    numbers = (value.value, value.low, value.high) if isinstance(value, Interval) else (value, value, value)
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"a number of the table is {value}: expected a finite one")
-    return cell
+    return Cell(value=numbers[0], low=numbers[1], high=numbers[2], num_prompts=0)
 
 
 def _pairs(
-    values: Mapping[str, Mapping[str, float]], bounds: Bounds | None, confidence: float, seed: int
+    values: Mapping[str, Mapping[str, float]], bounds: Bounds | None, seed: int
 ) -> dict[str, Comparison]:
     results = {
-        _against(a, b): compare(values[a], values[b], bounds=bounds, confidence=confidence, seed=seed)
+        _against(a, b): compare(values[a], values[b], bounds=bounds, seed=seed)
         for a, b in itertools.combinations(values, 2)
     }
     return adjusted(results)
 
 
-def _markless(num_candidates: int, num_prompts: int, confidence: float) -> list[str]:
+def _markless(num_candidates: int, num_prompts: int) -> list[str]:
     """Where prompts are too few for any mark, that they are."""
-    least = least_prompts(num_candidates * (num_candidates - 1) // 2, confidence=confidence)
+    least = least_prompts(num_candidates * (num_candidates - 1) // 2)
     if num_prompts >= least:
         return []
     return [
@@ -301,11 +299,6 @@ def _known(scores: Mapping[str, Mapping[str, Values]], columns: Sequence[Column]
             raise ValueError(
                 f"{name} has the metric {unknown[0]!r} without a column: expected {', '.join(names)}"
             )
-
-
-def _prompts(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
-    every = (cell.scores for row in cells.values() for cell in row.values())
-    return list(dict.fromkeys(itertools.chain.from_iterable(every)))
 
 
 def _all_there(cells: Mapping[str, Mapping[str, Cell]], pictures: Mapping[str, Mapping[str, Path]]) -> None:

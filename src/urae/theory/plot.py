@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -51,22 +50,22 @@ class Section:
     """Rows of cells, the first one the header."""
 
 
-def share_figure(problem: Problem, *, noises: Sequence[float], steps: float = math.inf) -> Figure:
-    """Exact error against the share of synthetic data, for several variances of label noise, minima marked.
+def share_figure(problem: Problem, *, noises: Sequence[float]) -> Figure:
+    """Exact error against the share of synthetic data at convergence, for several variances of label noise, minima
+    marked.
 
     The paper's Figure 2. noises: variances of real labels, in place of the problem's own.
     """
     figure, (axes,) = _panels(1)
     for index, noise in enumerate(sorted(noises, reverse=True)):
-        curve = error_curve(replace(problem, noise=noise), steps=steps)
+        curve = error_curve(replace(problem, noise=noise))
         color = _sequential(index / max(len(noises) - 1, 1))
         axes.plot(SHARES, curve.at(SHARES), color=color, ls=DASHES[index % len(DASHES)], label=f"{noise:g}")
         best = curve.best()
         axes.plot(best.share, best.error, "o", color=color, markeredgecolor="black", clip_on=False, zorder=3)
     axes.set_xlabel("share of synthetic data, p")
     axes.legend(title="label noise,\nvariance", loc="upper left", bbox_to_anchor=(1.0, 1.02), frameon=False)
-    when = "at convergence" if math.isinf(steps) else f"after {steps:g} steps"
-    axes.set_title(f"Expected squared error {when}; dots: the best share", loc="left")
+    axes.set_title("Expected squared error at convergence; dots: the best share", loc="left")
     return figure
 
 

@@ -93,7 +93,21 @@ class Problem:
     @cached_property
     def modes(self) -> Modes:
         """The problem in the eigenbasis of M = Phi^T Phi."""
-        return _modes_of(self)
+        left, singular, right = np.linalg.svd(self.features, full_matrices=False)
+        seen = singular > singular.max(initial=0) * max(self.features.shape) * np.finfo(float).eps
+        left, singular, right = left[:, seen], singular[seen], right[seen]
+        offsets = np.stack([self.start - self.truth, self.teacher - self.truth])
+        inside = offsets @ right.T
+        outside = np.asarray(np.linalg.qr((offsets - inside @ right).T, mode="r")).T
+        num_samples, num_outside = len(left), outside.shape[1]
+        start, teacher = np.concatenate([inside, outside], axis=1)
+        return Modes(
+            eigenvalues=np.concatenate([singular**2, np.zeros(num_outside)]),
+            start=start,
+            teacher=teacher,
+            samples=np.concatenate([left, np.zeros((num_samples, num_outside))], axis=1),
+            learning_rate=self.learning_rate,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,24 +173,6 @@ def _learnt(rates: Array, num_steps: float) -> Array:
             "training does not converge; lower the learning rate or give a finite number of steps"
         )
     return (rates > 0).astype(float)
-
-
-def _modes_of(problem: Problem) -> Modes:
-    left, singular, right = np.linalg.svd(problem.features, full_matrices=False)
-    seen = singular > singular.max(initial=0) * max(problem.features.shape) * np.finfo(float).eps
-    left, singular, right = left[:, seen], singular[seen], right[seen]
-    offsets = np.stack([problem.start - problem.truth, problem.teacher - problem.truth])
-    inside = offsets @ right.T
-    outside = np.asarray(np.linalg.qr((offsets - inside @ right).T, mode="r")).T
-    num_samples, num_outside = len(left), outside.shape[1]
-    start, teacher = np.concatenate([inside, outside], axis=1)
-    return Modes(
-        eigenvalues=np.concatenate([singular**2, np.zeros(num_outside)]),
-        start=start,
-        teacher=teacher,
-        samples=np.concatenate([left, np.zeros((num_samples, num_outside))], axis=1),
-        learning_rate=problem.learning_rate,
-    )
 
 
 def random_problem(
