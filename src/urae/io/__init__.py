@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         parse_json,
         parse_json_object,
         parse_yaml,
+        read_json,
         read_json_lines,
         read_json_object,
         read_lines,
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from urae.io.weights import (
         Stored,
         Weights,
+        check_finite,
         parse_weights,
         read_header,
         read_weights,

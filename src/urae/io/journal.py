@@ -10,7 +10,6 @@ import os
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from urae.errors import BadFile, UraeError
@@ -46,9 +45,7 @@ class Journal(AbstractContextManager):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         os.close(self.file)
 
     def append(self, line: Line) -> None:

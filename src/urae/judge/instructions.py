@@ -40,8 +40,10 @@ class Instructions:
         return text if self.answers == "brackets" else f"{text}\n\n{FORMATS[kind]}"
 
 
-def read_instructions(path: Path | str = OWN) -> Instructions:
-    """Instructions of a YAML file shaped like `instructions.yaml` beside this module; `BadFile` says what is wrong."""
+def read_instructions(path: Path | str = "") -> Instructions:
+    """Instructions of a YAML file shaped like `instructions.yaml` beside this module, or of that one; `BadFile` says
+    what is wrong."""
+    path = path or OWN
     content = read_yaml(path)
     if not isinstance(content, dict) or not {"answers"} < content.keys() <= {"answers", *KINDS}:
         raise BadFile(f"{path} holds no instructions: expected the keys answers, pair and score")

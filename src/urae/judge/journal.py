@@ -22,8 +22,8 @@ class AnswerJournal(Journal):
         super().__enter__()
         try:
             self.answers = _by_key(self.lines, self.path)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self.__exit__()
             raise
         return self
 

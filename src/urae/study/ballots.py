@@ -21,7 +21,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from urae.errors import BadFile, UraeError
@@ -116,9 +115,7 @@ class BallotBox(AbstractContextManager):
                 f"{study.folder / VOTES} cannot be opened as the votes of a study: {error}"
             ) from error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._db.close()
 
     def __enter__(self) -> Self:
