@@ -12,7 +12,7 @@ from urae import metrics as measuring
 from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import Progress, check_can_write
-from urae.metrics import DEFAULT_METRICS, METRICS
+from urae.metrics.declarations import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
     from urae.metrics import EvaluationPlan

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urae.io import Reply, Server, data_uri, picture_part, read_picture, read_text, text_part, thumbnail
+from urae.io import (
+    OPENAI,
+    Reply,
+    Server,
+    data_uri,
+    picture_part,
+    read_picture,
+    read_text,
+    text_part,
+    thumbnail,
+)
 
 __all__ = ["OPTIONS", "Captioner", "own_instruction"]
 
@@ -27,7 +37,7 @@ def own_instruction() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioner(Server):
+class Captioner:
     """A vision-language model behind any OpenAI-compatible endpoint, and what it is asked."""
 
     model: str
@@ -36,11 +46,16 @@ class Captioner(Server):
     """Of the image in the request, px."""
     options: Mapping[str, Any] = field(default_factory=lambda: dict(OPTIONS))
     """Sent with each request; older servers want `max_tokens` in place of `max_completion_tokens`."""
+    base_url: str = OPENAI
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
+    timeout: float = 120.0
+    """Seconds."""
     retries: int = 8
     """Of one request; with the client's pauses some 40 seconds in all."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        self._server  # noqa: B018  refuses an address with a password in it
         if not self.instruction.strip():
             raise ValueError("the instruction is empty: expected a text that asks for a caption")
         if self.max_side < 64:
@@ -51,15 +66,19 @@ class Captioner(Server):
         asked = [image_id, self.model, self.instruction, self.max_side, QUALITY, dict(self.options)]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def client(self) -> Any:
-        """A connection; `MissingExtra` without the openai package, `ValueError` without a key."""
-        return self.connect(retries=self.retries)
+    def connect(self) -> Any:
+        """A client; `MissingExtra` without the openai package, `ValueError` without a key."""
+        return self._server.connect(retries=self.retries)
 
     def describe(self, client: Any, path: Path, *, key: str) -> Reply:
         """Ask once. `key` names the request to servers that know `Idempotency-Key`. Raises `Unanswered`, and
         `Unreadable` for an image that cannot be decoded."""
         content = [text_part(self.instruction), picture_part(shown(path, self.max_side))]
-        return self.chat(client, content, model=self.model, options=self.options, key=key)
+        return self._server.chat(client, content, model=self.model, options=self.options, key=key)
+
+    @property
+    def _server(self) -> Server:
+        return Server(base_url=self.base_url, key_variable=self.key_variable, timeout=self.timeout)
 
 
 def shown(path: Path, max_side: int) -> str:

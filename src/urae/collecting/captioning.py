@@ -141,7 +141,7 @@ class _Captioning:
         if not pending:
             return
         title = f"captioning by {self.captioner.model}"
-        with self.captioner.client() as client, Progress(title, total=len(pending)) as progress:
+        with self.captioner.connect() as client, Progress(title, total=len(pending)) as progress:
 
             def count(usage: Counter[str]) -> None:
                 # Added up here alone: the workers would count into each other's sums.

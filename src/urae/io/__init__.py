@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         file_hash,
         locked,
         remove_leftovers,
+        sync_folder,
         write_bytes,
         write_text,
         writing,

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from urae.errors import BadFile
 from urae.io import parse_yaml, read_yaml
-from urae.metrics import METRICS
+from urae.metrics.declarations import METRICS
 from urae.recipes import RECIPES
 
 __all__ = ["PLANS", "Made", "TableColumn", "TablePlan", "TableRow", "read_plan"]

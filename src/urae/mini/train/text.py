@@ -18,7 +18,7 @@ from transformers import T5EncoderModel
 
 from urae.mini.train.base import load_averaged, tokenize
 from urae.mini.train.layout import SIDE, noun_loss, placed
-from urae.mini.train.progress import Progress, descend, matrix_products, write_atomically
+from urae.mini.train.progress import StageLog, descend, matrix_products, write_atomically
 from urae.mini.world import scene
 
 FIRST_SEED = 300_000
@@ -51,7 +51,7 @@ def train_text(
         {"params": order, "peak": ORDER_PEAK},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
-    progress = Progress(out / "text.jsonl")
+    progress = StageLog(out / "text.jsonl")
     for step in range(1, steps + 1):
         rows = torch.randint(NUM_SCENES, (batch,), generator=torch.Generator().manual_seed(step))
         tokens = captions[step % 3 == 0][rows].to(device)
