@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from urae.adapters.base import base_of
+from urae.errors import BadFile
 from urae.execution import stored_as
 from urae.families import family_of
 from urae.generation.direct import Direct
@@ -29,6 +31,7 @@ from urae.generation.guide import Step, steps_watched
 from urae.generation.path import NativePath
 from urae.generation.provenance import save_png, versions
 from urae.generation.request import Request
+from urae.io import read_picture
 from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
 
 __all__ = [
@@ -42,6 +45,8 @@ __all__ = [
     "picture_hash",
     "upscaled",
 ]
+
+logger = logging.getLogger(__name__)
 
 MAX_STRETCH = 0.05
 """Largest difference in aspect ratio, as a share, that upscaling may even out."""
@@ -223,11 +228,16 @@ class Natives:
         return cls(folder=Path(folder), model=model)
 
     def find(self, settings: Mapping[str, Any], *, with_path: bool) -> Native | None:
-        """What is kept of the pass that `generate` makes with these settings, if all is there that is asked for."""
+        """What is kept of the pass that `generate` makes with these settings, if all is there, and whole, that is asked
+        for."""
         picture, path = self._files(settings)
         if not picture.is_file() or (with_path and not path.is_file()):
             return None
-        return Native(picture=Image.open(picture), path=NativePath.load(path) if with_path else None)
+        try:
+            return Native(picture=read_picture(picture), path=NativePath.load(path) if with_path else None)
+        except BadFile as error:
+            logger.warning("made anew, since %s", error)
+            return None
 
     def keep(self, settings: Mapping[str, Any], native: Native) -> None:
         """Write the picture, and its path if it has one."""

@@ -43,6 +43,7 @@ from urae.generation.native import (
 from urae.generation.policies import policy_for
 from urae.generation.provenance import Provenance, versions
 from urae.generation.request import Request
+from urae.io import read_picture
 from urae.resolution import (
     ResolutionPolicy,
     Size,
@@ -235,7 +236,7 @@ def _images(asked: DrawingRequest) -> tuple[Request, ...]:
     if asked.native is None:
         return tuple(images)
     given = asked.natives_for(len(images))
-    opened = [one if isinstance(one, Image.Image) else Image.open(one) for one in given]
+    opened = [one if isinstance(one, Image.Image) else read_picture(one) for one in given]
     return tuple(
         _starting(image, Native(picture=check_shape(one, image.size)))
         for one, image in zip(opened, images, strict=True)

@@ -120,11 +120,12 @@ def save_png(image: Image.Image, path: str | Path) -> Path:
 
 def read_png_metadata(path: str | Path) -> Provenance:
     """What `save_png` wrote about an image that `generate` made. Raises `BadFile` if the file tells no such thing."""
+    texts = picture_texts(path)
     try:
-        return Provenance.from_info(picture_texts(path))
+        return Provenance.from_info(texts)
     except KeyError as error:
         raise BadFile(f"{path} is no PNG image that urae has made: it holds no {error.args[0]!r}") from error
-    except ValueError as error:
+    except (ValueError, BadFile) as error:
         raise BadFile(f"{path} is no PNG image that urae has made: {error}") from error
 
 

@@ -6,7 +6,6 @@ off: resizing to a table of sizes, and rewriting the prompt before it is read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from urae.execution import MemoryPlan, this_process
 from urae.families import DTYPES, model_name
 from urae.generation.direct import after_each_step
 from urae.generation.provenance import Provenance, versions
+from urae.io import field_of, read_json_object
 from urae.resolution import check_size
 
 __all__ = [
@@ -74,8 +74,8 @@ def stock_of(name: str | Path) -> Stock | None:
     if not index.is_file():
         return None
     try:
-        return STOCK.get(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-    except (ValueError, LookupError, TypeError) as error:
+        return STOCK.get(field_of(read_json_object(index), "_class_name", str, name=index))
+    except BadFile as error:
         raise BadFile(f"{index} names no pipeline: download the model again") from error
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         check_can_write,
         file_hash,
         locked,
+        remove_folder,
         remove_leftovers,
         sync_folder,
         write_bytes,

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "file_hash",
     "hold",
     "locked",
+    "remove_folder",
     "remove_leftovers",
     "sync_folder",
     "telling",
@@ -62,7 +64,9 @@ CAUSES = {
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What can only come from writing, whatever name the error bears."""
 
-_numbers = itertools.count()
+_STARTED = time.time_ns()
+_numbers = itertools.count(_STARTED)
+"""Later than those of a process that had our id before: in a container each run may have the same."""
 
 
 @contextmanager
@@ -129,6 +133,15 @@ def write_bytes(path: Path | str, data: bytes, *, sync: bool = False, replace: b
 def write_text(path: Path | str, text: str, *, sync: bool = False, replace: bool = True) -> None:
     r"""Write UTF-8 with "\n" at the ends of lines, complete or not at all, as `writing` does."""
     write_bytes(path, text.encode(), sync=sync, replace=replace)
+
+
+def remove_folder(path: Path | str) -> None:
+    """Remove a folder with all that is in it. It is never there in part: what a kill leaves is a leftover."""
+    path = Path(path)
+    with telling(path):
+        doomed = _temporary(path)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
 
 
 def remove_leftovers(folder: Path | str) -> list[Path]:
@@ -218,6 +231,8 @@ def telling(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if error.errno not in CAUSES or not ours:
             raise
         raise CannotWrite(f"{path} cannot be written: {CAUSES[error.errno]}") from error
+    except CannotWrite as error:  # of a file in a folder that has a temporary name itself
+        raise CannotWrite(str(error).replace(str(temporary), str(path))) from error
 
 
 def _check_place(path: Path, *, replace: bool) -> None:
@@ -257,8 +272,11 @@ def _rename(temporary: Path, path: Path, *, replace: bool) -> None:
 
 
 def _is_leftover(path: Path) -> bool:
-    found = re.match(rf"{re.escape(MARK)}(\d+)-\d+-", path.name)
-    return found is not None and not _is_alive(int(found[1]))
+    found = re.match(rf"{re.escape(MARK)}(\d+)-(\d+)-", path.name)
+    if found is None:
+        return False
+    process, number = map(int, found.groups())
+    return number < _STARTED if process == os.getpid() else not _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:

@@ -7,11 +7,11 @@ one, compiled blocks fewer; both are what the benchmark is for.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urae.io import read_json_object
 from urae.planning.gpus import Gpu
 
 __all__ = ["ASSUMED", "MEASURED", "Efficiency", "efficiency_of"]
@@ -34,7 +34,7 @@ class Efficiency:
 def efficiency_of(gpu: Gpu, size: int, *, measured: Path = MEASURED) -> Efficiency:
     """Of a training step at this size (px): that measured on a GPU of this name at the nearest size, or the
     assumption."""
-    result: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+    result = read_json_object(measured) if measured.is_file() else {}
     rows = [row for row in result.get("rows", []) if _is_ours(row)]
     if result.get("gpu") != gpu.name or not rows:
         return Efficiency(

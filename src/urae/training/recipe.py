@@ -192,6 +192,11 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError("flow_weight and distill_weight are both 0, which trains nothing: set one above 0")
     if recipe.distill_weight == 0 and (recipe.teacher != "base" or recipe.teacher_guidance != 1):
         raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
+    if recipe.flow_weight == 0 and (recipe.teacher, recipe.teacher_guidance) == ("base", recipe.guidance):
+        raise ValueError(
+            f"the base at teacher_guidance {recipe.teacher_guidance:g} is what the run starts from, which trains nothing "
+            "at flow_weight 0: set flow_weight above 0, or another teacher or teacher_guidance"
+        )
     if (recipe.validate_every == 0) != (recipe.num_validation == 0):
         raise ValueError(
             f"validate_every={recipe.validate_every} and num_validation={recipe.num_validation} need each other: "

@@ -40,15 +40,17 @@ from urae.execution import (
     frozen_base_placed,
     gradient_checkpointing,
     num_groups,
+    on_main,
     placed,
     text_encoders_placed,
     this_process,
 )
 from urae.families import family_of, open_transformer
+from urae.io import Journal, locked, remove_leftovers
 from urae.resolution import ResolutionPolicy, native_size, num_tokens, size_scale
-from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, remove_leftovers
+from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from urae.training.loop import Loop, Setting
-from urae.training.metrics import Metrics, check_loggers, start_trackers
+from urae.training.metrics import check_loggers, start_trackers
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity
@@ -68,7 +70,8 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     from it, to the same bits as if it had never stopped; a checkpoint of another run is a `ValueError` that
     says what differs. Under `torchrun` or `accelerate launch` the processes share each batch. Raises `TrainingDiverged`
     when the loss becomes NaN or infinite, `MissingExtra` for a logger that is not installed, `StaleCache` for
-    a foreign cache.
+    a foreign cache, `UraeError` while another process trains into the directory, and `Stopped`, with a checkpoint, when
+    a signal asks for the end.
     """
     check_loggers(recipe.loggers)
     accelerator = _accelerator(recipe)
@@ -76,6 +79,21 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     spec = resolved(recipe.adapter, transformer_of(pipe))
     recipe = replace(recipe, policy=policy, adapter=spec)
     _check_fit(pipe, recipe, policy, accelerator)
+    with ExitStack() as stack:
+        on_main(lambda: stack.enter_context(_alone(Path(recipe.out))))
+        return _saved(_trained(pipe, recipe, policy, accelerator), recipe, accelerator)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs out of the directory, and remove what killed ones did not finish."""
+    with locked(out / "lock", what=out):
+        for folder in (out, out / "checkpoints", out / "samples"):
+            remove_leftovers(folder)
+        yield
+
+
+def _trained(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator) -> Adapter:
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     data = cached_dataset(
         pipe, recipe.data, size=recipe.size, scenes=Path(recipe.out) / "data", device=accelerator.device
@@ -116,10 +134,9 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
             _announce(recipe, train_on.entries, shift=_sigma_shift(pipe, recipe), done=loop.step)
         loop.run()
         with loop.result():
-            adapter = attached.export(
+            return attached.export(
                 policy=policy, recipe=_stored(recipe), data=_provenance(recipe, data, len(held_out))
             )
-    return _saved(adapter, recipe, accelerator)
 
 
 def _announce(recipe: Recipe, entries: Sequence[Entry], *, shift: float, done: int) -> None:
@@ -319,23 +336,19 @@ def _checkpoint(recipe: Recipe, identity: dict[str, Any]) -> Checkpoint | None:
 @contextmanager
 def _metrics(
     recipe: Recipe, accelerator: Accelerator, checkpoint: Checkpoint | None
-) -> Iterator[Metrics | None]:
-    """The run's directory and its records, open from where the checkpoint was; None beside the main
-    process."""
+) -> Iterator[Journal | None]:
+    """The run's records, open from where the checkpoint was; None beside the main process."""
     step, length = (checkpoint.step, checkpoint.state["metrics"]) if checkpoint else (0, 0)
     start_trackers(accelerator, recipe, step=step)
-    metrics = None
-    if accelerator.is_main_process:
-        out = Path(recipe.out)
-        out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out / "checkpoints")
-        save_recipe(recipe, out / "recipe.yaml")
-        metrics = Metrics(out / "metrics.jsonl", length=length)
+    out = Path(recipe.out)
     try:
-        yield metrics
+        if accelerator.is_main_process:
+            save_recipe(recipe, out / "recipe.yaml")
+            with Journal(out / "metrics.jsonl", start=length, sync=False) as metrics:
+                yield metrics
+        else:
+            yield None
     finally:
-        if metrics:
-            metrics.close()
         for tracker in accelerator.trackers:
             tracker.finish()
 

@@ -12,7 +12,7 @@ from urae.cli.printed import say
 from urae.collecting import Captioned, Captioner, CaptionPlan, plan_captions
 from urae.collecting import caption as caption_images
 from urae.collecting.captioner import OPTIONS, own_instruction
-from urae.io import OPENAI
+from urae.io import OPENAI, read_text
 
 __all__ = ["caption"]
 
@@ -54,7 +54,7 @@ def caption(
     options = {**OPTIONS, **settings_from_yaml(option, texts=())}
     captioner = Captioner(
         model=model,
-        instruction=instruction.read_text(encoding="utf-8").strip() if instruction else own_instruction(),
+        instruction=read_text(instruction).strip() if instruction else own_instruction(),
         max_side=max_side,
         options={name: value for name, value in options.items() if value is not None},
         base_url=base_url,
