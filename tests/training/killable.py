@@ -29,6 +29,7 @@ def run(pipe_folder: Path, recipe_file: Path) -> None:
 def command(pipe_folder: Path, recipe_file: Path) -> None:
     """The same by the command, as its exit code tells."""
     torch.set_num_threads(1)
+    os.setpgrp()  # as a shell and a cluster give each command, and signal all of it
     with redirected(recipe_file.with_suffix(".err")):
         app(["train", str(recipe_file), "--model", str(pipe_folder)])
 

@@ -113,9 +113,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     save_checkpoint(checkpoint(1), tmp_path, keep=1)
     with (
         small_disk(60),
-        pytest.raises(
-            CannotWrite, match="[0-9]/step-000002/adapter.safetensors cannot be written: .*run again"
-        ),
+        pytest.raises(CannotWrite, match=r"\d/step-000002/adapter.safetensors cannot be written: .*again"),
     ):
         save_checkpoint(checkpoint(2), tmp_path, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]

@@ -33,11 +33,11 @@ def steps_kept(out: Path) -> list[str]:
 def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     pipe, recipe, pipe_folder, tmp_path, number
 ):
-    made = recipe(steps=LONG, optimizer="prodigy", lr=1.0)
+    made = recipe(steps=LONG, optimizer="prodigy", lr=1.0, num_workers=1)
     stopped = Run(pipe_folder, replace(made, out=str(tmp_path / "stopped")))
     process = stopped.started(command)
     waited_for(process, steps_done(2, random.Random(0)), stopped.out)
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)
     process.join()
     assert process.exitcode == 128 + number
     done = len(read_metrics(stopped.out / "metrics.jsonl"))
@@ -53,6 +53,7 @@ def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(recipe, pipe_folder, tmp_path):
     made = recipe(steps=LONG, batch_size=2)
     recipe_file = tmp_path / "shared.yaml"

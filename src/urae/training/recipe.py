@@ -194,8 +194,8 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
     if recipe.flow_weight == 0 and (recipe.teacher, recipe.teacher_guidance) == ("base", recipe.guidance):
         raise ValueError(
-            f"the base at teacher_guidance {recipe.teacher_guidance:g} is what the run starts from, which trains nothing "
-            "at flow_weight 0: set flow_weight above 0, or another teacher or teacher_guidance"
+            f"the teacher is the base at guidance {recipe.guidance:g}, as which the run starts, and flow_weight is 0, "
+            "which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
         )
     if (recipe.validate_every == 0) != (recipe.num_validation == 0):
         raise ValueError(
