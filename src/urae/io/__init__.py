@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         remove_folder,
         remove_leftovers,
         sync_folder,
+        telling,
         write_bytes,
         write_text,
         writing,

@@ -46,7 +46,7 @@ from urae.execution import (
     this_process,
 )
 from urae.families import family_of, open_transformer
-from urae.io import Journal, locked, remove_leftovers
+from urae.io import Journal, locked, remove_leftovers, telling
 from urae.resolution import ResolutionPolicy, native_size, num_tokens, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from urae.training.loop import Loop, Setting
@@ -86,8 +86,9 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keep other runs out of the directory, and remove what killed ones did not finish."""
-    with locked(out / "lock", what=out):
+    """Keep other runs out of the directory, and remove what killed ones did not finish. What trackers cannot write is a
+    `CannotWrite` too."""
+    with locked(out / "lock", what=out), telling(out, out):
         for folder in (out, out / "checkpoints", out / "samples"):
             remove_leftovers(folder)
         yield
