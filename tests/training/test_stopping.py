@@ -53,6 +53,19 @@ def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     assert same[0] == same[1]
 
 
+def test_a_checkpoint_comes_after_steps_or_minutes_whichever_is_first(pipe, recipe, tmp_path):
+    """The limit of time is met by every step, or by none; the result is the same."""
+    results = {}
+    for minutes, kept in ((1e-9, [1, 2, 3, 4]), (0.0, [3, 4]), (1e9, [3, 4])):
+        out = tmp_path / f"{minutes:g}"
+        made = recipe(
+            steps=4, checkpoint_every=3, checkpoint_minutes=minutes, keep_checkpoints=9, out=str(out)
+        )
+        results[minutes] = train(pipe, made).hash
+        assert steps_kept(out) == [f"step-{step:06d}" for step in kept]
+    assert len(set(results.values())) == 1
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_after_the_same_step(recipe, pipe_folder, tmp_path):
     made = recipe(steps=LONG, batch_size=2)

@@ -60,7 +60,7 @@ class Loop:
         self.parameters = setting.attached.parameters()
         self.optimizer = make_optimizer(self.parameters, self.recipe)
         self.average = [p.detach().clone() for p in self.parameters] if self.recipe.ema else []
-        self.step = 0
+        self.step, self.saved = 0, time.monotonic()
 
     def run(self) -> None:
         """Train from the current step to the last, or to the one in which a signal comes: then raise `Stopped`."""
@@ -77,7 +77,7 @@ class Loop:
                 if self._due(self.recipe.sample_every):
                     on_main(self._draw)
                 signal = stopping.agreed()
-                if self._due(self.recipe.checkpoint_every) or self.step == total or signal:
+                if self._due(self.recipe.checkpoint_every) or self.step == total or signal or self._is_time():
                     on_main(self._save)
                 if signal and self.step < total:
                     raise Stopped(f"after step {self.step} of {total}; the same command goes on", signal)
@@ -162,6 +162,11 @@ class Loop:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
+    def _is_time(self) -> bool:
+        """Whether the last checkpoint is too long ago; the main process says so, since clocks differ."""
+        seconds = self.recipe.checkpoint_minutes * 60
+        return seconds > 0 and on_main(lambda: time.monotonic() - self.saved > seconds)
+
     def _log(self, row: dict[str, Any]) -> None:
         if self.setting.metrics:
             kernel = {"attention": self.setting.attention} if self.setting.attention else {}
@@ -187,6 +192,7 @@ class Loop:
         checkpoint = self._checkpoint(self.setting.metrics.length())
         folder = Path(self.recipe.out) / "checkpoints"
         save_checkpoint(checkpoint, folder, keep=self.recipe.keep_checkpoints)
+        self.saved = time.monotonic()
 
     def _checkpoint(self, metrics_length: int) -> Checkpoint:
         tensors, rest = optimizer_state(self.optimizer)

@@ -125,6 +125,9 @@ class Recipe:
     """The run's directory."""
     checkpoint_every: int = 200
     """Steps between checkpoints, 0 for one at the end only."""
+    checkpoint_minutes: float = 30.0
+    """Minutes after which a step is followed by a checkpoint whatever its number, 0 for no such limit: 200 steps can be
+    ten hours."""
     keep_checkpoints: int = 2
     """How many of the latest checkpoints stay."""
     validate_every: int = 0
@@ -160,7 +163,7 @@ def _check_ranges(recipe: Recipe) -> None:
         0: (
             *("num_validation", "num_workers", "flow_weight", "distill_weight", "weight_decay", "clip_norm"),
             *("guidance", "teacher_guidance", "sample_guidance"),
-            *("checkpoint_every", "validate_every", "sample_every", "swap_blocks"),
+            *("checkpoint_every", "checkpoint_minutes", "validate_every", "sample_every", "swap_blocks"),
         ),
     }
     for least, names in at_least.items():
