@@ -313,12 +313,19 @@ def _open_lock(path: Path, waiting: Callable[[], object] | None, what: object) -
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             hold(opened, what, waiting=waiting)
-            if path.exists() and os.path.samestat(os.fstat(opened), path.stat()):
+            if _is_at(opened, path):
                 return opened
         except BaseException:
             os.close(opened)
             raise
         os.close(opened)  # Its holder removed it while we waited, and another may hold its successor.
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _umask() -> int:

@@ -79,9 +79,10 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
     spec = resolved(recipe.adapter, transformer_of(pipe))
     recipe = replace(recipe, policy=policy, adapter=spec)
     _check_fit(pipe, recipe, policy, accelerator)
+    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_alone(Path(recipe.out))))
-        return _saved(_trained(pipe, recipe, policy, accelerator), recipe, accelerator)
+        return _saved(_trained(pipe, recipe, policy, accelerator, start), recipe, accelerator)
 
 
 @contextmanager
@@ -94,8 +95,9 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _trained(pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator) -> Adapter:
-    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
+def _trained(
+    pipe: Any, recipe: Recipe, policy: ResolutionPolicy, accelerator: Accelerator, start: Adapter | None
+) -> Adapter:
     data = cached_dataset(
         pipe, recipe.data, size=recipe.size, scenes=Path(recipe.out) / "data", device=accelerator.device
     )
