@@ -80,7 +80,7 @@ def test_published_4k_needs_its_base(run, tmp_path):
     assert adapter.base.name == "flux"
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "kohya", "bfl"])
+@pytest.mark.parametrize("layout", ["diffusers", "kohya", "comfy"])
 def test_convert(run, minor, tmp_path, layout):
     out = tmp_path / "out.safetensors"
     assert str(out) in run("convert", minor, out, "--to", layout).output

@@ -49,7 +49,7 @@ def assert_same_products(found, expected):
 
 @LAYOUT
 def test_round_trip_of_every_module_of_flux(layout):
-    parsed = parse(to_layout(FACTORS, layout), {})
+    parsed = parse(to_layout(FACTORS, layout))
     assert parsed.layout == layout
     assert parsed.factors.keys() == FACTORS.keys()
     for name, (A, B) in FACTORS.items():
@@ -66,7 +66,7 @@ def test_round_trip_of_some_modules_with_mixed_ranks(layout):
         f"{single}.to_v": other[f"{single}.to_v"],
         f"{double}.to_q": other[f"{double}.to_q"],
     }
-    parsed = parse(to_layout(some, layout), {}).factors
+    parsed = parse(to_layout(some, layout)).factors
     assert parsed.keys() == some.keys()
     assert all(torch.equal(parsed[name][side], some[name][side]) for name in some for side in (0, 1))
 
@@ -139,9 +139,10 @@ def test_stock_pipeline_runs_our_kohya_file_with_single_blocks_of_full_width(pip
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
 
-def test_bfl_names_are_those_of_diffusers_checkpoint_converter():
-    """Each BFL update, passed off as a checkpoint's weight, must land on the modules that we read it to."""
-    tensors = to_layout(FACTORS, "bfl")
+def test_original_names_are_those_of_diffusers_checkpoint_converter():
+    """Each update under an original name, passed off as a checkpoint's weight, must land on the modules that we read it to."""
+    tensors = to_layout(FACTORS, "comfy")
+    tensors = {key.removeprefix("diffusion_model."): tensor for key, tensor in tensors.items()}
     modules = {key.partition(".lora_")[0] for key in tensors}
     checkpoint = {}
     for module in modules:
@@ -169,27 +170,30 @@ def test_bfl_names_are_those_of_diffusers_checkpoint_converter():
 )
 def test_other_spellings_of_the_diffusers_layout(rename, layout):
     tensors = load_file(GOLDEN / "urae_2k_adapter.safetensors")
-    parsed = parse({rename(key): tensor for key, tensor in tensors.items()}, {})
+    parsed = parse({rename(key): tensor for key, tensor in tensors.items()})
     assert parsed.layout == layout
-    assert_same_products(parsed.factors, parse(tensors, {}).factors)
+    assert_same_products(parsed.factors, parse(tensors).factors)
 
 
 def test_comfyui_and_underscored_spellings():
     blocks = {name: pair for name, pair in FACTORS.items() if "transformer_blocks" in name}
-    comfy = {f"diffusion_model.{key}": tensor for key, tensor in to_layout(blocks, "bfl").items()}
-    assert_same_products(parse(comfy, {}).factors, blocks)
+    comfy = to_layout(blocks, "comfy")
+    assert_same_products(parse(comfy).factors, blocks)
+    bare = parse({key.removeprefix("diffusion_model."): tensor for key, tensor in comfy.items()})
+    assert bare.layout == "bfl"
+    assert_same_products(bare.factors, blocks)
     underscored = {}
     for name, (A, B) in blocks.items():
         underscored[f"lora_transformer_{name.replace('.', '_')}.lora_down.weight"] = A
         underscored[f"lora_transformer_{name.replace('.', '_')}.lora_up.weight"] = B
-    assert_same_products(parse(underscored, {}).factors, blocks)
+    assert_same_products(parse(underscored).factors, blocks)
 
 
 def test_alpha_is_multiplied_in():
     tensors = to_layout(FACTORS, "kohya")
     halved = {key: tensor / 2 if key.endswith("alpha") else tensor for key, tensor in tensors.items()}
     expected = {name: (A, B / 2) for name, (A, B) in FACTORS.items()}
-    assert_same_products(parse(halved, {}).factors, expected)
+    assert_same_products(parse(halved).factors, expected)
 
 
 def test_the_alpha_of_diffusers_training_scripts(pipe, tmp_path):
@@ -231,11 +235,11 @@ KOHYA = ("lora_down", "lora_up")
 )
 def test_files_of_no_layout(shapes, message):
     with pytest.raises(BadFile, match=message):
-        parse({key: torch.ones(shape) for key, shape in shapes.items()}, {})
+        parse({key: torch.ones(shape) for key, shape in shapes.items()})
 
 
 def test_what_has_no_other_layout(tmp_path):
-    with pytest.raises(ValueError, match="layout 'onnx' is unknown: valid layouts are diffusers, kohya, bfl"):
+    with pytest.raises(ValueError, match="layout 'onnx' is unknown: valid layouts are diffusers, kohya, comfy"):
         to_layout(FACTORS, "onnx")
     with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is no module of .*FLUX.1"):
         to_layout({"blocks.0.attn1.to_q": (torch.ones(2, 8), torch.ones(8, 2))}, "kohya")

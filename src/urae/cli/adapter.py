@@ -53,11 +53,11 @@ def show(path: Input, base: BaseModel = "", start: Start = "") -> None:
     console.print(table)
 
 
-@app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to kohya")
+@app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to comfy")
 def convert(
     path: Input,
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    to: Annotated[str, typer.Option(help="diffusers, kohya (also ComfyUI) or bfl.")] = "diffusers",
+    to: Annotated[str, typer.Option(help="diffusers, kohya or comfy (ComfyUI and InvokeAI).")] = "diffusers",
     rank: Rank | None = None,
     base: BaseModel = "",
     start: Start = "",
@@ -67,6 +67,8 @@ def convert(
     adapter = _truncated(_load(path, base, start), rank)
     adapter.save(out, layout=to)
     say(f"{to} layout: {out}")
+    for note in _unseen(adapter, to):
+        say(f"note: {note}")
 
 
 @app.command(

@@ -160,7 +160,8 @@ class LayerUse:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleNames:
-    """A transformer's modules under their names in the model's original repository, which other tools use."""
+    """A transformer's modules under their names in the model's original repository, which other tools use. Of a norm,
+    whose weight the original calls otherwise, the parameter stands there instead."""
 
     top: Mapping[str, str]
     """Original name -> diffusers name, outside the blocks."""
