@@ -25,7 +25,7 @@ from urae.families.family import ModuleNames
 from urae.families.naming import Naming, known_families, original_of, tables
 from urae.io import check_finite
 
-__all__ = ["LAYOUTS", "Layout", "Parsed", "parse", "to_layout"]
+__all__ = ["LAYOUTS", "Layout", "Parsed", "lost_by_stock", "parse", "to_layout"]
 
 Layout = Literal["diffusers", "kohya", "comfy"]
 
@@ -134,6 +134,15 @@ def to_layout(
     kohya = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in fused.items()}
     alphas = {f"{name}.alpha": torch.tensor(float(A.shape[0])) for name, (A, _) in kohya.items()}
     return _named(kohya, "lora_down", "lora_up") | alphas
+
+
+def lost_by_stock(factors: Mapping[str, Pair], layout: str, *, model: str = "") -> list[str]:
+    """The modules that diffusers' own loader leaves out, without a word, of a file in the layout."""
+    if layout == "diffusers" or not factors:
+        return []
+    if layout != (stock := _names_of(list(factors), model).stock):
+        return list(factors)
+    return [name for name in factors if "blocks." not in name] if stock == "kohya" else []
 
 
 # --- reading: keys -> modules ------------------------------------------------------------------------------------

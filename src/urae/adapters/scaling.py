@@ -21,7 +21,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 """peft's names for the two files of an adapter."""
 
-ESCAPED = re.compile(r"\\.|\[[^\]]*\]")
+PLAIN = re.compile(r"\\.|\[[^\]]*\]|\(\?[:=!]")
+"""What has the marks below without repeating anything."""
 REPEATS = re.compile(r"[*+?{]")
 MOST_REPEATS = 2
 """In a pattern; matching takes a time that grows with the length of a name to this power."""
@@ -58,7 +59,7 @@ class Scaling:
         return [(self._compiled(pattern, key), value) for pattern, value in values.items()]
 
     def _compiled(self, pattern: str, key: str) -> re.Pattern[str]:
-        bare = ESCAPED.sub("x", pattern)
+        bare = PLAIN.sub("x", pattern)
         if len(REPEATS.findall(bare)) > MOST_REPEATS or re.search(r"\)[*+{]", bare):
             raise BadFile(
                 f"{key} in {self.name} has the pattern {pattern!r}, which may take for ever to match: expected at most "

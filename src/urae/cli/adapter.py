@@ -121,6 +121,25 @@ def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
     return result.adapter
 
 
+def _unseen(adapter: Adapter, layout: str) -> list[str]:
+    """What other tools will not take from the file."""
+    from urae.adapters.convert import lost_by_stock
+
+    notes = []
+    if lost := lost_by_stock(adapter.factors, layout, model=adapter.base.model if adapter.base else ""):
+        notes.append(
+            f"stock diffusers leaves out {len(lost)} of {len(adapter.factors)} layers of this layout, such as "
+            f"{lost[0]}: give it the layout diffusers"
+        )
+    if adapter.is_full:
+        notes.append(
+            "of other tools only ComfyUI reads the differences of a full adapter, in the layout comfy"
+        )
+    if adapter.policy is not None:
+        notes.append("other tools take the weights alone: set the resolution policy there too")
+    return notes
+
+
 def _policy(named: str) -> Any:
     if named == "own":
         return "own"

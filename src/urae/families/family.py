@@ -171,6 +171,9 @@ class ModuleNames:
     """The module whose output the original has in halves of the other order; empty for none."""
     mlp_ratio: int
     """Width of a fused MLP over the hidden size: rows that a file without it leaves zero."""
+    stock: Literal["kohya", "comfy"]
+    """The other tools' layout of adapters that diffusers reads too: kohya's, of the layers inside the blocks, or
+    ComfyUI's."""
 
 
 class Rotary(Protocol):

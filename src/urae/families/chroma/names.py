@@ -28,4 +28,5 @@ NAMES = ModuleNames(
     },
     swapped="",
     mlp_ratio=FLUX.mlp_ratio,
+    stock=FLUX.stock,
 )

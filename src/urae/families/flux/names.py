@@ -53,4 +53,5 @@ NAMES = ModuleNames(
     # Stored as (shift, scale), where diffusers has (scale, shift).
     swapped="norm_out.linear",
     mlp_ratio=4,
+    stock="kohya",
 )
