@@ -291,6 +291,8 @@ def _differences(modules: Mapping[str, Mapping[Role, Tensor]], naming: Naming) -
 
 def _split_change(module: str, role: str, change: Tensor, naming: Naming) -> Iterator[tuple[str, Tensor]]:
     """The changes of diffusers parameters in that of a parameter, or of a module's weight or bias."""
+    if change.ndim == 0:
+        raise BadFile(f"{module!r} has a change that is a single number: expected one of a parameter's shape")
     name = _plain(module)
     named = naming.parameters(name) if role == "weight" else ()
     parts = named or naming.parameters(f"{name}.{role}") or (name if role == "weight" else f"{name}.{role}",)
@@ -333,8 +335,11 @@ def _widths(key: str, rows: int, hidden: int, num_parts: int) -> list[int]:
 
 
 def _swap(rows: Tensor) -> Tensor:
-    first, second = rows.chunk(2)
-    return torch.cat([second, first])
+    if rows.shape[0] % 2:
+        raise BadFile(
+            f"the last modulation has {rows.shape[0]} rows: expected an even number, of scale and shift"
+        )
+    return torch.cat(rows.chunk(2)[::-1])
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -373,6 +378,8 @@ def _fuse(parts: Sequence[str], factors: Mapping[str, Pair], names: ModuleNames)
         return A, _swap(B) if parts[0] == names.swapped else B
     downs = [factors[part][0] for part in parts if part in factors]
     ups = {part: factors[part][1] for part in parts if part in factors}
+    if len({A.shape[1] for A in downs}) > 1:
+        raise BadFile(f"{', '.join(ups)} have inputs of different widths, but are one layer in this layout")
     if all(A.shape == downs[0].shape and torch.equal(A, downs[0]) for A in downs):
         return downs[0], torch.cat(_blocks(parts, ups, names))
     empty = {part: up[:, :0] for part, up in ups.items()}
@@ -407,6 +414,11 @@ def _blocks(parts: Sequence[str], present: Mapping[str, Tensor], names: ModuleNa
     ratios = {part: names.mlp_ratio if "proj_mlp" in part else 1 for part in parts}
     one, rows = next(iter(present.items()))
     hidden = rows.shape[0] // ratios[one]
+    for part, other in present.items():
+        if other.shape[0] != ratios[part] * hidden:
+            raise BadFile(
+                f"{part!r} has {other.shape[0]} rows: expected {ratios[part] * hidden} as in {one!r}"
+            )
     return [present.get(part, rows.new_zeros(ratios[part] * hidden, *rows.shape[1:])) for part in parts]
 
 

@@ -7,7 +7,7 @@ tables are the families' own (`names.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -87,9 +87,9 @@ def _is_parameter(name: str) -> bool:
 
 
 @cache
-def _originals(names: ModuleNames) -> Mapping[str, tuple[str, ...]]:
+def _originals(names: ModuleNames) -> dict[str, tuple[str, ...]]:
     """Original name -> the diffusers names it holds."""
-    held = {name: (top,) for name, top in names.top.items()}
+    held: dict[str, tuple[str, ...]] = {name: (top,) for name, top in names.top.items()}
     for listed, (block, modules) in names.blocks.items():
         for name, parts in modules.items():
             held[f"{listed}.#.{name}"] = tuple(f"{block}.#.{part}" for part in parts)
@@ -97,13 +97,13 @@ def _originals(names: ModuleNames) -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
-def _holders(names: ModuleNames) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+def _holders(names: ModuleNames) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Diffusers name -> the original name that holds it, and all that this holds."""
     return {part: (name, parts) for name, parts in _originals(names).items() for part in parts}
 
 
 @cache
-def _spelled(names: ModuleNames, original: bool) -> Mapping[str, tuple[str, ...]]:
+def _spelled(names: ModuleNames, original: bool) -> dict[str, tuple[str, ...]]:
     """Names as files have them -> diffusers names."""
     table = _originals(names) if original else {part: (part,) for part in _holders(names)}
     return {name.replace(".", "_"): parts for name, parts in table.items()} | table
