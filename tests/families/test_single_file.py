@@ -162,7 +162,7 @@ def empty(tensors):
         (other_rows, r"holds 'double_blocks.0.img_attn.qkv.weight' of shape \(7, 7\): the base has 384 rows"),
         (twice, "holds 'x_embedder.weight' in two spellings"),
         (deeper, "'double_blocks.7.img_attn.proj.weight'"),
-        (quantised, "as torch.uint8: of quantised models only those in fp8 are read"),
+        (quantised, "as torch.uint8 of shape .*: of quantised models only those in fp8 are read"),
         (lone_scale, "'double_blocks.0.nothing.scale_weight', but no weight in fp8"),
         (odd_scale, "of 5 numbers: expected one, or 384, all finite"),
         (nan_scale, "of 1 numbers: expected one, or 384, all finite"),

@@ -272,6 +272,8 @@ def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
     split: dict[str, Pair] = {}
     for module, pair in pairs.items():
         parts = _targets(module, naming)
+        if parts[0].endswith((".weight", ".bias")):
+            raise BadFile(f"{module!r} is no module but a parameter, which has no factors")
         for name, part in (
             _split(module, parts, pair, naming.names) if naming.original else [(parts[0], pair)]
         ):
@@ -378,12 +380,13 @@ def _fuse(parts: Sequence[str], factors: Mapping[str, Pair], names: ModuleNames)
         return A, _swap(B) if parts[0] == names.swapped else B
     downs = [factors[part][0] for part in parts if part in factors]
     ups = {part: factors[part][1] for part in parts if part in factors}
-    if len({A.shape[1] for A in downs}) > 1:
+    hidden = downs[0].shape[1]  # q, k, v and the single blocks' MLP all read the hidden state
+    if any(A.shape[1] != hidden for A in downs):
         raise BadFile(f"{', '.join(ups)} have inputs of different widths, but are one layer in this layout")
     if all(A.shape == downs[0].shape and torch.equal(A, downs[0]) for A in downs):
-        return downs[0], torch.cat(_blocks(parts, ups, names))
-    empty = {part: up[:, :0] for part, up in ups.items()}
-    blocks = [ups.get(part, zeros) for part, zeros in zip(parts, _blocks(parts, empty, names), strict=True)]
+        return downs[0], torch.cat(_blocks(parts, ups, hidden, names))
+    empty = _blocks(parts, {part: up[:, :0] for part, up in ups.items()}, hidden, names)
+    blocks = [ups.get(part, zeros) for part, zeros in zip(parts, empty, strict=True)]
     return torch.cat(downs), torch.block_diag(*blocks)
 
 
@@ -406,20 +409,28 @@ def _fused_change(parts: Sequence[str], changes: Mapping[str, Tensor], names: Mo
     if len(parts) == 1:
         swapped = parts[0].rpartition(".")[0] == names.swapped
         return _swap(changes[parts[0]]) if swapped else changes[parts[0]]
-    return torch.cat(_blocks(parts, {part: changes[part] for part in parts if part in changes}, names))
-
-
-def _blocks(parts: Sequence[str], present: Mapping[str, Tensor], names: ModuleNames) -> list[Tensor]:
-    """The rows of fused parts; zeros for those that the adapter leaves alone."""
-    ratios = {part: names.mlp_ratio if "proj_mlp" in part else 1 for part in parts}
+    present = {part: changes[part] for part in parts if part in changes}
     one, rows = next(iter(present.items()))
-    hidden = rows.shape[0] // ratios[one]
-    for part, other in present.items():
-        if other.shape[0] != ratios[part] * hidden:
+    return torch.cat(_blocks(parts, present, rows.shape[0] // _ratio(one, names), names))
+
+
+def _blocks(
+    parts: Sequence[str], present: Mapping[str, Tensor], hidden: int, names: ModuleNames
+) -> list[Tensor]:
+    """The rows of fused parts; zeros for those that the adapter leaves alone."""
+    inner = next(iter(present.values())).shape[1:]
+    shapes = {part: (_ratio(part, names) * hidden, *inner) for part in parts}
+    for part, rows in present.items():
+        if tuple(rows.shape) != shapes[part]:
             raise BadFile(
-                f"{part!r} has {other.shape[0]} rows: expected {ratios[part] * hidden} as in {one!r}"
+                f"{part!r} has the shape {tuple(rows.shape)}, where {shapes[part]} fits what it is one layer with in "
+                "this layout"
             )
-    return [present.get(part, rows.new_zeros(ratios[part] * hidden, *rows.shape[1:])) for part in parts]
+    return [present[part] if part in present else torch.zeros(shapes[part]) for part in parts]
+
+
+def _ratio(part: str, names: ModuleNames) -> int:
+    return names.mlp_ratio if part.endswith(("proj_mlp", "proj_mlp.weight", "proj_mlp.bias")) else 1
 
 
 def _named(factors: Mapping[str, Pair], down: str, up: str) -> dict[str, Tensor]:

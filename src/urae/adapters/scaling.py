@@ -67,7 +67,7 @@ class Scaling:
             )
         try:
             return re.compile(rf"(.*\.)?({pattern})$")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise BadFile(f"{key} in {self.name} has {pattern!r}, no regular expression ({error})") from error
 
     @staticmethod

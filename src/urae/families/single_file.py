@@ -87,9 +87,10 @@ def _parts(
     path: Path, name: str, tensor: Tensor, expected: Mapping[str, tuple[int, ...]], family: Family
 ) -> Iterator[tuple[str, Tensor]]:
     """The parameters of diffusers in a tensor of the file."""
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.ndim == 0:
         raise BadFile(
-            f"{path} holds {name!r} as {tensor.dtype}: of quantised models only those in fp8 are read"
+            f"{path} holds {name!r} as {tensor.dtype} of shape {tuple(tensor.shape)}: of quantised models only "
+            "those in fp8 are read"
         )
     if name in expected or family.names is None:
         yield name, tensor
@@ -102,7 +103,7 @@ def _parts(
         yield parts[0], torch.cat(tensor.chunk(2)[::-1]) if swapped else tensor
     else:
         widths = [expected[part][0] for part in parts]
-        if tensor.ndim == 0 or sum(widths) != tensor.shape[0]:
+        if sum(widths) != tensor.shape[0]:
             raise BadFile(
                 f"{path} holds {name!r} of shape {tuple(tensor.shape)}: the base has {sum(widths)} rows"
             )
