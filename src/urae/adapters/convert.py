@@ -59,6 +59,7 @@ OTHERS = {
     r"\.lora_[AB]\.bias|\.(set|reshape)_weight": "a control LoRA",
 }
 """Marks of adapters that are not read, and what they are."""
+EXPECTED = "expected lora_A and lora_B, lora_down and lora_up, or full differences (.diff, .diff_b)"
 
 DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
@@ -119,9 +120,8 @@ def to_layout(
         raise ValueError(f"layout {layout!r} is unknown: valid layouts are {', '.join(LAYOUTS)}")
     if layout == "diffusers":
         prefixed = {f"transformer.{name}": pair for name, pair in factors.items()}
-        return {f"transformer.{name}.diff": tensor for name, tensor in changes.items()} | _named(
-            prefixed, "lora_A", "lora_B"
-        )
+        diffs = {f"transformer.{name}.diff": tensor for name, tensor in changes.items()}
+        return diffs | _named(prefixed, "lora_A", "lora_B")
     if layout == "kohya" and changes:
         raise ValueError(
             "a full adapter has no low-rank form, so it cannot be written in the layout 'kohya': use comfy"
@@ -184,9 +184,6 @@ def _role(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, Role]:
     if not any(other.endswith(suffix) for other in tensors for suffix in ROLES):
         raise BadFile(f"the file holds a model's weights ({key!r}), not an adapter: give it as the base")
     raise BadFile(f"key {key!r} is no part of a LoRA that urae reads: {EXPECTED}")
-
-
-EXPECTED = "expected lora_A and lora_B, lora_down and lora_up, or full differences (.diff, .diff_b)"
 
 
 def _processor_role(key: str) -> tuple[str, Role]:
@@ -274,9 +271,7 @@ def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
         parts = _targets(module, naming)
         if parts[0].endswith((".weight", ".bias")):
             raise BadFile(f"{module!r} is no module but a parameter, which has no factors")
-        for name, part in (
-            _split(module, parts, pair, naming.names) if naming.original else [(parts[0], pair)]
-        ):
+        for name, part in _split(module, parts, pair, naming):
             _add(split, name, part, module)
     return split
 
@@ -315,10 +310,11 @@ def _add(found: dict, name: str, value: object, module: str) -> None:
     found[name] = value
 
 
-def _split(key: str, parts: Sequence[str], fused: Pair, names: ModuleNames) -> Iterator[tuple[str, Pair]]:
+def _split(key: str, parts: Sequence[str], fused: Pair, naming: Naming) -> Iterator[tuple[str, Pair]]:
     A, B = fused
     if len(parts) == 1:
-        yield parts[0], (A, _swap(B) if parts[0] == names.swapped else B)
+        swapped = naming.original and parts[0] == naming.names.swapped
+        yield parts[0], (A, _swap(B) if swapped else B)
         return
     for part, rows in zip(parts, B.split(_widths(key, B.shape[0], A.shape[1], len(parts))), strict=True):
         used = rows.any(dim=0)
@@ -395,13 +391,9 @@ def _comfy_differences(changes: Mapping[str, Tensor], names: ModuleNames) -> dic
     own name."""
     found = {}
     for name, parts in _originals(changes, names).items():
-        key = f"diffusion_model.{name}"
-        key = (
-            f"{key.removesuffix('.bias')}.diff_b"
-            if name.endswith(".bias")
-            else f"{key.removesuffix('.weight')}.diff"
-        )
-        found[key] = _fused_change(parts, changes, names)
+        module, _, attribute = name.rpartition(".")
+        named = {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(attribute, f"{name}.diff")
+        found[f"diffusion_model.{named}"] = _fused_change(parts, changes, names)
     return found
 
 

@@ -109,7 +109,7 @@ def _transformer(name: str) -> nn.Module:
         return mini.pipeline().transformer
     import diffusers  # here, since the list of options needs nothing of it
 
-    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer")
+    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer", use_safetensors=True)
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
@@ -179,7 +179,7 @@ def _ranks(adapter: Adapter) -> str:
 
 
 def _targets(adapter: Adapter) -> str:
-    names = list(adapter.factors) or list(adapter.differences)
+    names = [*adapter.factors, *adapter.differences]
     tails: dict[str, int] = defaultdict(int)
     for name in names:
         tails[".".join(part for part in name.split(".")[2:]) or name] += 1
