@@ -160,7 +160,8 @@ class LayerUse:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleNames:
-    """A transformer's modules under their names in the model's original repository, which other tools use."""
+    """A transformer's modules under their names in the model's original repository, which other tools use. Of a norm,
+    whose weight the original calls otherwise, the parameter stands there instead."""
 
     top: Mapping[str, str]
     """Original name -> diffusers name, outside the blocks."""
@@ -170,6 +171,9 @@ class ModuleNames:
     """The module whose output the original has in halves of the other order; empty for none."""
     mlp_ratio: int
     """Width of a fused MLP over the hidden size: rows that a file without it leaves zero."""
+    stock: Literal["kohya", "comfy"]
+    """The other tools' layout of adapters that diffusers reads too: kohya's, of the layers inside the blocks, or
+    ComfyUI's."""
 
 
 class Rotary(Protocol):

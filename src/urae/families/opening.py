@@ -26,6 +26,7 @@ from urae import mini
 from urae.errors import BadFile
 from urae.families.family import Family
 from urae.families.registry import families, family_named, family_of
+from urae.families.single_file import fill
 from urae.io import read_header, read_json_object
 
 __all__ = [
@@ -73,9 +74,7 @@ def open_encoders(name: str | Path, *, dtype: str = "auto") -> Any:
     process that encodes data."""
     if name == "mini":
         return mini.pipeline(dtype_named(dtype, model=name))
-    kind = _class_of(_family(str(name)).pipelines.transformer)
-    with init_empty_weights():
-        transformer = kind.from_config(_config(str(name), "transformer"))
+    transformer = _empty_transformer(str(name))
     return _from_family(str(name), dtype_named(dtype, model=name), transformer=transformer)
 
 
@@ -206,6 +205,13 @@ def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
     return from_layout(name, _class_of(_family(name).pipelines.pipeline), dtype, **parts)
 
 
+def _empty_transformer(name: str) -> Any:
+    """The model's transformer on the meta device."""
+    kind = _class_of(_family(name).pipelines.transformer)
+    with init_empty_weights():
+        return kind.from_config(_config(name, "transformer"))
+
+
 def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -213,13 +219,9 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
         raise ValueError(
             f"{path} holds a transformer alone: name the model that it was made from, a folder or a hub id, as base"
         )
-    read_header(path)  # a file that is cut short or no such file is refused before the base is loaded
-    pipe = _from_family(str(base), dtype, transformer=None)
-    kind = _class_of(_family(str(base)).pipelines.transformer)
-    transformer = kind.from_single_file(
-        str(path), config=str(base), subfolder="transformer", torch_dtype=dtype
-    )
-    pipe.register_modules(transformer=transformer)
+    transformer = _empty_transformer(str(base))
+    fill(transformer, path, _family(str(base)), dtype)
+    pipe = _from_family(str(base), dtype, transformer=transformer.eval())
     pipe.register_to_config(_name_or_path=str(path))
     return pipe
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import itertools
 import os
@@ -144,12 +145,13 @@ def remove_folder(path: Path | str) -> None:
         shutil.rmtree(doomed)
 
 
-def remove_leftovers(folder: Path | str) -> list[Path]:
+def remove_leftovers(folder: Path | str, *, name: str = "") -> list[Path]:
     """Remove what killed processes did not finish writing in a folder, itself alone; what living ones write stays.
 
-    Returns the paths removed.
+    name: of the one file whose leftovers go; all by default. Returns the paths removed.
     """
-    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{END}")) if _is_leftover(path)]
+    ends = f"-{glob.escape(name)}{END}" if name else END
+    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{ends}")) if _is_leftover(path)]
     for path in leftovers:
         with telling(path):
             if path.is_dir() and not path.is_symlink():
