@@ -12,7 +12,7 @@ from urae import metrics as measuring
 from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import Progress, check_can_write
-from urae.metrics.names import DEFAULT_METRICS, METRIC_NAMES
+from urae.metrics.declarations import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
     from urae.metrics import EvaluationPlan
@@ -29,7 +29,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help=f"Comma-separated, of {', '.join(METRIC_NAMES)}; name@REFERENCE where there are several."
+            help=f"Comma-separated, of {', '.join(METRICS)}; name@REFERENCE where there are several."
         ),
     ] = ",".join(DEFAULT_METRICS),
     against: Annotated[

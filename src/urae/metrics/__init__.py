@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.metrics.declarations import METRICS, metric_named, metrics_table
+    from urae.metrics.declarations import DEFAULT_METRICS, METRICS, metric_named, metrics_table
     from urae.metrics.detail import relative_detail
     from urae.metrics.fidelity import consistency, psnr
     from urae.metrics.measure import EvaluationPlan, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
-    from urae.metrics.names import DEFAULT_METRICS
     from urae.metrics.seams import grid, stripes
     from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope
     from urae.metrics.weights import LocalWeights

@@ -18,7 +18,10 @@ from urae.metrics.weights import LocalWeights
 from urae.statistics.distances import cmmd, frechet, kid
 from urae.statistics.table import ARROWS
 
-__all__ = ["METRICS", "metric_named", "metrics_table"]
+__all__ = ["DEFAULT_METRICS", "METRICS", "metric_named", "metrics_table"]
+
+DEFAULT_METRICS = ("repetition", "grid", "stripes", "detail", "glcm_score", "compression", "spectrum_slope")
+"""What needs nothing but the pictures."""
 
 ENOUGH_PICTURES, ENOUGH_CROPS = 2048, 10_000
 """With fewer rows than its 2,048 dims, the Frechet distance of Inception features is mostly bias."""

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from urae.metrics.columns import Chosen, check, choose
+from urae.metrics.declarations import DEFAULT_METRICS
 from urae.metrics.features import FeatureCache, feature_key, versions
 from urae.metrics.metric import Metric, Options
-from urae.metrics.names import DEFAULT_METRICS
 from urae.metrics.pictures import LazyPicture, MeasuredPicture, Pictures, Prompts, as_candidates, collect
 from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabulate
 from urae.statistics.intervals import MIN_PROMPTS, adjusted

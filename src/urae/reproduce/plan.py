@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from urae.errors import BadFile
 from urae.io import parse_yaml, read_yaml
-from urae.metrics.names import METRIC_NAMES
+from urae.metrics.declarations import METRICS
 from urae.recipes import RECIPES
 
 __all__ = ["PLANS", "Made", "TableColumn", "TablePlan", "TableRow", "read_plan"]
@@ -149,7 +149,7 @@ def read_plan(name: str, changes: Mapping[str, str] | None = None, *, miniature:
 SECTIONS = ("prompts", "models", "folders", "files", "data", "recipes", "adapters")
 """What a plan names, and a user fills in."""
 OPEN_SECTIONS: dict[str, tuple[str, ...]] = {
-    "weights": METRIC_NAMES,
+    "weights": tuple(METRICS),
     "changes": (),
     "dpg": ("model", "server"),
     "study": ("folder",),
@@ -227,7 +227,7 @@ def _check_names(plan: TablePlan) -> None:
     for column in plan.columns:
         _check_known("kind of column", column.kind, get_args(Kind))
         if column.kind == "metric":
-            _check_known("metric", column.of, METRIC_NAMES)
+            _check_known("metric", column.of, METRICS)
         if column.kind != "study":
             _check_known("prompt set", column.prompts, plan.prompts)
         if column.against:
