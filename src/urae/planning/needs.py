@@ -25,6 +25,7 @@ from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_byt
 from urae.planning.memory import offloaded_bytes, phases, usable
 from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
+from urae.training.samples import has_negative
 from urae.training.validation import SIGMAS
 
 __all__ = ["Option", "TrainingNeeds", "plan"]
@@ -275,6 +276,7 @@ def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
 def _hours(
     architecture: Architecture, trained: Trained, recipe: Recipe, num_gpus: int, step: float, rate: float
 ) -> dict[str, float]:
+    calls = 2 if has_negative(architecture, recipe) else 1
     call = step_work(trained, _tokens(architecture, recipe), False).forward / rate
     validations = recipe.steps // recipe.validate_every + 1 if recipe.validate_every else 0
     draws = recipe.steps // recipe.sample_every + 1 if recipe.sample_every else 0
@@ -282,6 +284,6 @@ def _hours(
         "training": step * recipe.steps,
         "validation": validations * recipe.num_validation * len(SIGMAS) * call / num_gpus,
         # One process draws, and the others wait.
-        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * call,
+        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * calls * call,
     }
     return {name: value / 3600 for name, value in seconds.items()}

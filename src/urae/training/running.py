@@ -45,7 +45,7 @@ from urae.training.metrics import Metrics, start_trackers
 from urae.training.plan import TrainingPlan, plan_training
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
-from urae.training.samples import Sampler, lean_pipeline
+from urae.training.samples import Sampler, has_negative, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
 from urae.training.step import Objective
 from urae.training.teacher import Teacher, base_teacher, other_teacher
@@ -221,17 +221,13 @@ def _sampler(plan: TrainingPlan, model: Trainable) -> Iterator[Sampler | None]:
         text = family_of(pipe).text
         embeddings = text.encode(pipe, recipe.sample_prompts)
         # Of the empty prompt, from here on without encoders.
-        negative = text.encode(pipe, [""]) if _has_negative(plan) else ""
+        negative = text.encode(pipe, [""]) if has_negative(pipe, recipe) else ""
     with placed(pipe.vae, device):
         base = json.dumps([plan.identity[name] for name in ("base", "base_weights", "start", "policy")])
         sampler = Sampler(model.lean, recipe, embeddings=embeddings, negative=negative, base=base)
         with model.sharing.paused():  # this process draws alone
             sampler.draw_base()
         yield sampler
-
-
-def _has_negative(plan: TrainingPlan) -> bool:
-    return plan.recipe.sample_guidance > 1 and family_of(plan.pipe).guidance.kind(plan.pipe) == "cfg"
 
 
 @contextmanager
