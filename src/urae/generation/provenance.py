@@ -24,8 +24,8 @@ __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", 
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 """The text chunks that every image of ours has; `negative`, `options`, `native`, `adapter_hash`, `adapter_file`,
-`weights_hash` (of a network that enlarged it), `model`, `dtype`, `base_weights` (where they were rounded), `memory`, `speed`,
-`kernels` (how it was computed, where that was chosen) and `versions` may be there too."""
+`weights_hash` (of a network that enlarged it), `model`, `dtype`, `base_weights` (where they were rounded), `memory`,
+`speed`, `kernels` (how it was computed, where that was chosen) and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Which share of a GPU's peak rate a run reaches: measured where benchmarks/gpu.py has run, else assumed.
 
 Both are of FLUX.1-dev, whose share stands for other models' too. The assumption is a published number: the reference
-draws a 4096 px image in 28 steps in about five minutes on an H100 (its README), which is 37% of 989 TFLOP/s. Smaller images have more small operations for each large
-one, compiled blocks fewer; both are what the benchmark is for.
+draws a 4096 px image in 28 steps in about five minutes on an H100 (its README), which is 37% of 989 TFLOP/s. Smaller
+images have more small operations for each large one, compiled blocks fewer; both are what the benchmark is for.
 """
 
 from __future__ import annotations
