@@ -10,7 +10,8 @@ import typer
 from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
-from urae.cli.printed import say
+from urae.cli.printed import say, tell_unused
+from urae.cli.spending import Concurrency, DryRun, RequestOptions
 from urae.dpg.server import OPTIONS
 from urae.io import Progress, check_can_write
 
@@ -48,11 +49,9 @@ def dpg(
     key_variable: Annotated[
         str, typer.Option(help="Environment variable that holds the server's API key.")
     ] = "OPENAI_API_KEY",
-    option: Annotated[
-        list[str] | None, typer.Option(help="key=value for each request, as JSON; null takes one out.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked.")] = False,
+    option: RequestOptions = [],  # noqa: B006
+    concurrency: Concurrency = 4,
+    dry_run: DryRun = False,
 ) -> None:
     """Score pictures by DPG-Bench: do they show what dense prompts ask for?
 
@@ -61,7 +60,7 @@ def dpg(
     Example: urae dpg --candidate ours=out/ours --questions dpg_bench.csv --model models/llava-1.5-7b-hf
     """
     check_can_write(out, folder=True)
-    answerer = _answerer(model, server, device, key_variable, option or [], concurrency)
+    answerer = _answerer(model, server, device, key_variable, option, concurrency)
     plan = benchmark.plan_dpg(
         named(candidate, "candidate", value="FOLDER"),
         benchmark.read_questions(questions),
@@ -73,9 +72,7 @@ def dpg(
     num_open = plan.num_open(judge.read_answers(out / ANSWERS))
     say(f"answered by: {answerer.name}")
     say(f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}")
-    for name, files in plan.unused.items():
-        if files:
-            say(f"not scored, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}")
+    tell_unused("scored", plan.unused)
     if not dry_run:
         _write(_ask(plan, out / ANSWERS, num_open), plan, out)
 
