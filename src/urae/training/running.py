@@ -39,7 +39,7 @@ from urae.execution import (
 )
 from urae.families import family_of, open_transformer
 from urae.resolution import num_tokens
-from urae.training.checkpoint import remove_leftovers
+from urae.training.checkpoint import latest_checkpoint, remove_leftovers
 from urae.training.loop import Loop, Setting
 from urae.training.metrics import Metrics, start_trackers
 from urae.training.plan import TrainingPlan, plan_training
@@ -69,7 +69,9 @@ def train(pipe: Any, recipe: Recipe) -> Adapter:
 
 
 def run_training(plan: TrainingPlan) -> Adapter:
-    """Train from the plan's checkpoint, or from the beginning, to the last step, and write the adapter."""
+    """Train from the plan's checkpoint, or from the beginning, to the last step, and write the adapter. `ValueError`
+    where a run has gone further since it was planned."""
+    _check_current(plan)
     with _in_place(plan) as model, _loop(plan, model) as loop:
         if plan.checkpoint:
             loop.load(plan.checkpoint)
@@ -79,6 +81,15 @@ def run_training(plan: TrainingPlan) -> Adapter:
                 policy=plan.policy, recipe=_stored(plan.recipe), data=_provenance(plan)
             )
     return _saved(adapter, plan)
+
+
+def _check_current(plan: TrainingPlan) -> None:
+    folder = Path(plan.recipe.out) / "checkpoints"
+    latest = latest_checkpoint(folder)
+    if latest is not None and (plan.checkpoint is None or latest.name != f"step-{plan.done:06d}"):
+        raise ValueError(
+            f"the run is planned to go on after step {plan.done}, and {latest} is there since: plan it again"
+        )
 
 
 # --- in place, and put back ----------------------------------------------------------------------------------
