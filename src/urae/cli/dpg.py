@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
+from urae.cli.options import Fields
 from urae.cli.printed import say, tell_unused
 from urae.cli.spending import Concurrency, DryRun, RequestOptions
 from urae.dpg.server import OPTIONS
@@ -30,21 +31,12 @@ def dpg(
     questions: Annotated[
         Path, typer.Option(help="csv file in the benchmark's format, such as dpg_bench.csv.")
     ],
+    request: Annotated[dict[str, Any], Fields(benchmark.DpgRequest)],
     model: Annotated[
         str, typer.Option(help="Folder of an image-text model; with --server its name there; or mini.")
     ],
     server: Annotated[str, typer.Option(help="Base URL of any server that speaks chat completions.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for answers, scores and tables.")] = Path("dpg"),
-    grid: Annotated[
-        int, typer.Option(min=1, help="Pictures in a row of each file; the benchmark itself has 2.")
-    ] = 1,
-    compat: Annotated[
-        Literal["fixed", "official"],
-        typer.Option(help="The table's rule: as meant, or as the script has it."),
-    ] = "fixed",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave prompts out that a candidate has no picture of.")
-    ] = False,
     device: Annotated[str, typer.Option(help="For a local model: auto, cpu, cuda.")] = "auto",
     key_variable: Annotated[
         str, typer.Option(help="Environment variable that holds the server's API key.")
@@ -65,9 +57,7 @@ def dpg(
         named(candidate, "candidate", value="FOLDER"),
         benchmark.read_questions(questions),
         answerer,
-        grid=grid,
-        compat=compat,
-        allow_missing=allow_missing,
+        **request,
     )
     num_open = plan.num_open(judge.read_answers(out / ANSWERS))
     say(f"answered by: {answerer.name}")

@@ -14,8 +14,7 @@ from urae.cli.printed import say, tell_unused
 from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed
 from urae.io import Progress, check_can_write, write_text
 from urae.judge.endpoint import OPTIONS
-from urae.judge.instructions import KINDS, OWN
-from urae.judge.plan import ASPECTS
+from urae.judge.instructions import OWN
 
 if TYPE_CHECKING:
     from urae.judge import Cost, JudgingPlan, Verdicts
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["judge"]
 
 ANSWERS = "answers.jsonl"
-ALL_ASPECTS = list(ASPECTS)
-BOTH_KINDS: list[str] = list(KINDS)
 
 
 def judge(
@@ -34,17 +31,11 @@ def judge(
     prompts: Annotated[
         Path, typer.Option(help='Lines of {"id": "lighthouse", "prompt": "a lighthouse at dusk"}.')
     ],
+    request: Annotated[dict[str, Any], Fields(judging.JudgingRequest)],
     endpoint: Annotated[dict[str, Any], Fields(judging.Endpoint)],
     view: Annotated[dict[str, Any], Fields(judging.View)],
     prices: Annotated[dict[str, Any], Fields(Prices)],
     out: Annotated[Path, typer.Option(help="Folder for answers, verdicts and tables.")] = Path("judged"),
-    aspect: Annotated[
-        list[str], typer.Option(help="Repeat for several; all of them by default.")
-    ] = ALL_ASPECTS,
-    kind: Annotated[list[str], typer.Option(help="pair, score, or both by repeating.")] = BOTH_KINDS,
-    against: Annotated[
-        str, typer.Option(help="Compare the others with this candidate only, not all pairs.")
-    ] = "",
     instructions: Annotated[Path, typer.Option(help="YAML file with other words.", show_default=False)] = OWN,
     option: RequestOptions = [],  # noqa: B006
     concurrency: Concurrency = 4,
@@ -62,9 +53,7 @@ def judge(
         named(candidate, "candidate", value="FOLDER"),
         judging.read_prompts(prompts),
         endpoint=judging.Endpoint(options=options_from_json(option, **OPTIONS), **endpoint),
-        aspects=aspect,
-        kinds=kind,  # type: ignore[arg-type]
-        against=against,
+        **request,
         instructions=judging.read_instructions(instructions),
         view=judging.View(**view),
     )

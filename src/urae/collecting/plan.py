@@ -20,6 +20,7 @@ from typing import Any
 from urae.collecting.orders import Account, accounts_of, read_orders
 from urae.collecting.teachers.teacher import ImageOrder, Teacher
 from urae.data.manifest import listed
+from urae.exports import takes
 from urae.io import check_can_write
 
 __all__ = ["JOURNAL", "CollectionPlan", "CollectionRequest", "image_orders", "plan_collection"]
@@ -93,6 +94,7 @@ class CollectionPlan(CollectionRequest):
         return "\n".join(lines)
 
 
+@takes(CollectionRequest)
 def plan_collection(
     prompts: Sequence[str], teacher: Teacher, out: str | Path, **asked: Any
 ) -> CollectionPlan:
