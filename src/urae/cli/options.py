@@ -80,7 +80,8 @@ class Option:
 
     def parameter(self, name: str) -> inspect.Parameter:
         """For typer."""
-        flags = [self.flag] if self.flag else [f"--{name}"] if self.default is False else []
+        plain = f"--{name.replace('_', '-')}"
+        flags = [self.flag] if self.flag else [plain] if self.default is False else []
         words = self.words
         listed = f" One of {', '.join(words)}." if words and self.kind in (str, bool) else ""
         info = typer.Option(
