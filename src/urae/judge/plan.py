@@ -164,7 +164,8 @@ def plan_judging(
     show anything.
     """
     instructions, view, request = instructions or read_instructions(), view or View(), JudgingRequest(**asked)
-    aspects, kinds, against = request.aspects, request.kinds, request.against
+    aspects, against = request.aspects, request.against
+    kinds: Any = request.kinds  # which `_check` checks
     _check(candidates, prompts, aspects, kinds, against, instructions)
     items, unused = match_pictures({name: Path(folder) for name, folder in candidates.items()}, prompts)
     for item in items:
@@ -181,7 +182,7 @@ def plan_judging(
         view=view,
         candidates=tuple(candidates),
         aspects=tuple(aspects),
-        kinds=tuple(kinds),  # type: ignore[arg-type]
+        kinds=tuple(kinds),
         pairs=pairs,
         items=tuple(items),
         questions=tuple(questions),
@@ -196,7 +197,7 @@ def _asked(
     items: Sequence[MatchedItem],
     candidates: Sequence[str],
     aspects: Sequence[str],
-    kinds: Sequence[str],
+    kinds: Sequence[Kind],
     pairs: Sequence[tuple[str, str]],
 ) -> Iterator[Asking]:
     """By prompt first, so that a run that was stopped has whole prompts."""
@@ -244,7 +245,7 @@ def _check(
     candidates: Mapping[str, Path | str],
     prompts: Mapping[str, str],
     aspects: Sequence[str],
-    kinds: Sequence[str],
+    kinds: Sequence[Kind],
     against: str,
     instructions: Instructions,
 ) -> None:
