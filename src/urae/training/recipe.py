@@ -152,7 +152,7 @@ class Recipe:
         groups = execution.num_groups(num_processes, self.context_parallel) if num_processes > 0 else 0
         if groups < 1 or self.batch_size % (groups * self.gradient_accumulation):
             whole = self.context_parallel == 1
-            what = "processes" if whole else f"groups of {self.context_parallel} processes"
+            what = "processes or GPUs" if whole else f"groups of {self.context_parallel} processes or GPUs"
             raise ValueError(
                 f"batch_size is {self.batch_size}: expected a multiple of {what} x gradient_accumulation = "
                 f"{groups} x {self.gradient_accumulation}"

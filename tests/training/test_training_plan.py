@@ -58,6 +58,6 @@ def test_how_a_batch_is_dealt_out(recipe, settings, num_processes, images):
     asked = recipe(**{"batch_size": 8, **settings})
     assert asked.images_at_a_time(num_processes) == images
     with pytest.raises(
-        ValueError, match="batch_size is 8: expected a multiple of .*processes x gradient_acc"
+        ValueError, match="batch_size is 8: expected a multiple of .*processes or GPUs x gradient_acc"
     ):
         replace(asked, context_parallel=1).images_at_a_time(3)
