@@ -293,6 +293,9 @@ class Guidance(Protocol):
     def kind(self, target: Any) -> Guiding:
         """How it takes effect with this pipeline or transformer, of which the pipeline may know more."""
 
+    def usual(self, target: Any, published: float) -> float:
+        """The scale where nobody gives one; `published` is that of a method's authors, who drew with FLUX.1-dev."""
+
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         """The stock pipeline's arguments for a guidance scale and a negative prompt. `ValueError` for a negative
         prompt where there is none."""
@@ -366,7 +369,8 @@ class Pipelines(Protocol):
     @property
     def published(self) -> Mapping[str, Mapping[str, Any]]:
         """Configurations of published models by hub id, so that a plan needs no download: `transformer`, `vae`,
-        `text_tokens` and `encoder_values`, the numbers in the text encoders."""
+        `text_tokens` and `encoder_values`, the numbers in the text encoders; `pipeline`, settings of its own, where
+        they matter."""
 
     def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
         """One image by the stock text-to-image pipeline; `more` are further arguments of its call, such as packed

@@ -126,6 +126,8 @@ class Architecture:
     text_tokens: int
     num_encoder_values: int
     """Numbers in the text encoders."""
+    config: Mapping[str, Any]
+    """The pipeline's own settings."""
 
     @property
     def components(self) -> dict[str, Any]:
@@ -153,7 +155,8 @@ def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
             return _built(family, family.pipelines.published[model], dtype)
     family = _family(model)
     published = next(iter(family.pipelines.published.values()))
-    return _built(family, {**published, "transformer": _config(model, "transformer")}, dtype)
+    own = {"transformer": _config(model, "transformer"), "pipeline": _index(model)}
+    return _built(family, {**published, **own}, dtype)
 
 
 def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
@@ -162,6 +165,7 @@ def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
     parts = {
         "transformer": read_json_object(folder / "transformer" / "config.json"),
         "vae": read_json_object(folder / "vae" / "config.json"),
+        "pipeline": _index(str(folder)),
         "text_tokens": tokenizer["model_max_length"],
         "encoder_values": sum(
             math.prod(stored.shape)
@@ -179,6 +183,7 @@ def _built(family: Family, parts: Mapping[str, Any], dtype: torch.dtype) -> Arch
             vae=_class_of(parts["vae"]["_class_name"]).from_config(parts["vae"]),
             text_tokens=parts["text_tokens"],
             num_encoder_values=parts["encoder_values"],
+            config=parts.get("pipeline", {}),
         )
 
 

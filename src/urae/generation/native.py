@@ -65,15 +65,16 @@ class TwoPass:
 
     native_steps: int = 28
     """Denoising steps of the native pass."""
-    native_guidance: float = 3.5
-    """Guidance scale of the native pass."""
+    native_guidance: float | Literal["auto"] = "auto"
+    """Guidance scale of the native pass; auto: the direct method's."""
     native_policy: ResolutionPolicy | Literal["none"] = "none"
     """Policy of the native pass, its timestep shift included; "none" is stock behaviour."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.native_steps, int) and self.native_steps >= 1):
             raise ValueError(f"native_steps is {self.native_steps!r}: expected a whole number of 1 or more")
-        if not (math.isfinite(self.native_guidance) and self.native_guidance >= 0):
+        scale = self.native_guidance
+        if scale != "auto" and not (math.isfinite(scale) and scale >= 0):
             raise ValueError(f"native_guidance is {self.native_guidance}: expected a number of 0 or more")
         if self.native_policy != "none" and not isinstance(self.native_policy, ResolutionPolicy):
             raise ValueError(
@@ -94,6 +95,8 @@ class TwoPass:
 
     def native_settings(self, request: Request, size: Size) -> dict[str, Any]:
         """What `generate` is to be asked for the native picture of a request, of `size`."""
+        # Without guidance there is nothing that a negative prompt could turn away.
+        guided = self.native_guidance != "auto" and self.native_guidance > 1
         return {
             "prompt": request.prompt,
             "size": size,
@@ -101,6 +104,7 @@ class TwoPass:
             "seed": request.seed,
             "steps": self.native_steps,
             "guidance": self.native_guidance,
+            **({"negative": request.negative} if request.negative and guided else {}),
         }
 
     def describe(self, *, steps: int, shift: float) -> str:

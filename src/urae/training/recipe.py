@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from urae import execution
 from urae.adapters import Full, Spec
 from urae.execution.choices import CHECKPOINTING, BaseWeights, Checkpointing
 from urae.resolution import ResolutionPolicy, check_size
@@ -147,6 +148,19 @@ class Recipe:
         _check_ranges(self)
         _check_names(self)
         _check_effects(self)
+
+    def images_at_a_time(self, num_processes: int) -> int:
+        """Images on a GPU at a time when so many processes, a GPU each, share the batch; those that share an image's
+        tokens count as one. `ValueError` where the batch cannot be dealt out."""
+        groups = execution.num_groups(num_processes, self.context_parallel) if num_processes > 0 else 0
+        if groups < 1 or self.batch_size % (groups * self.gradient_accumulation):
+            whole = self.context_parallel == 1
+            what = "processes or GPUs" if whole else f"groups of {self.context_parallel} processes or GPUs"
+            raise ValueError(
+                f"batch_size is {self.batch_size}: expected a multiple of {what} x gradient_accumulation = "
+                f"{groups} x {self.gradient_accumulation}"
+            )
+        return self.batch_size // groups // self.gradient_accumulation
 
 
 def _check_ranges(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from urae.io import Unreadable, picture_texts, read_picture, write_png
 from urae.training.prediction import autocast
 from urae.training.recipe import Recipe
 
-__all__ = ["Sampler", "lean_pipeline"]
+__all__ = ["Sampler", "has_negative", "lean_pipeline"]
 
 
 def lean_pipeline(pipe: Any) -> Any:
@@ -30,6 +30,11 @@ def lean_pipeline(pipe: Any) -> Any:
     lean = type(pipe)(**parts, **settings)
     lean.set_progress_bar_config(disable=True)  # it would run through the training's own
     return lean
+
+
+def has_negative(pipe: Any, recipe: Recipe) -> bool:
+    """Whether each step of a sample image takes a second call of the transformer, with a negative prompt."""
+    return recipe.sample_guidance > 1 and family_of(pipe).guidance.kind(pipe) == "cfg"
 
 
 class Sampler:
