@@ -1,7 +1,8 @@
 """Write the reference pages from the code: `make docs`.
 
 `reference/cli.md` from the command line's own help, `reference/api.md` from the docstrings of what `urae`
-exports. The pages are committed; a test checks that they are up to date.
+exports. The table of metrics in `guides/evaluate.md` is written too. The pages are committed; tests check that they are
+up to date.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import urae
 from urae.cli.main import VERBS
 from urae.cli.options import field_docs
 from urae.cli.verbs import Listed, verb
+from urae.metrics import metrics_table
 
 REFERENCE = Path(__file__).parent / "reference"
+METRICS = Path(__file__).parent / "guides" / "evaluate.md"
 ROOMS = [
     "io",
     "families",
@@ -46,11 +49,19 @@ def main() -> None:
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
         print(REFERENCE / name)
+    METRICS.write_text(with_metrics(METRICS.read_text(encoding="utf-8")), encoding="utf-8")
+    print(METRICS)
 
 
 def pages() -> dict[str, str]:
     """File name -> text of every generated page."""
     return {"cli.md": cli_page(), "api.md": api_page()}
+
+
+def with_metrics(page: str) -> str:
+    """The page with its table of metrics written anew."""
+    before, after = page.split("| metric |", 1)
+    return before + metrics_table() + after[after.index("\n\n") + 1 :]
 
 
 def cli_page() -> str:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from tiny import with_text_encoders, write_images
 from urae import mini
 from urae.adapters import Lora, Minor
+from urae.adapters.targets import resolved
 from urae.cli import app
 from urae.mini.model import vocabulary
 from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k
@@ -55,7 +56,7 @@ def test_a_recipe_takes_a_step(pipe, images, tmp_path, name):
     adapter = train(pipe, RECIPES[name](**small(images, tmp_path / name), start=start))
     rows = read_metrics(tmp_path / name / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1]
-    assert adapter.spec == replace(RECIPES[name]().adapter, rank=2)
+    assert adapter.spec == resolved(replace(RECIPES[name]().adapter, rank=2), pipe.transformer)
     assert bool(adapter.start) == bool(start)
 
 

@@ -7,6 +7,8 @@ UraeError
 ├── CannotWrite        a file cannot be written: the disk is full, there are no rights, something stands there
 ├── StaleCache         cached latents or embeddings do not belong to the data or model in use
 └── TrainingDiverged   the loss became NaN or infinite
+
+Beside it, `Stopped`: a run that was asked to end, and has kept what it did.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ __all__ = [
     "CannotWrite",
     "MissingExtra",
     "StaleCache",
+    "Stopped",
     "TrainingDiverged",
     "UraeError",
     "WrongBase",
@@ -48,3 +51,13 @@ class StaleCache(UraeError):
 
 class TrainingDiverged(UraeError):
     """The loss became NaN or infinite."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for a run's end, and the same command goes on with it. No error, so nothing that handles errors
+    goes on by itself."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.code = 128 + signal
+        """What a shell says of a process that the signal ended."""

@@ -1,4 +1,5 @@
-"""What a package exports, imported when it is first used: torch takes seconds to import, diffusers more.
+"""What a package exports, imported when it is first used: torch takes seconds to import, diffusers more. And the
+signature of a function that takes what a dataclass has.
 
 A package lists its exports once, as imports under `if TYPE_CHECKING:`, which type checkers and editors read:
 
@@ -11,13 +12,17 @@ A package lists its exports once, as imports under `if TYPE_CHECKING:`, which ty
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["lazily"]
+__all__ = ["lazily", "takes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -51,3 +56,31 @@ def _exports(package: str) -> Iterator[tuple[str, tuple[str, str]]]:
                 assert statement.module
                 for alias in statement.names:
                     yield alias.asname or alias.name, (statement.module, alias.name)
+
+
+def takes(request: type) -> Callable[[F], F]:
+    """Show the fields of a dataclass by name in the signature of a function that takes them as its `**asked`, before
+    its own settings."""
+
+    def shown(function: F) -> F:
+        own = inspect.signature(function)
+        *given, _ = own.parameters.values()
+        settings = [
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=_default(one), annotation=one.type
+            )
+            for one in dataclasses.fields(request)
+            if one.name not in own.parameters
+        ]
+        first = [one for one in given if one.kind is not one.KEYWORD_ONLY or one.default is one.empty]
+        rest = [one for one in given if one not in first]
+        function.__signature__ = own.replace(parameters=[*first, *settings, *rest])  # type: ignore[attr-defined]
+        return function
+
+    return shown
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default

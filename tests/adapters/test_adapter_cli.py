@@ -2,7 +2,7 @@ import pytest
 from tiny_flux import GOLDEN, fresh_transformer, trained_adapter
 from typer.testing import CliRunner
 
-from urae.adapters import Adapter, Lora, Minor, merge
+from urae.adapters import Adapter, Full, Lora, Minor, merge
 from urae.cli import adapter as adapter_commands
 from urae.cli.adapter import app
 from urae.resolution import ResolutionPolicy
@@ -80,12 +80,27 @@ def test_published_4k_needs_its_base(run, tmp_path):
     assert adapter.base.name == "flux"
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "kohya", "bfl"])
+@pytest.mark.parametrize("layout", ["diffusers", "kohya", "comfy"])
 def test_convert(run, minor, tmp_path, layout):
     out = tmp_path / "out.safetensors"
     assert str(out) in run("convert", minor, out, "--to", layout).output
     assert Adapter.load(out).layout == layout
     assert Adapter.load(out).metadata() == Adapter.load(minor).metadata()
+
+
+def test_convert_says_what_other_tools_leave_out(run, minor, tmp_path):
+    out = tmp_path / "out.safetensors"
+    policy = "note: other tools take the weights alone: set the resolution policy there too"
+    printed = run("convert", minor, out).output
+    assert policy in printed
+    assert "stock diffusers" not in printed
+    assert "leaves out 17 of 17 layers of this layout" in run("convert", minor, out, "--to", "comfy").output
+    wide = trained_adapter(Lora(rank=2, targets=("attn.to_q", "x_embedder"))).save(tmp_path / "w.safetensors")
+    printed = run("convert", wide, out, "--to", "kohya").output
+    assert "leaves out 1 of 6 layers of this layout, such as x_embedder" in printed
+    assert policy not in printed
+    full = trained_adapter(Full(targets=("proj_out",))).save(tmp_path / "full.safetensors")
+    assert "only ComfyUI reads the differences" in run("convert", full, out, "--to", "comfy").output
 
 
 def test_convert_prints_the_error_of_a_truncation(run, minor, tmp_path):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import stat
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -74,6 +77,36 @@ def test_dtype_of_the_file(adapter, tmp_path):
     assert Adapter.load(path).factors.keys() == adapter.factors.keys()
 
 
+def test_the_mode_is_the_umasks(adapter, tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = adapter.save(tmp_path / "adapter.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_killed_runs_leave_nothing_behind_for_long(adapter, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    code = "import pathlib, sys, torch; from urae.adapters.files import write_file\n"
+    code += "while True: write_file(pathlib.Path(sys.argv[1]), {'x': torch.zeros(2**24)}, {})"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+        while not any(one.name.startswith(".urae-") for one in tmp_path.iterdir()):
+            assert process.poll() is None
+        process.kill()
+    adapter.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_not_finite_is_not_written(adapter, tmp_path):
+    name, (A, B) = next(iter(adapter.factors.items()))
+    large = replace(adapter, factors={name: (A * 0 + 1e6, B)})
+    with pytest.raises(ValueError, match=r"lora_A.weight' holds NaN or infinite values as torch.float16"):
+        large.save(tmp_path / "half.safetensors", dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+    assert large.save(tmp_path / "float.safetensors").is_file()
+
+
 def test_a_failed_write_leaves_the_old_file(adapter, file, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -95,6 +128,14 @@ def truncate(path):
 
 def cut_header(path):
     path.write_bytes(path.read_bytes()[:20])
+
+
+def same_name_twice(path):
+    """The library takes the last of two in silence."""
+    name = b"transformer.transformer_blocks.0.attn.to_"
+    content = path.read_bytes()
+    assert content.count(name + b"q.lora_A.weight") == 1
+    path.write_bytes(content.replace(name + b"q.lora_A", name + b"k.lora_A"))
 
 
 def change_a_weight(path):
@@ -157,14 +198,15 @@ def unknown_policy(tensors, metadata):
 
 
 DAMAGES = [
-    (truncate, "is truncated or no safetensors file"),
-    (cut_header, "is truncated or no safetensors file"),
+    (truncate, "is no whole safetensors file"),
+    (cut_header, "is no whole safetensors file"),
+    (same_name_twice, "twice"),
     (change_a_weight, "has other tensors than it was saved with"),
     (rewrite(poison), "holds NaN or infinite values in 'transformer.single_transformer_blocks.0"),
     (rewrite(overflow), "holds NaN or infinite values"),
     (rewrite(empty), "holds no tensors"),
     (rewrite(from_the_future), "has format 99, this urae reads up to 1: upgrade urae"),
-    (rewrite(garbled), "has damaged urae metadata"),
+    (rewrite(garbled), "the urae metadata of adapter.safetensors is not JSON"),
     (rewrite(unknown_policy), "has metadata that urae does not understand .*magic"),
 ]
 
@@ -178,9 +220,9 @@ def test_damaged_files(file, damage, message):
 
 
 FOREIGN = [
-    (add_stranger, r"key 'transformer.*dora_scale' is no part of a LoRA that urae reads"),
+    (add_stranger, r"foreign.safetensors: the file is a DoRA \('transformer.*dora_scale'\)"),
     (add_text_encoder, "also adapts a text encoder"),
-    (drop_half, r"'transformer_blocks.0.attn.to_q' has a factor A but no B"),
+    (drop_half, r"'transformer.transformer_blocks.0.attn.to_q' has a factor A but no B"),
     (disagree, r"factors A \(4, 32\) and B \(32, 3\), which do not form a product"),
 ]
 

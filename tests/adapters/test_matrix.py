@@ -53,7 +53,7 @@ def test_stock_loader(life, spec, pipe):
     torch.testing.assert_close(output(stock.transformer), trained, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "bfl"])
+@pytest.mark.parametrize("layout", ["kohya", "comfy"])
 @pytest.mark.parametrize("spec", SPECS[:-1], ids=name_of)
 @with_start
 def test_convert(life, layout, tmp_path):

@@ -65,6 +65,17 @@ def test_full_adapters_merge_by_sum():
     assert merged.differences.keys() == one.differences.keys()
 
 
+def test_low_rank_and_full_adapters_add_up(one, tmp_path):
+    full = trained_adapter(Full(targets=("proj_out",)), policy=one.policy)
+    merged = merge([one, full], weights=[1.0, 0.5])
+    assert Adapter.load(merged.save(tmp_path / "both.safetensors")).hash == merged.hash
+    transformer = fresh_transformer()
+    with full.on(transformer), one.on(transformer, allow_other_base=True):
+        added = output(transformer)
+    with merge([full, one]).on(transformer):
+        torch.testing.assert_close(output(transformer), added, atol=1e-6, rtol=0)
+
+
 def test_policies_that_differ_need_one_named(one, two):
     other = replace(two, policy=replace(POLICY, shift=6.0))
     with pytest.raises(ValueError, match=r"different policies .*name the one to keep with policy="):
@@ -90,10 +101,7 @@ def test_bases_that_differ_are_refused_unless_allowed(one, two):
     [
         (lambda one, two: ([one],), "1 adapter given: expected two or more"),
         (lambda one, two: ([one, two], [1.0]), "1 weights for 2 adapters"),
-        (
-            lambda one, two: ([one, trained_adapter(Full(targets=("proj_out",)))],),
-            "low-rank and full adapters",
-        ),
+        (lambda one, two: ([one, two], [1.0, float("inf")]), "the weights are 1.0, inf: expected finite"),
     ],
 )
 def test_what_does_not_merge(one, two, arguments, message):

@@ -105,7 +105,7 @@ def test_rounded_bases_run_and_train(tiny, format):
     assert torch.equal(output(tiny), exact)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "bfl"])
+@pytest.mark.parametrize("layout", ["kohya", "comfy"])
 def test_other_layouts_and_back_or_why_not(tiny, layout):
     with attached(tiny, spec_of(Lora, "image_stream")) as here:
         train(tiny, here)
@@ -114,7 +114,7 @@ def test_other_layouts_and_back_or_why_not(tiny, layout):
         with pytest.raises(ValueError, match="can only be written in the layout diffusers"):
             to_layout(factors, layout)
         return
-    parsed = parse(to_layout(factors, layout), {})
+    parsed = parse(to_layout(factors, layout))
     assert parsed.layout == layout
     assert parsed.factors.keys() == factors.keys()
     for name, (A, B) in factors.items():
@@ -131,4 +131,4 @@ def test_every_linear_layer_goes_to_other_layouts_or_none(tiny):
         for name, layer in layers.items()
     }
     for layout in tiny.layouts:
-        assert parse(to_layout(factors, layout), {}).factors.keys() == factors.keys()
+        assert parse(to_layout(factors, layout)).factors.keys() == factors.keys()

@@ -40,7 +40,11 @@ def test_every_method_draws_at_twice_the_size_and_says_how(tiny, direct, name):
     )
     told = Provenance.from_info(picture.info)
     assert (picture.size, told.size, told.prompt, told.steps) == (LARGE, LARGE, "a b", 2)
-    assert (told.method, told.options) == (method.name, options_of(method))
+    guidance = tiny.family.guidance.usual(tiny.pipe, method.guidance)
+    assert (told.method, told.guidance) == (method.name, guidance)
+    if "native_guidance" in told.options:  # a number, where the request left it open
+        method = replace(method, native_guidance=tiny.family.guidance.usual(tiny.pipe, Direct.guidance))
+    assert told.options == options_of(method)
     assert told.policy == method.policy(ResolutionPolicy.for_size(tiny.pipe, LARGE))
     assert len(steps) == 2 + getattr(method, "native_steps", 0)
     assert (picture.tobytes() == direct.tobytes()) == (name == "direct")
@@ -62,7 +66,7 @@ def test_text_is_repeated_or_that_is_refused(tiny, direct):
 
 def test_stock_behaviour_is_the_stock_pipeline(tiny):
     found = generate(tiny.pipe, "a b", size=(64, 64), policy="none", steps=2)
-    stock = drawn(tiny, size=(64, 64))
+    stock = drawn(tiny, size=(64, 64), guidance=tiny.family.guidance.usual(tiny.pipe, 3.5))
     assert found.tobytes() == tiny.pipe.image_processor.numpy_to_pil(stock[None])[0].tobytes()
 
 

@@ -24,7 +24,9 @@ def flux():
 def test_the_family_is_found_by_the_transformer(pipe):
     assert family_of(pipe) == Flux()
     pipe.transformer = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Linear is not a supported model family: expected one of FLUX.1"):
+    with pytest.raises(
+        ValueError, match="Linear is not a supported model family: expected one of Chroma, FLUX.1"
+    ):
         family_of(pipe)
 
 

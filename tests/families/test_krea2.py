@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import Krea2Transformer2DModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_families import TINY, drawing, embeddings, noisy, velocity
 from tiny_krea2 import CONFIG, krea2
 
 from ranks import finish, start
 from urae.adapters import Lora, Minor, attach
+from urae.adapters.convert import LAYOUTS, lost_by_stock, to_layout
 from urae.adapters.targets import linear_layers, select
 from urae.execution import context_group, context_parallel
 from urae.execution.checkpointing import gradient_checkpointing
@@ -255,6 +256,20 @@ def test_targets_leave_the_text_fusion_alone(tiny):
     assert "text_fusion.refiner_blocks.0.attn.to_gate" in layers
     chosen = select(layers, FAMILY.layers.wide)
     assert chosen == [name for name in layers if name.startswith("transformer_blocks.")]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_stock_diffusers_leaves_out_is_known(tiny, tmp_path, layout):
+    factors = {
+        name: (torch.ones(1, layer.in_features), torch.ones(layer.out_features, 1))
+        for name, layer in linear_layers(tiny.transformer).items()
+    }
+    model = type(tiny.transformer).__name__
+    save_file(to_layout(factors, layout, model=model), tmp_path / "adapter.safetensors")
+    read = type(tiny.pipe).lora_state_dict(tmp_path / "adapter.safetensors")
+    lost = [name for name in factors if f"transformer.{name}.lora_A.weight" not in read]
+    assert lost_by_stock(factors, layout, model=model) == lost
+    assert bool(lost) == (layout == "kohya")
 
 
 def test_an_adapter_that_does_not_say_its_base_is_not_taken_for_flux(tiny, tmp_path):

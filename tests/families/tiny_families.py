@@ -56,7 +56,7 @@ class Tiny:
     """Layers that each word for targets means in the tiny transformer."""
     published: Mapping[str, Mapping[str, int]]
     """The same in published models, by hub id."""
-    layouts: tuple[str, ...] = ("kohya", "bfl")
+    layouts: tuple[str, ...] = ("kohya", "comfy")
     """Other tools' layouts that an adapter can be written in."""
     caches: tuple[str, ...] = ("taylorseer", "first-block")
     """Caches that diffusers has for the model."""

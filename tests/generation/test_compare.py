@@ -214,6 +214,16 @@ def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
     assert f"wrote {out / 'grid.png'} and {out / 'compare.json'}" in said
 
 
+@pytest.mark.parametrize("kept", ["compare.json", "grid.png", "direct.png"])
+def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / kept).write_text("earlier")
+    with pytest.raises(ValueError, match=f"{kept} is there already: .* give another folder with --out"):
+        run("--method", "direct", "--method", "imax")
+    assert [(file.name, file.read_text()) for file in out.iterdir()] == [(kept, "earlier")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from safetensors.torch import load_file, save
 
 from urae.adapters import Lora, attach
 from urae.execution import MemoryPlan, quantised
-from urae.generation import Imax, Sdedit, generate, native_picture_size, read_png_metadata, save_png
+from urae.generation import Hiflow, Imax, Sdedit, generate, native_picture_size, read_png_metadata, save_png
+from urae.io import Unreadable
 from urae.resolution import ResolutionPolicy
 
 TIGER = "a flat tiger on a wood background"
@@ -164,7 +166,56 @@ def test_what_cannot_be_followed_is_refused(small, settings, message):
         draw(small, **settings)
 
 
+@pytest.mark.parametrize("kind", ["turned", "sixteen bits", "opaque alpha"])
+def test_a_file_is_read_upright_and_in_eight_bits(small, tmp_path, kind):
+    upright = Image.fromarray((np.indices((48, 96)).sum(axis=0) * 1.7).astype(np.uint8)).convert("RGB")
+    file = tmp_path / "given.png"
+    if kind == "turned":
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        upright.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    elif kind == "sixteen bits":
+        Image.fromarray(np.asarray(upright)[..., 0].astype(np.uint16) * 257).save(file)
+    else:
+        upright.convert("RGBA").save(file)
+    assert same(draw(small, native=file), draw(small, native=upright))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 48\nshowpage\n", "is none of JPEG, PNG"),
+        (b"", "has no bytes"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be read as an image"),
+        (None, "cannot be opened"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_refused_by_name(small, tmp_path, content, message):
+    file = tmp_path / "given.png"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(Unreadable, match=f"given.png {message}"):
+        draw(small, native=file)
+
+
 # Kept
+
+
+def test_what_is_damaged_is_made_anew(small, tmp_path, caplog):
+    """A picture cut short, a path with a changed header, without a tensor, or with another's."""
+    method = Hiflow(native_steps=2)
+    first = draw(small, method=method, natives=tmp_path)
+    picture, path = (next(tmp_path.glob(f"*{ending}")) for ending in (".png", ".safetensors"))
+    whole = {file: file.read_bytes() for file in (picture, path)}
+    clean = load_file(path)["clean"]
+    damaged = [(picture, whole[picture][:-20]), (picture, b""), (path, whole[path][:-4]), (path, b"x" * 99)]
+    damaged += [(path, save({"clean": clean})), (path, save({"clean": clean, "sigmas": torch.ones(1)}))]
+    for file, content in damaged:
+        file.write_bytes(content)
+        caplog.clear()
+        assert same(draw(small, method=method, natives=tmp_path), first)
+        assert f"made anew, since {file}" in caplog.text
+        assert {file: file.read_bytes() for file in (picture, path)} == whole
 
 
 def test_a_kept_picture_is_taken_by_every_method_and_adapter(small, adapter, tmp_path):

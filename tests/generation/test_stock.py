@@ -16,7 +16,7 @@ from urae.cli.verbs import verb
 from urae.errors import BadFile
 from urae.execution import MemoryPlan
 from urae.generation import read_png_metadata
-from urae.generation.stock import generate_stock, local_folder, open_stock, stock_of
+from urae.generation.stock import local_folder, open_stock, plan_stock, stock_of
 
 HERE = MemoryPlan(device="cpu", offload="unchanged")
 
@@ -37,9 +37,8 @@ def test_it_is_the_stock_pipeline_at_the_size_asked_for(family, request):
     folder = request.getfixturevalue(family)
     pipe, steps = open_stock(folder, dtype=torch.float32), []
     pipe.set_progress_bar_config(disable=True)
-    (image,) = generate_stock(
-        pipe, [PROMPT], size=(96, 64), seeds=[3], steps=2, memory=HERE, on_step=lambda: steps.append(1)
-    )
+    plan = plan_stock(pipe, [PROMPT], size=(96, 64), seeds=[3], steps=2, memory=HERE)
+    (image,) = plan.run(on_step=lambda: steps.append(1))
     plain = pipe(
         PROMPT,
         width=96,
@@ -50,7 +49,7 @@ def test_it_is_the_stock_pipeline_at_the_size_asked_for(family, request):
         use_resolution_binning=False,
         clean_caption=False,
     ).images[0]
-    assert (image.size, len(steps)) == ((96, 64), 2)
+    assert (image.size, len(steps), plan.num_steps) == ((96, 64), 2, 2)
     np.testing.assert_array_equal(np.asarray(image), np.asarray(plain))
     assert (image.info["model"], image.info["method"]) == (family, type(pipe).__name__)
 
@@ -93,7 +92,7 @@ def test_what_is_no_such_model(tmp_path):
 
 def test_steps_out_of_range(pixart):
     with pytest.raises(ValueError, match="steps is -1: expected 1 or more"):
-        generate_stock(open_stock(pixart, dtype=torch.float32), [PROMPT], size=64, steps=-1, memory=HERE)
+        plan_stock(open_stock(pixart, dtype=torch.float32), [PROMPT], size=64, steps=-1, memory=HERE)
 
 
 def test_a_hub_id_is_found_in_the_cache_and_nothing_is_downloaded(pixart, tmp_path, monkeypatch):

@@ -53,6 +53,21 @@ def test_any_other_damaged_line_is_named(tmp_path, wrong):
     assert path.read_bytes().count(b"\n") == 3
 
 
+def test_a_journal_goes_on_from_an_earlier_length(tmp_path):
+    path = tmp_path / "x.jsonl"
+    with Journal(path, sync=False) as journal:
+        journal.append(LINES[0])
+        kept = journal.length()
+        journal.append(LINES[1])
+    with Journal(path, start=kept) as journal:
+        assert journal.lines == LINES[:1]
+        journal.append(LINES[2])
+    assert read_journal(path) == [LINES[0], LINES[2]]
+    path.write_bytes(path.read_bytes()[: kept - 1])
+    with pytest.raises(BadFile, match=r"x\.jsonl lacks lines that it had: put it back, or start anew"):
+        Journal(path, start=kept).__enter__()
+
+
 def test_the_older_form_is_read(tmp_path):
     (tmp_path / "x").write_bytes(b'{"text": "\\u732b\\u2028"}\n')
     assert read_journal(tmp_path / "x") == [{"text": "猫\u2028"}]

@@ -149,7 +149,9 @@ def test_time_falls_with_gpus_and_rises_with_size(at_4k):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ValueError, match=r"batch_size is 8: expected a multiple of GPUs x .* = 3 x 1"):
+    with pytest.raises(
+        ValueError, match=r"batch_size is 8: expected a multiple of processes or GPUs x .* = 3 x 1"
+    ):
         plan(recipes.flux_2k(), "H200", num_gpus=3)
 
 
@@ -289,6 +291,7 @@ def test_gpus_that_share_tokens_keep_a_part_of_the_activations_and_take_no_longe
     with pytest.raises(ValueError, match="context_parallel is 3 and 4 processes"):
         plan(replace(recipe, context_parallel=3), "H100", num_gpus=4)
     with pytest.raises(
-        ValueError, match="expected a multiple of groups of 2 GPUs x gradient_accumulation = 2 x 1"
+        ValueError,
+        match="expected a multiple of groups of 2 processes or GPUs x gradient_accumulation = 2 x 1",
     ):
         plan(replace(recipe, batch_size=1, context_parallel=2), "H100", num_gpus=4)

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
 from urae.adapters.targets import linear_layers, select
-from urae.execution.memory import WIDTHS_PER_TOKEN
+from urae.execution.budget import WIDTHS_PER_TOKEN
 from urae.families.krea2 import Krea2
 from urae.families.vaes import vae_maps
 from urae.planning.compute import trained_by

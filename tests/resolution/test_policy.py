@@ -11,6 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, FluxImg2ImgPipeline, FluxTran
 from PIL import Image
 from transformers import T5TokenizerFast
 
+from urae.errors import BadFile
 from urae.resolution import ResolutionPolicy, active_policy, native_size, text_tokens, without_policy
 
 SCALED = ResolutionPolicy(rope_scale=10.0, proportional=True, native_tokens=23)
@@ -533,8 +534,9 @@ def test_unknown_settings_are_refused_with_the_valid_ones():
 
 
 def test_json_that_is_no_object_is_refused():
-    with pytest.raises(ValueError, match=r"is an object of settings, not '\[1\]'"):
-        ResolutionPolicy.from_json("[1]")
+    for text in ("[1]", "{", '{"shift": NaN}', '{"shift": 1, "shift": 2}'):
+        with pytest.raises(BadFile, match="a resolution policy in JSON is"):
+            ResolutionPolicy.from_json(text)
 
 
 def test_a_policy_runs_without_warnings(pipe, embeds):

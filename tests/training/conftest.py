@@ -16,6 +16,12 @@ def pipe(pipe):
     return with_text_encoders(pipe)
 
 
+@pytest.fixture
+def pipe_folder(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """Nine images of two shapes; what is cached of them stays for all tests."""

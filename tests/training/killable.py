@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import FluxPipeline
 
+from urae.cli.main import app
 from urae.training import Recipe, load_recipe, save_recipe, train
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training"])
+CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training", "urae.cli.main"])
 
 
 def run(pipe_folder: Path, recipe_file: Path) -> None:
     """What the process does."""
     torch.set_num_threads(1)
     train(FluxPipeline.from_pretrained(pipe_folder), load_recipe(recipe_file))
+
+
+def command(pipe_folder: Path, recipe_file: Path) -> None:
+    """The same by the command, as its exit code tells."""
+    torch.set_num_threads(1)
+    os.setpgrp()  # as a shell and a cluster give each command, and signal all of it
+    with redirected(recipe_file.with_suffix(".err")):
+        app(["train", str(recipe_file), "--model", str(pipe_folder)])
+
+
+@contextmanager
+def redirected(file: Path) -> Iterator[None]:
+    """Standard error into a file."""
+    with file.open("w") as opened:
+        os.dup2(opened.fileno(), 2)
+        yield
 
 
 class Run:
@@ -32,27 +51,27 @@ class Run:
         save_recipe(recipe, self.recipe_file)
 
     def finish(self) -> None:
-        process = self._started()
+        process = self.started()
         process.join()
         assert process.exitcode == 0
 
     def kill_when(self, moment: Callable[[Path], bool]) -> bool:
         """Start, and send SIGKILL as soon as `moment(out)`; whether it came before the run was done."""
-        process = self._started()
+        process = self.started()
         while process.is_alive() and not moment(self.out):
             time.sleep(0.0002)
         process.kill()
         process.join()
         return process.exitcode != 0
 
-    def _started(self) -> multiprocessing.process.BaseProcess:
-        process = CONTEXT.Process(target=run, args=(self.pipe_folder, self.recipe_file))
+    def started(self, what: Callable[[Path, Path], None] = run) -> multiprocessing.process.BaseProcess:
+        process = CONTEXT.Process(target=what, args=(self.pipe_folder, self.recipe_file))
         process.start()
         return process
 
 
 def writing_a_checkpoint(out: Path) -> bool:
-    return any((out / "checkpoints").glob(".unfinished-*"))
+    return any((out / "checkpoints").glob(".urae-*"))
 
 
 def after(seconds: float) -> Callable[[Path], bool]:

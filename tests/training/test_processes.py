@@ -36,12 +36,6 @@ def assert_same_run(first: Path, second: Path) -> None:
             assert one[name] == pytest.approx(two[name], rel=1e-5), name
 
 
-@pytest.fixture
-def pipe_folder(pipe, tmp_path):
-    pipe.save_pretrained(tmp_path / "pipe")
-    return tmp_path / "pipe"
-
-
 @pytest.mark.slow
 def test_two_and_four_processes_train_what_one_trains(pipe, recipe, pipe_folder, tmp_path):
     changes = {"steps": 6, "batch_size": 4, "num_validation": 3, "validate_every": 3, "checkpoint_every": 2}

@@ -204,3 +204,19 @@ def test_yaml_is_plain(recipe, tmp_path):
     save_recipe(replace(recipe(), sample_prompts=("a",)), tmp_path / "r.yaml")
     assert yaml.safe_load((tmp_path / "r.yaml").read_text())["sample_prompts"] == ["a"]
     assert "!!" not in (tmp_path / "r.yaml").read_text()
+
+
+def test_a_base_that_teaches_itself_what_it_is_is_refused(recipe):
+    distilled = {"flow_weight": 0.0, "distill_weight": 1.0}
+    for guidance in (1.0, 3.5):
+        with pytest.raises(
+            ValueError, match=f"the base at guidance {guidance:g}, .*, which trains nothing: set"
+        ):
+            recipe(**distilled, guidance=guidance, teacher_guidance=guidance)
+    for change in (
+        {"teacher_guidance": 3.5},
+        {"guidance": 3.5},
+        {"teacher": "another"},
+        {"flow_weight": 0.1},
+    ):
+        assert recipe(**{**distilled, **change}).distill_weight == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from urae.adapters.files import read_file, write_file
 from urae.adapters.full import check_differences, differences_applied
 from urae.adapters.injection import check_fits, injected
 from urae.adapters.published import completed
+from urae.adapters.scaling import scaling_of
 from urae.adapters.specs import Minor, Spec
 from urae.adapters.targets import transformer_of
 from urae.errors import BadFile
@@ -40,7 +41,7 @@ Own = Literal["own"]
 class Adapter:
     """Weights that change a transformer, with the conditions they were made for. Made by `attached.export` or `load`.
 
-    A low-rank adapter has `factors`, a full one `differences`; the other is empty.
+    A low-rank adapter has `factors`, a full one `differences`; ComfyUI extracts some that have both.
     """
 
     factors: Factors = field(default_factory=dict, repr=False)
@@ -48,7 +49,7 @@ class Adapter:
     differences: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     """Parameter name -> change of the parameter, for `Full`."""
     layout: str = "diffusers"
-    """Key layout of the file it was read from: diffusers, kohya, bfl, processor or full."""
+    """Key layout of the file it was read from: diffusers, kohya, comfy, bfl or processor."""
     spec: Spec | None = None
     """What was trained; None for a merged adapter and for a file that does not say."""
     policy: ResolutionPolicy | None = None
@@ -74,7 +75,8 @@ class Adapter:
         allow_other_base: bool = False,
         cache: str | Path | None = None,
     ) -> Adapter:
-        """Read a safetensors file of any layout that `urae adapter convert` knows, or a published URAE file.
+        """Read a safetensors file of any layout that `urae adapter convert` knows, or a published URAE file. Of peft's
+        `adapter_model.safetensors` the configuration beside it is read too.
 
         `base`, a pipeline or transformer, is checked against the file at once. The published 4K layout holds only
         trained minor factors: it needs the `base` they were cut from, and as `start` the 2K adapter that was fused
@@ -86,7 +88,11 @@ class Adapter:
         if isinstance(start, str | Path):
             start = cls.load(start, base=base, allow_other_base=allow_other_base)
         tensors, described, metadata = read_file(Path(path))
-        parsed = parse(tensors, metadata)
+        scaling = scaling_of(Path(path), metadata)
+        try:
+            parsed = parse(tensors, scaling)
+        except BadFile as error:
+            raise BadFile(f"{Path(path).name}: {error}") from error
         if parsed.layout == "processor":
             adapter = cls._published(parsed, base=base, start=start, cache=cache)
         elif start is not None:
@@ -102,14 +108,11 @@ class Adapter:
     ) -> Path:
         """Write a safetensors file that stock loaders read, with one metadata key "urae" for what they do not.
 
-        A full adapter is written as weight differences, which stock `load_lora_weights` cannot read.
+        A full adapter is written as weight differences, which ComfyUI reads in the layout "comfy" and stock
+        `load_lora_weights` not at all. `ValueError` for values that are not finite in `dtype`.
         """
-        if self.is_full and layout != "diffusers":
-            raise ValueError(
-                f"a full adapter has no low-rank form, so it cannot be written in the layout {layout!r}"
-            )
         model = self.base.model if self.base else ""
-        tensors = self.state_dict() if self.is_full else to_layout(self.factors, layout, model=model)
+        tensors = to_layout(self.factors, layout, differences=self.differences, model=model)
         stored = {key: tensor.to(dtype) for key, tensor in tensors.items()}
         write_file(Path(path), stored, self.metadata())
         return Path(path)
@@ -147,17 +150,13 @@ class Adapter:
 
     @property
     def is_full(self) -> bool:
-        """Whether this is a set of weight differences rather than a LoRA."""
+        """Whether it holds weight differences, which a LoRA does not."""
         return bool(self.differences)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of a plain diffusers LoRA: ``transformer.<module>.lora_A.weight`` (r, in) and ``lora_B``
         (out, r), without alpha; for a full adapter ``transformer.<parameter>.diff``."""
-        tensors = {f"transformer.{name}.diff": tensor for name, tensor in self.differences.items()}
-        for name, (A, B) in self.factors.items():
-            tensors[f"transformer.{name}.lora_A.weight"] = A
-            tensors[f"transformer.{name}.lora_B.weight"] = B
-        return tensors
+        return to_layout(self.factors, "diffusers", differences=self.differences)
 
     def metadata(self) -> dict[str, Any]:
         """What the file says besides the tensors, as JSON types."""
@@ -210,10 +209,11 @@ class Adapter:
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"{path.name} has metadata that urae does not understand ({error})") from error
 
-    def _weights_on(self, transformer: nn.Module) -> AbstractContextManager[None]:
-        if self.is_full:
-            return differences_applied(transformer, self.differences)
-        return injected(transformer, self.factors)
+    @contextmanager
+    def _weights_on(self, transformer: nn.Module) -> Iterator[None]:
+        factors = injected(transformer, self.factors) if self.factors else nullcontext()
+        with differences_applied(transformer, self.differences), factors:
+            yield
 
 
 def _from_metadata(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class _AttachedChanges(Attached):
         differences = {
             name: change.detach().cpu().clone() for name, change in self._changes.trainable.items()
         }
-        return {"differences": differences, "layout": "full"}
+        return {"differences": differences}
 
 
 def _initial_factors(

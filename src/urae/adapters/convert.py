@@ -1,39 +1,40 @@
-"""Key layouts of LoRA files: diffusers, kohya / ComfyUI and BFL-original, read into factors and written from them.
+"""Key layouts of adapter files: diffusers, kohya and ComfyUI, read into factors and differences and written from them.
 
-The BFL names fuse projections that diffusers keeps apart: `qkv`, and `linear1` = q, k, v, mlp of the single blocks.
-Fusing is exact: the factors of the parts become the blocks of one block-diagonal pair, of the sum of the ranks (or
-of one rank, where the parts share their A). Splitting drops the columns that are zero in a part's rows, and so
-undoes it. The module tables are those of the families; the diffusers layout works for any model.
+The original names fuse projections that diffusers keeps apart: `qkv`, and `linear1` = q, k, v, mlp of the single
+blocks. Fusing is exact: the factors of the parts become the blocks of one block-diagonal pair, of the sum of the ranks
+(or of one rank, where the parts share their A). Splitting drops the columns that are zero in a part's rows, and so
+undoes it. The names are those of the families.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from urae.adapters.factors import Pair
+from urae.adapters.scaling import Scaling
 from urae.errors import BadFile
-from urae.families import FAMILIES, families, family_named
+from urae.families import FAMILIES, family_named
 from urae.families.family import ModuleNames
+from urae.families.naming import Naming, known_families, original_of, tables
+from urae.io import check_finite
 
-__all__ = ["LAYOUTS", "Layout", "Parsed", "parse", "to_layout"]
+__all__ = ["LAYOUTS", "Layout", "Parsed", "lost_by_stock", "parse", "to_layout"]
 
-Layout = Literal["diffusers", "kohya", "bfl"]
+Layout = Literal["diffusers", "kohya", "comfy"]
 
-LAYOUTS: tuple[Layout, ...] = ("diffusers", "kohya", "bfl")
+LAYOUTS: tuple[Layout, ...] = ("diffusers", "kohya", "comfy")
 
-PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.")
+Role = Literal["A", "B", "alpha", "weight", "bias"]
+"""What a tensor is to its module: a factor, its scale, or the change of a parameter."""
 
-ROLES = {
+ROLES: dict[str, Role] = {
     ".lora_A.weight": "A",
     ".lora_B.weight": "B",
     ".lora_A.default.weight": "A",
@@ -43,7 +44,28 @@ ROLES = {
     ".lora.down.weight": "A",
     ".lora.up.weight": "B",
     ".alpha": "alpha",
+    ".diff": "weight",
+    ".diff_b": "bias",
 }
+
+OTHERS = {
+    r"\.lokr_": "a LoKr",
+    r"\.hada_": "a LoHa",
+    r"\.b?oft_": "an OFT",
+    r"\.dora_scale|\.lora_magnitude_vector": "a DoRA",
+    r"\.lora_mid": "a LoRA of convolutions",
+    r"\.on_input": "an IA3",
+    r"\.[ab][12]\.weight": "a GLoRA",
+    r"\.lora_[AB]\.bias|\.(set|reshape)_weight": "a control LoRA",
+}
+"""Marks of adapters that are not read, and what they are."""
+EXPECTED = "expected lora_A and lora_B, lora_down and lora_up, or full differences (.diff, .diff_b)"
+
+DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
+FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
+"""What tools put before a module's name; after the second kind it is written with "_" for "."."""
+TEXT = re.compile(r"lora_te|text_encoder|te\d?[._]|clip_|t5|conditioner\.|cond_stage")
+U_NET = re.compile(r"unet\.|lora_unet_((down|up|mid|input|output|middle)_block)|lora_prior_unet_")
 
 PROCESSOR = re.compile(r"(?:transformer\.)?(.+\.attn)\.processor\.(to_q|to_k|to_v|to_out)_([ab])\.weight")
 
@@ -53,286 +75,354 @@ class Parsed:
     """What a file's tensors say, all in fp32."""
 
     layout: str
-    """diffusers, kohya, bfl, processor (trained minor factors, without their starting point) or full."""
+    """diffusers, kohya, comfy, bfl (the original names without a prefix) or processor (trained minor factors, without
+    their starting point)."""
     factors: dict[str, Pair]
     """diffusers module -> A (r, in), B (out, r), any alpha multiplied into B."""
     differences: dict[str, Tensor]
-    """Parameter -> change, for the layout "full"."""
+    """diffusers parameter -> its change."""
 
 
-def parse(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Parsed:
-    """Recognise the layout and read the factors. `BadFile` names the first key that does not fit.
+def parse(tensors: Mapping[str, Tensor], scaling: Scaling | None = None) -> Parsed:
+    """Recognise the layout and read the tensors. `BadFile` names the first key that does not fit.
 
-    `metadata` are the file's own: diffusers keeps peft's alpha there.
+    `scaling` is peft's, for modules without an alpha of their own.
     """
-    if all(key.endswith(".diff") for key in tensors):
-        changes = {
-            key.removeprefix("transformer.").removesuffix(".diff"): tensors[key].float() for key in tensors
-        }
-        return Parsed(layout="full", factors={}, differences=changes)
     if any(PROCESSOR.fullmatch(key) for key in tensors):
-        return Parsed(layout="processor", factors=_pairs(tensors, _processor_key), differences={})
-    pairs = _pairs(tensors, _lora_key)
-    layout = _layout_of(pairs)
-    if layout != "diffusers":
-        pairs = {name: pair for key, fused in pairs.items() for name, pair in _split(key, fused)}
-    if not pairs:
+        modules = _by_module({key: _processor_role(key) for key in tensors}, tensors)
+        return Parsed(layout="processor", factors=_pairs(modules, None), differences={})
+    modules = _by_module({key: _role(key, tensors) for key in tensors}, tensors)
+    naming = _naming(list(modules))
+    factors = _split_all(_pairs(modules, scaling), naming)
+    differences = _differences(modules, naming)
+    if not factors and not differences:
         raise BadFile("the file's up matrices are all zero: it changes nothing")
-    return Parsed(layout=layout, factors=_scaled_by_peft(pairs, metadata), differences={})
+    for side in (0, 1):
+        check_finite(
+            {name: pair[side] for name, pair in factors.items()}, name="the file, its alphas applied,"
+        )
+    check_finite(differences, name="the file, read as fp32,")
+    return Parsed(layout=_layout(next(iter(modules)), naming), factors=factors, differences=differences)
 
 
-def to_layout(factors: Mapping[str, Pair], layout: str, *, model: str = "") -> dict[str, Tensor]:
-    """The tensors of a file in the layout. kohya is what kohya's trainers write and ComfyUI reads; bfl are the
-    names of the model's original repository with lora_A and lora_B, as in FLUX's control LoRAs. model: class of the
-    transformer, where it is known; `ValueError` if it is not and modules of several families are called so."""
+def to_layout(
+    factors: Mapping[str, Pair],
+    layout: str,
+    *,
+    differences: Mapping[str, Tensor] | None = None,
+    model: str = "",
+) -> dict[str, Tensor]:
+    """The tensors of a file in the layout: diffusers' own, kohya's, which holds no differences, or ComfyUI's, the names
+    of the model's original repository after "diffusion_model.". model: class of the transformer, where it is known;
+    `ValueError` if it is not and modules of several families are called so."""
+    changes = differences or {}
     if layout not in LAYOUTS:
         raise ValueError(f"layout {layout!r} is unknown: valid layouts are {', '.join(LAYOUTS)}")
     if layout == "diffusers":
-        return {f"transformer.{key}": tensor for key, tensor in _named(factors, "lora_A", "lora_B").items()}
-    fused = _fuse_all(factors, _names_of(list(factors), model))
-    if layout == "bfl":
-        return _named(fused, "lora_A", "lora_B")
+        prefixed = {f"transformer.{name}": pair for name, pair in factors.items()}
+        diffs = {f"transformer.{name}.diff": tensor for name, tensor in changes.items()}
+        return diffs | _named(prefixed, "lora_A", "lora_B")
+    if layout == "kohya" and changes:
+        raise ValueError(
+            "a full adapter has no low-rank form, so it cannot be written in the layout 'kohya': use comfy"
+        )
+    names = _names_of([*factors, *changes], model)
+    fused = _fuse_all(factors, names)
+    if layout == "comfy":
+        prefixed = {f"diffusion_model.{name}": pair for name, pair in fused.items()}
+        return _named(prefixed, "lora_A", "lora_B") | _comfy_differences(changes, names)
     kohya = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in fused.items()}
     alphas = {f"{name}.alpha": torch.tensor(float(A.shape[0])) for name, (A, _) in kohya.items()}
     return _named(kohya, "lora_down", "lora_up") | alphas
 
 
-# Reading: keys -> pairs
+def lost_by_stock(factors: Mapping[str, Pair], layout: str, *, model: str = "") -> list[str]:
+    """The modules that diffusers' own loader leaves out, without a word, of a file in the layout."""
+    if layout == "diffusers" or not factors:
+        return []
+    if layout != (stock := _names_of(list(factors), model).stock):
+        return list(factors)
+    return [name for name in factors if "blocks." not in name] if stock == "kohya" else []
 
 
-def _pairs(tensors: Mapping[str, Tensor], split_key: Any) -> dict[str, Pair]:
-    """Module key -> (A, B alpha / r), checked for completeness and shape."""
-    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        module, role = split_key(key)
-        found[module][role] = tensor.float()
-    return {module: _pair(module, parts) for module, parts in found.items()}
+# --- reading: keys -> modules ------------------------------------------------------------------------------------
 
 
-def _pair(module: str, parts: Mapping[str, Tensor]) -> Pair:
-    for role, other in (("A", "B"), ("B", "A")):
-        if role not in parts:
-            raise BadFile(f"{module!r} has a factor {other} but no {role}: the file is incomplete")
+def _by_module(
+    roles: Mapping[str, tuple[str, Role]], tensors: Mapping[str, Tensor]
+) -> dict[str, dict[Role, Tensor]]:
+    """Module, as the file calls it -> its tensors, in fp32."""
+    found: dict[str, dict[Role, Tensor]] = defaultdict(dict)
+    for key, (module, role) in roles.items():
+        if role in found[module]:
+            twice = " and ".join(repr(other) for other in roles if roles[other] == (module, role))
+            raise BadFile(f"the file holds one tensor in two spellings, {twice}: it should hold one of them")
+        if not tensors[key].is_floating_point() or not tensors[key].numel():
+            raise BadFile(
+                f"{key!r} has the shape {tuple(tensors[key].shape)} and the type {tensors[key].dtype}: expected "
+                "floating point numbers"
+            )
+        found[module][role] = tensors[key].float()
+    return dict(found)
+
+
+def _role(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, Role]:
+    if TEXT.match(key):
+        raise BadFile(
+            f"the file also adapts a text encoder ({key!r}); urae reads adapters of the transformer only"
+        )
+    if U_NET.match(key):
+        raise BadFile(
+            f"the file adapts a U-Net ({key!r}): expected a transformer of {known_families(tables())}"
+        )
+    for suffix, role in ROLES.items():
+        if key.endswith(suffix):
+            return key.removesuffix(suffix), role
+    for mark, what in OTHERS.items():
+        if re.search(mark, key):
+            raise BadFile(f"the file is {what} ({key!r}), which urae does not read: {EXPECTED}")
+    if not any(other.endswith(suffix) for other in tensors for suffix in ROLES):
+        raise BadFile(f"the file holds a model's weights ({key!r}), not an adapter: give it as the base")
+    raise BadFile(f"key {key!r} is no part of a LoRA that urae reads: {EXPECTED}")
+
+
+def _processor_role(key: str) -> tuple[str, Role]:
+    match = PROCESSOR.fullmatch(key)
+    if match is None:
+        raise BadFile(f"key {key!r} does not belong in a file of attention processors")
+    projection = "to_out.0" if match[2] == "to_out" else match[2]
+    return f"{match[1]}.{projection}", "A" if match[3] == "a" else "B"
+
+
+# --- reading: names ----------------------------------------------------------------------------------------------
+
+
+def _plain(module: str) -> str:
+    """A module's name without what tools put before it."""
+    for prefix in DOTTED:
+        module = module.removeprefix(prefix)
+    return next((module.removeprefix(prefix) for prefix in FLAT if module.startswith(prefix)), module)
+
+
+def _naming(modules: Sequence[str]) -> Naming:
+    """The names that all the modules have, of which only one kind may be in a file."""
+    # One family's name may be another's original one: what diffusers writes has its prefix.
+    styles = (False, True) if all(module.startswith("transformer.") for module in modules) else (True, False)
+    namings = [Naming(names=names, original=style) for style in styles for names in tables()]
+    for naming in namings:
+        if all(_targets(module, naming) for module in modules):
+            return naming
+    for module in modules:
+        if not any(_targets(module, naming) for naming in namings):
+            raise BadFile(
+                f"{module!r} is no module of {known_families(tables())}: expected diffusers' names or those of the "
+                f"original repository, after nothing or {', '.join((*DOTTED, *FLAT))}"
+            )
+    first = next(naming for naming in namings if _targets(modules[0], naming))
+    other = next(module for module in modules if not _targets(module, first))
+    raise BadFile(f"the file mixes key layouts: {modules[0]!r} beside {other!r}")
+
+
+def _targets(module: str, naming: Naming) -> tuple[str, ...]:
+    """What a module of the file is in diffusers, or a parameter, where the file names one."""
+    name = _plain(module)
+    return naming.modules(name) or naming.parameters(name) or ((name,) if naming.has_root(name) else ())
+
+
+def _layout(module: str, naming: Naming) -> str:
+    if not naming.original:
+        return "diffusers"
+    if module.startswith("lora_unet_"):
+        return "kohya"
+    return "comfy" if "diffusion_model." in module else "bfl"
+
+
+# --- reading: tensors --------------------------------------------------------------------------------------------
+
+
+def _pairs(modules: Mapping[str, Mapping[Role, Tensor]], scaling: Scaling | None) -> dict[str, Pair]:
+    """Module -> (A, B alpha / r), checked for completeness and shape."""
+    return {
+        module: _pair(module, parts, scaling)
+        for module, parts in modules.items()
+        if not parts.keys() <= {"weight", "bias"}
+    }
+
+
+def _pair(module: str, parts: Mapping[Role, Tensor], scaling: Scaling | None) -> Pair:
+    if "A" not in parts or "B" not in parts:
+        found, lacking = ("A", "B") if "A" in parts else ("B", "A") if "B" in parts else ("alpha", "A")
+        raise BadFile(f"{module!r} has a factor {found} but no {lacking}: the file is incomplete")
     A, B = parts["A"], parts["B"]
     if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
         raise BadFile(
             f"{module!r} has factors A {tuple(A.shape)} and B {tuple(B.shape)}, which do not form a product B A"
         )
-    return A, B * (float(parts["alpha"]) / A.shape[0]) if "alpha" in parts else B
+    if "alpha" in parts:
+        if parts["alpha"].numel() != 1:
+            raise BadFile(f"{module!r} has an alpha of {parts['alpha'].numel()} numbers: expected one")
+        return A, B * (float(parts["alpha"]) / A.shape[0])
+    return A, B * scaling(_plain(module), A.shape[0]) if scaling else B
 
 
-def _lora_key(key: str) -> tuple[str, str]:
-    if key.startswith(("lora_te", "text_encoder")):
+def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
+    split: dict[str, Pair] = {}
+    for module, pair in pairs.items():
+        parts = _targets(module, naming)
+        if parts[0].endswith((".weight", ".bias")):
+            raise BadFile(f"{module!r} is no module but a parameter, which has no factors")
+        for name, part in _split(module, parts, pair, naming):
+            _add(split, name, part, module)
+    return split
+
+
+def _differences(modules: Mapping[str, Mapping[Role, Tensor]], naming: Naming) -> dict[str, Tensor]:
+    changes: dict[str, Tensor] = {}
+    for module, parts in modules.items():
+        for role in ("weight", "bias"):
+            if role in parts:
+                for name, change in _split_change(module, role, parts[role], naming):
+                    _add(changes, name, change, module)
+    return changes
+
+
+def _split_change(module: str, role: str, change: Tensor, naming: Naming) -> Iterator[tuple[str, Tensor]]:
+    """The changes of diffusers parameters in that of a parameter, or of a module's weight or bias."""
+    if change.ndim == 0:
+        raise BadFile(f"{module!r} has a change that is a single number: expected one of a parameter's shape")
+    name = _plain(module)
+    named = naming.parameters(name) if role == "weight" else ()
+    parts = named or naming.parameters(f"{name}.{role}") or (name if role == "weight" else f"{name}.{role}",)
+    if len(parts) == 1:
+        swapped = naming.original and parts[0].rpartition(".")[0] == naming.names.swapped
+        yield parts[0], _swap(change) if swapped else change
+        return
+    ratio = naming.names.mlp_ratio if len(parts) == 4 else 0
+    widths = _widths(module, change.shape[0], change.shape[0] // (3 + ratio), len(parts))
+    for part, rows in zip(parts, change.split(widths), strict=True):
+        if rows.any():
+            yield part, rows.contiguous()
+
+
+def _add(found: dict, name: str, value: object, module: str) -> None:
+    if name in found:
+        raise BadFile(f"the file holds {name!r} in two spellings, one of them {module!r}: it should hold one")
+    found[name] = value
+
+
+def _split(key: str, parts: Sequence[str], fused: Pair, naming: Naming) -> Iterator[tuple[str, Pair]]:
+    A, B = fused
+    if len(parts) == 1:
+        swapped = naming.original and parts[0] == naming.names.swapped
+        yield parts[0], (A, _swap(B) if swapped else B)
+        return
+    for part, rows in zip(parts, B.split(_widths(key, B.shape[0], A.shape[1], len(parts))), strict=True):
+        used = rows.any(dim=0)
+        if used.any():
+            yield part, (A[used].contiguous(), rows[:, used].contiguous())
+
+
+def _widths(key: str, rows: int, hidden: int, num_parts: int) -> list[int]:
+    """Of q, k, v and, if there are four parts, the MLP."""
+    widths = [hidden] * 3 + ([rows - 3 * hidden] if num_parts == 4 else [])
+    if sum(widths) != rows or min(widths) < 1:
         raise BadFile(
-            f"the file also adapts a text encoder ({key!r}); urae reads adapters of the transformer only"
+            f"{_plain(key)!r} has {rows} rows, which do not split into {num_parts} parts of width {hidden}"
         )
-    for suffix, role in ROLES.items():
-        if key.endswith(suffix):
-            return _module_name(key.removesuffix(suffix)), role
-    raise BadFile(
-        f"key {key!r} is no part of a LoRA that urae reads: expected lora_A/lora_B or lora_down/lora_up"
-    )
+    return widths
 
 
-def _module_name(key: str) -> str:
-    for prefix in PREFIXES:
-        key = key.removeprefix(prefix)
-    if not key.startswith("lora_transformer_"):
-        return key
-    flat = key.removeprefix("lora_transformer_")
-    for block, inner in _block_modules().items():
-        if match := re.fullmatch(rf"{block}_(\d+)_(.+)", flat):
-            return f"{block}.{match[1]}.{inner.get(match[2], match[2])}"
-    return key
+def _swap(rows: Tensor) -> Tensor:
+    if rows.shape[0] % 2:
+        raise BadFile(
+            f"the last modulation has {rows.shape[0]} rows: expected an even number, of scale and shift"
+        )
+    return torch.cat(rows.chunk(2)[::-1])
 
 
-def _processor_key(key: str) -> tuple[str, str]:
-    match = PROCESSOR.fullmatch(key)
-    if match is None:
-        raise BadFile(f"key {key!r} does not belong in a file of attention processors")
-    projection = "to_out.0" if match[2] == "to_out" else match[2]
-    return f"{match[1]}.{projection}", match[3].upper()
-
-
-def _layout_of(pairs: Mapping[str, Pair]) -> Layout:
-    if all(key.startswith("lora_unet_") for key in pairs):
-        return "kohya"
-    if all(_original_parts(key) for key in pairs):
-        return "bfl"
-    strange = [key for key in pairs if key.startswith("lora_") or _original_parts(key)]
-    # A name may be one family's original name and another's in diffusers.
-    if strange and not any(all(_original_name(key, names) for key in pairs) for names in _names()):
-        other = next(key for key in pairs if key != strange[0])
-        raise BadFile(f"the file mixes key layouts: {strange[0]!r} beside {other!r}")
-    return "diffusers"
-
-
-def _scaled_by_peft(pairs: dict[str, Pair], metadata: Mapping[str, str]) -> dict[str, Pair]:
-    """Apply the alpha that diffusers' own training scripts keep in the metadata."""
-    if "lora_adapter_metadata" not in metadata:
-        return pairs
-    try:
-        config = {
-            key.removeprefix("transformer."): value
-            for key, value in json.loads(metadata["lora_adapter_metadata"]).items()
-        }
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise BadFile("the file has damaged lora_adapter_metadata: fetch or save it again") from error
-    if config.get("use_dora"):
-        raise BadFile("the file is a DoRA, which is no low-rank update of the weights: urae does not read it")
-    return {name: (A, B * _peft_scaling(name, A.shape[0], config)) for name, (A, B) in pairs.items()}
-
-
-def _peft_scaling(name: str, rank: int, config: Mapping[str, Any]) -> float:
-    pattern = config.get("alpha_pattern") or {}
-    alpha = pattern.get(get_pattern_key(pattern.keys(), name), config.get("lora_alpha", rank))
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-# The families' names, both ways
-
-
-def _names() -> list[ModuleNames]:
-    """The original names of all families that have some; several families may share theirs."""
-    found: list[ModuleNames] = []
-    for family in families():
-        if family.names and family.names not in found:
-            found.append(family.names)
-    return found
-
-
-def _block_modules() -> dict[str, dict[str, str]]:
-    """Of each diffusers list of blocks the modules in a block of any family, by their names with "_" for "."."""
-    found: dict[str, dict[str, str]] = defaultdict(dict)
-    for block, modules in (listed for names in _names() for listed in names.blocks.values()):
-        found[block] |= {part.replace(".", "_"): part for parts in modules.values() for part in parts}
-    return found
-
-
-def _original_parts(key: str) -> tuple[str, ...]:
-    """diffusers modules behind an original module, dotted ("double_blocks.0.img_mod.lin") or as kohya writes it."""
-    for names in _names():
-        dotted = _dotted(key.removeprefix("lora_unet_"), names) if key.startswith("lora_unet_") else key
-        if dotted in names.top:
-            return (names.top[dotted],)
-        listed, _, rest = dotted.partition(".")
-        number, _, module = rest.partition(".")
-        block, modules = names.blocks.get(listed, ("", {}))
-        if number.isdigit() and module in modules:
-            return tuple(f"{block}.{number}.{part}" for part in modules[module])
-    return ()
-
-
-def _dotted(key: str, names: ModuleNames) -> str:
-    """kohya writes "_" for "."; the tables say which is which."""
-    for name in names.top:
-        if key == name.replace(".", "_"):
-            return name
-    for listed, (_, modules) in names.blocks.items():
-        if match := re.fullmatch(rf"{listed}_(\d+)_(.+)", key):
-            inner = next((name for name in modules if name.replace(".", "_") == match[2]), match[2])
-            return f"{listed}.{match[1]}.{inner}"
-    return key
+# --- writing -----------------------------------------------------------------------------------------------------
 
 
 def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
     """The names of the family that these diffusers modules belong to; of any that fits where all agree."""
-    known = [family_named(model).names] if model in FAMILIES else _names()
+    known = [family_named(model).names] if model in FAMILIES else tables()
     listed = [names for names in known if names]
-    fitting = [names for names in listed if all(_original_name(module, names) for module in modules)]
+    fitting = [names for names in listed if all(original_of(module, names) for module in modules)]
     if not fitting:
-        strange = [one for one in modules if not any(_original_name(one, names) for names in listed)]
+        strange = [one for one in modules if not any(original_of(one, names) for names in listed)]
         raise ValueError(
-            f"{(strange or modules)[0]!r} is no module of {_known(listed)}: its adapter can only be written in the "
-            "layout diffusers"
+            f"{(strange or modules)[0]!r} is no module of {known_families(listed)}: its adapter can only be written in "
+            "the layout diffusers"
         )
-    if any(
-        _original_name(one, names) != _original_name(one, fitting[0]) for names in fitting for one in modules
-    ):
+    if any(original_of(one, names) != original_of(one, fitting[0]) for names in fitting for one in modules):
         raise ValueError(
-            f"the adapter does not say its base, and {_known(fitting)} have modules of these names: it can only be "
-            "written in the layout diffusers"
+            f"the adapter does not say its base, and {known_families(fitting)} have modules of these names: it can "
+            "only be written in the layout diffusers"
         )
     return fitting[0]
 
 
-def _known(listed: Sequence[ModuleNames]) -> str:
-    return ", ".join(family.name for family in families() if family.names in listed)
-
-
-def _original_name(module: str, names: ModuleNames) -> tuple[str, tuple[str, ...]] | None:
-    """Original module that holds a diffusers module, and all the diffusers modules it holds; None if there is none."""
-    for name, top in names.top.items():
-        if top == module:
-            return name, (top,)
-    for listed, (block, modules) in names.blocks.items():
-        if match := re.fullmatch(rf"{block}\.(\d+)\.(.+)", module):
-            prefix = module.removesuffix(match[2])
-            for name, parts in modules.items():
-                if match[2] in parts:
-                    return f"{listed}.{match[1]}.{name}", tuple(f"{prefix}{part}" for part in parts)
-    return None
-
-
-# Fusing and splitting
+def _originals(modules: Iterable[str], names: ModuleNames) -> dict[str, tuple[str, ...]]:
+    return dict(filter(None, (original_of(module, names) for module in modules)))
 
 
 def _fuse_all(factors: Mapping[str, Pair], names: ModuleNames) -> dict[str, Pair]:
-    found = dict(filter(None, (_original_name(module, names) for module in factors)))
-    return {name: _fuse(parts, factors, names) for name, parts in found.items()}
+    return {name: _fuse(parts, factors, names) for name, parts in _originals(factors, names).items()}
 
 
 def _fuse(parts: Sequence[str], factors: Mapping[str, Pair], names: ModuleNames) -> Pair:
     if len(parts) == 1:
         A, B = factors[parts[0]]
         return A, _swap(B) if parts[0] == names.swapped else B
-    present = [factors[part] for part in parts if part in factors]
-    rows = [_rows(part, factors, present, names) for part in parts]
-    first = present[0][0]
-    if all(A.shape == first.shape and torch.equal(A, first) for A, _ in present):
-        blocks = [
-            factors[part][1] if part in factors else first.new_zeros(row, first.shape[0])
-            for part, row in zip(parts, rows, strict=True)
-        ]
-        return first, torch.cat(blocks)
-    blocks = [
-        factors[part][1] if part in factors else first.new_zeros(row, 0)
-        for part, row in zip(parts, rows, strict=True)
-    ]
-    return torch.cat([A for A, _ in present]), torch.block_diag(*blocks)
+    downs = [factors[part][0] for part in parts if part in factors]
+    ups = {part: factors[part][1] for part in parts if part in factors}
+    hidden = downs[0].shape[1]  # q, k, v and the single blocks' MLP all read the hidden state
+    if any(A.shape[1] != hidden for A in downs):
+        raise BadFile(f"{', '.join(ups)} have inputs of different widths, but are one layer in this layout")
+    if all(A.shape == downs[0].shape and torch.equal(A, downs[0]) for A in downs):
+        return downs[0], torch.cat(_blocks(parts, ups, hidden, names))
+    empty = _blocks(parts, {part: up[:, :0] for part, up in ups.items()}, hidden, names)
+    blocks = [ups.get(part, zeros) for part, zeros in zip(parts, empty, strict=True)]
+    return torch.cat(downs), torch.block_diag(*blocks)
 
 
-def _rows(part: str, factors: Mapping[str, Pair], present: Sequence[Pair], names: ModuleNames) -> int:
-    """Output width of a part, also of one that the adapter leaves alone."""
-    if part in factors:
-        return factors[part][1].shape[0]
-    hidden = present[0][0].shape[1]  # q, k, v and the single blocks' MLP all read the hidden state
-    return names.mlp_ratio * hidden if part.endswith("proj_mlp") else hidden
+def _comfy_differences(changes: Mapping[str, Tensor], names: ModuleNames) -> dict[str, Tensor]:
+    """ComfyUI calls the changes of a module's weight and bias `.diff` and `.diff_b`, that of another parameter by its
+    own name."""
+    found = {}
+    for name, parts in _originals(changes, names).items():
+        module, _, attribute = name.rpartition(".")
+        named = {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(attribute, f"{name}.diff")
+        found[f"diffusion_model.{named}"] = _fused_change(parts, changes, names)
+    return found
 
 
-def _split(key: str, fused: Pair) -> Iterator[tuple[str, Pair]]:
-    parts = _original_parts(key)
-    if not parts:
-        raise BadFile(f"key {key!r} is no module of {_known(_names())}")
-    A, B = fused
+def _fused_change(parts: Sequence[str], changes: Mapping[str, Tensor], names: ModuleNames) -> Tensor:
     if len(parts) == 1:
-        yield parts[0], (A, _swap(B) if any(parts[0] == names.swapped for names in _names()) else B)
-        return
-    hidden = A.shape[1]
-    widths = [hidden] * 3 + ([B.shape[0] - 3 * hidden] if len(parts) == 4 else [])
-    if sum(widths) != B.shape[0] or min(widths) < 1:
-        raise BadFile(
-            f"{key!r} has {B.shape[0]} rows, which do not split into {len(parts)} parts of width {hidden}"
-        )
-    for part, rows in zip(parts, B.split(widths), strict=True):
-        used = rows.any(dim=0)
-        if used.any():
-            yield part, (A[used].contiguous(), rows[:, used].contiguous())
+        swapped = parts[0].rpartition(".")[0] == names.swapped
+        return _swap(changes[parts[0]]) if swapped else changes[parts[0]]
+    present = {part: changes[part] for part in parts if part in changes}
+    one, rows = next(iter(present.items()))
+    return torch.cat(_blocks(parts, present, rows.shape[0] // _ratio(one, names), names))
 
 
-def _swap(B: Tensor) -> Tensor:
-    first, second = B.chunk(2)
-    return torch.cat([second, first])
+def _blocks(
+    parts: Sequence[str], present: Mapping[str, Tensor], hidden: int, names: ModuleNames
+) -> list[Tensor]:
+    """The rows of fused parts; zeros for those that the adapter leaves alone."""
+    inner = next(iter(present.values())).shape[1:]
+    shapes = {part: (_ratio(part, names) * hidden, *inner) for part in parts}
+    for part, rows in present.items():
+        if tuple(rows.shape) != shapes[part]:
+            raise BadFile(
+                f"{part!r} has the shape {tuple(rows.shape)}, where {shapes[part]} fits what it is one layer with in "
+                "this layout"
+            )
+    return [present[part] if part in present else torch.zeros(shapes[part]) for part in parts]
+
+
+def _ratio(part: str, names: ModuleNames) -> int:
+    return names.mlp_ratio if part.endswith(("proj_mlp", "proj_mlp.weight", "proj_mlp.bias")) else 1
 
 
 def _named(factors: Mapping[str, Pair], down: str, up: str) -> dict[str, Tensor]:

@@ -12,16 +12,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from urae.errors import BadFile
+from urae.io import read_weights, remove_leftovers, write_weights
 
 __all__ = ["Kind", "Triplets", "decompose", "decompose_cached", "tensor_hash"]
 
@@ -79,8 +78,8 @@ def decompose(weight: Tensor, *, rank: int, kind: Kind) -> Triplets:
 def decompose_cached(weight: Tensor, *, rank: int, kind: Kind, cache: str | Path | None) -> Triplets:
     """`decompose`, remembered in the folder `cache` under the weight's hash, the rank and the kind.
 
-    ``cache=None`` computes. Entries are written to a temporary name and renamed, and carry a checksum: a damaged
-    one is logged and computed again. Several processes may share a folder.
+    ``cache=None`` computes. Entries carry a checksum: a damaged one is logged and computed again. Several processes may
+    share a folder.
     """
     if cache is None:
         return decompose(weight, rank=rank, kind=kind)
@@ -224,22 +223,18 @@ def _ritz(W: Tensor, V: Tensor) -> Triplets:
 
 
 def _write_entry(path: Path, triplets: Triplets) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: getattr(triplets, name).cpu().contiguous() for name in ("U", "S", "V")}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    save_file(tensors, temporary, metadata={"sha256": tensor_hash(*tensors.values())})
-    os.replace(temporary, path)
+    tensors = {name: getattr(triplets, name).cpu() for name in ("U", "S", "V")}
+    remove_leftovers(path.parent, name=path.name)
+    write_weights(path, tensors, {"sha256": tensor_hash(*tensors.values())})
 
 
 def _read_entry(path: Path, device: torch.device) -> Triplets | None:
     """None where the entry is damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("U", "S", "V")}
-            checksum = (file.metadata() or {}).get("sha256")
-    except SafetensorError:
+        weights = read_weights(path, only=("U", "S", "V"))
+    except BadFile:
         return None
-    if checksum != tensor_hash(*tensors.values()):
+    tensors = weights.tensors
+    if weights.metadata.get("sha256") != tensor_hash(*tensors.values()):
         return None
     return Triplets(**{name: tensor.to(device) for name, tensor in tensors.items()})

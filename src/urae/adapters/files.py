@@ -1,4 +1,4 @@
-"""Safetensors files as adapters are stored in them: tensors, one metadata key, and every way they can be broken.
+"""Safetensors files as adapters are stored in them: tensors, and one metadata key.
 
 All of our metadata is one JSON text under the key "urae". One key, because safetensors does not keep the order of
 several, and the same adapter should give the same bytes.
@@ -7,18 +7,15 @@ several, and the same adapter should give the same bytes.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from urae.adapters.decomposition import tensor_hash
 from urae.errors import BadFile
+from urae.io import field_of, parse_json_object, read_weights, remove_leftovers, write_weights
 
 __all__ = ["FORMAT", "read_file", "write_file"]
 
@@ -27,19 +24,20 @@ FORMAT = 1
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-    """Write tensors and our metadata to a temporary name beside `path`, then rename."""
-    stored = {key: tensors[key].contiguous() for key in sorted(tensors)}
-    text = json.dumps(
-        {"format": FORMAT, **described, "sha256": tensor_hash(*stored.values())}, sort_keys=True
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(stored, temporary, metadata={"urae": text})
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    """Write tensors and our metadata, complete or not at all. `ValueError` for values that are not finite.
+
+    What killed runs left of the same file is removed.
+    """
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{key!r} holds NaN or infinite values as {tensor.dtype}, so that {path.name} is not written: the "
+                "training diverged, or a wider type is needed"
+            )
+    stored = [tensors[key] for key in sorted(tensors)]
+    said = {"format": FORMAT, **described, "sha256": tensor_hash(*stored)}
+    remove_leftovers(path.parent, name=path.name)
+    write_weights(path, tensors, {"urae": json.dumps(said, sort_keys=True)})
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, str]]:
@@ -47,44 +45,22 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, 
 
     Raises ValueError for a path that is no safetensors file, `BadFile` for one that is damaged.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected the path of a .safetensors file")
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"{path.name} is not a .safetensors file: other formats can run code and are not read"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise BadFile(
-            f"{path.name} is truncated or no safetensors file ({error}): fetch or save it again"
-        ) from error
-    _check_values(path, tensors)
-    return tensors, _our_metadata(path, metadata, tensors), metadata
-
-
-def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    if not tensors:
+    weights = read_weights(path, finite=True)
+    if not weights.tensors:
         raise BadFile(f"{path.name} holds no tensors")
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.float().isfinite().all():
-            raise BadFile(
-                f"{path.name} holds NaN or infinite values in {key!r}: the training that wrote it diverged"
-            )
+    return weights.tensors, _our_metadata(path, weights.metadata, weights.tensors), weights.metadata
 
 
 def _our_metadata(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if "urae" not in metadata:
         return {}
-    try:
-        described = json.loads(metadata["urae"])
-        version, checksum = int(described.pop("format")), described.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BadFile(f"{path.name} has damaged urae metadata: fetch or save it again") from error
+    name = f"the urae metadata of {path.name}"
+    described = parse_json_object(metadata["urae"], name=name)
+    version = field_of(described, "format", int, name=name)
     if version > FORMAT:
         raise BadFile(f"{path.name} has format {version}, this urae reads up to {FORMAT}: upgrade urae")
-    if checksum != tensor_hash(*(tensors[key] for key in sorted(tensors))):
+    if field_of(described, "sha256", str, name=name) != tensor_hash(
+        *(tensors[key] for key in sorted(tensors))
+    ):
         raise BadFile(f"{path.name} has other tensors than it was saved with: fetch or save it again")
-    return described
+    return {key: value for key, value in described.items() if key not in ("format", "sha256")}

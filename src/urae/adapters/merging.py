@@ -16,7 +16,7 @@ from torch import Tensor
 
 from urae.adapters.adapter import Adapter, Own
 from urae.adapters.base import Base
-from urae.adapters.factors import product_norm, stacked, truncated
+from urae.adapters.factors import Pair, product_norm, stacked, truncated
 from urae.errors import WrongBase
 from urae.resolution import ResolutionPolicy
 
@@ -33,18 +33,18 @@ def merge(
     """The weighted sum of the adapters' updates as one adapter, exactly; `weights` are 1 by default.
 
     A module's rank is the sum of its ranks, and a warning says when that is more than before. Policies that differ
-    need one named by `policy` (None for none), and adapters of different bases `allow_other_base`. Low-rank and full
-    adapters do not mix.
+    need one named by `policy` (None for none), and adapters of different bases `allow_other_base`.
     """
     if len(adapters) < 2:
         raise ValueError(f"{len(adapters)} adapter given: expected two or more to merge")
     weights = tuple(map(float, weights)) or (1.0,) * len(adapters)
     if len(weights) != len(adapters):
         raise ValueError(f"{len(weights)} weights for {len(adapters)} adapters: give one each, or none")
-    if len({adapter.is_full for adapter in adapters}) > 1:
-        raise ValueError("low-rank and full adapters do not merge into one file: merge each kind by itself")
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(f"the weights are {', '.join(map(str, weights))}: expected finite numbers")
     merged = Adapter(
-        **_weighted(adapters, weights),
+        factors=_weighted_factors(adapters, weights),
+        differences=_weighted_sum(adapters, weights),
         policy=_common_policy(adapters) if policy == "own" else policy,
         recipe={"merged": [_provenance(*each) for each in zip(adapters, weights, strict=True)]},
         base=_common_base(adapters, allow_other_base),
@@ -83,14 +83,12 @@ def truncate(adapter: Adapter, *, rank: int) -> Truncation:
     )
 
 
-def _weighted(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Any]:
-    if adapters[0].is_full:
-        return {"differences": _weighted_sum(adapters, weights), "layout": "full"}
+def _weighted_factors(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Pair]:
     scaled = [
         {name: (A, B * weight) for name, (A, B) in adapter.factors.items()}
         for adapter, weight in zip(adapters, weights, strict=True)
     ]
-    return {"factors": stacked(*scaled)}
+    return stacked(*scaled)
 
 
 def _weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Tensor]:

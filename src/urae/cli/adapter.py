@@ -53,11 +53,11 @@ def show(path: Input, base: BaseModel = "", start: Start = "") -> None:
     console.print(table)
 
 
-@app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to kohya")
+@app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to comfy")
 def convert(
     path: Input,
     out: Annotated[Path, typer.Argument(help="File to write.")],
-    to: Annotated[str, typer.Option(help="diffusers, kohya (also ComfyUI) or bfl.")] = "diffusers",
+    to: Annotated[str, typer.Option(help="diffusers, kohya or comfy (ComfyUI and InvokeAI).")] = "diffusers",
     rank: Rank | None = None,
     base: BaseModel = "",
     start: Start = "",
@@ -67,6 +67,8 @@ def convert(
     adapter = _truncated(_load(path, base, start), rank)
     adapter.save(out, layout=to)
     say(f"{to} layout: {out}")
+    for note in _unseen(adapter, to):
+        say(f"note: {note}")
 
 
 @app.command(
@@ -107,7 +109,7 @@ def _transformer(name: str) -> nn.Module:
         return mini.pipeline().transformer
     import diffusers  # here, since the list of options needs nothing of it
 
-    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer")
+    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer", use_safetensors=True)
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
@@ -117,6 +119,25 @@ def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
     worst, error = result.worst
     say(f"truncated to rank {rank}: relative error {result.error:.3g} (worst {error:.3g} in {worst})")
     return result.adapter
+
+
+def _unseen(adapter: Adapter, layout: str) -> list[str]:
+    """What other tools will not take from the file."""
+    from urae.adapters.convert import lost_by_stock
+
+    notes = []
+    if lost := lost_by_stock(adapter.factors, layout, model=adapter.base.model if adapter.base else ""):
+        notes.append(
+            f"stock diffusers leaves out {len(lost)} of {len(adapter.factors)} layers of this layout, such as "
+            f"{lost[0]}: give it the layout diffusers"
+        )
+    if adapter.is_full:
+        notes.append(
+            "of other tools only ComfyUI reads the differences of a full adapter, in the layout comfy"
+        )
+    if adapter.policy is not None:
+        notes.append("other tools take the weights alone: set the resolution policy there too")
+    return notes
 
 
 def _policy(named: str) -> Any:
@@ -158,7 +179,7 @@ def _ranks(adapter: Adapter) -> str:
 
 
 def _targets(adapter: Adapter) -> str:
-    names = list(adapter.factors) or list(adapter.differences)
+    names = [*adapter.factors, *adapter.differences]
     tails: dict[str, int] = defaultdict(int)
     for name in names:
         tails[".".join(part for part in name.split(".")[2:]) or name] += 1

@@ -31,6 +31,7 @@ STOCK = "stock"
 """The direct method without a policy: the pipeline as it comes, only larger."""
 DEFAULT_WAYS = [STOCK, "direct", "tiled", "sdedit", "imax", "hiflow"]
 MEASURES = ("repetition", "detail")
+SHEET, TABLE = "grid.png", "compare.json"
 SHARED = ("size", "policy", "steps", "offload", "decode")
 """What all ways have in common."""
 
@@ -51,7 +52,7 @@ def compare(
         "compared"
     ),
 ) -> None:
-    """Draw one prompt several ways: a sheet of pictures, and what each way costs.
+    """Draw one prompt several ways: a sheet of pictures, and what each way costs; an earlier one is never replaced.
 
     With an adapter, each method is drawn without it and with it.
 
@@ -62,15 +63,25 @@ def compare(
     methods = [(text.replace(":", " "), _method(text, native_steps)) for text in method]
     if native_steps is not None and not any(isinstance(way, generation.TwoPass) for _, way in methods):
         raise ValueError("native_steps has no effect: none of the methods has a native pass")
+    _check_new(out, [label for label, _ in methods])
     with opening.opened() as (pipe, adapter):
         plan = generation.plan_drawing(pipe, asked)
         say(f"memory: {plan.memory}")
         results = _drawn(plan, _ways(methods, asked, adapter), out, opening.adapter)
-    sheet = generation.save_png(generation.grid(results, prompt=prompt), out / "grid.png")
-    table = out / "compare.json"
+    sheet = generation.save_png(generation.grid(results, prompt=prompt), out / SHEET)
+    table = out / TABLE
     write_text(table, json.dumps(_described(results, plan), indent=2, ensure_ascii=False) + "\n")
     console.print(_table(results))
     say(f"wrote {sheet} and {table}")
+
+
+def _check_new(out: Path, labels: Sequence[str]) -> None:
+    """Refuse a folder that holds a comparison, whole or begun."""
+    files = (out / name for name in (SHEET, TABLE, *map(_file_name, labels)))
+    if there := next((file for file in files if file.exists()), None):
+        raise ValueError(
+            f"{there} is there already: a comparison takes no other's place, so give another folder with --out"
+        )
 
 
 def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path, adapter: Path | None) -> list[WayResult]:

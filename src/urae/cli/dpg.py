@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
-from urae.cli.printed import say
+from urae.cli.options import Fields
+from urae.cli.printed import say, tell_unused
+from urae.cli.spending import Concurrency, DryRun, RequestOptions
+from urae.dpg.server import OPTIONS
 from urae.io import Progress, check_can_write
 
 if TYPE_CHECKING:
@@ -28,30 +31,19 @@ def dpg(
     questions: Annotated[
         Path, typer.Option(help="csv file in the benchmark's format, such as dpg_bench.csv.")
     ],
+    request: Annotated[dict[str, Any], Fields(benchmark.DpgRequest)],
     model: Annotated[
         str, typer.Option(help="Folder of an image-text model; with --server its name there; or mini.")
     ],
     server: Annotated[str, typer.Option(help="Base URL of any server that speaks chat completions.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for answers, scores and tables.")] = Path("dpg"),
-    grid: Annotated[
-        int, typer.Option(min=1, help="Pictures in a row of each file; the benchmark itself has 2.")
-    ] = 1,
-    compat: Annotated[
-        Literal["fixed", "official"],
-        typer.Option(help="The table's rule: as meant, or as the script has it."),
-    ] = "fixed",
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave prompts out that a candidate has no picture of.")
-    ] = False,
     device: Annotated[str, typer.Option(help="For a local model: auto, cpu, cuda.")] = "auto",
     key_variable: Annotated[
         str, typer.Option(help="Environment variable that holds the server's API key.")
     ] = "OPENAI_API_KEY",
-    option: Annotated[
-        list[str] | None, typer.Option(help="key=value for each request, as JSON; null takes one out.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked.")] = False,
+    option: RequestOptions = [],  # noqa: B006
+    concurrency: Concurrency = 4,
+    dry_run: DryRun = False,
 ) -> None:
     """Score pictures by DPG-Bench: do they show what dense prompts ask for?
 
@@ -60,21 +52,17 @@ def dpg(
     Example: urae dpg --candidate ours=out/ours --questions dpg_bench.csv --model models/llava-1.5-7b-hf
     """
     check_can_write(out, folder=True)
-    answerer = _answerer(model, server, device, key_variable, option or [], concurrency)
+    answerer = _answerer(model, server, device, key_variable, option, concurrency)
     plan = benchmark.plan_dpg(
         named(candidate, "candidate", value="FOLDER"),
         benchmark.read_questions(questions),
         answerer,
-        grid=grid,
-        compat=compat,
-        allow_missing=allow_missing,
+        **request,
     )
     num_open = plan.num_open(judge.read_answers(out / ANSWERS))
     say(f"answered by: {answerer.name}")
     say(f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}")
-    for name, files in plan.unused.items():
-        if files:
-            say(f"not scored, as no prompt names them: {len(files)} pictures of {name}, such as {files[0]}")
+    tell_unused("scored", plan.unused)
     if not dry_run:
         _write(_ask(plan, out / ANSWERS, num_open), plan, out)
 
@@ -83,7 +71,7 @@ def _answerer(
     model: str, server: str, device: str, key_variable: str, options: list[str], concurrency: int
 ) -> Answerer:
     if server:
-        sent = options_from_json(options, **benchmark.server.OPTIONS)
+        sent = options_from_json(options, **OPTIONS)
         endpoint = judge.Endpoint(
             model=model, base_url=server, key_variable=key_variable, options=sent, schema=False
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from urae import metrics as measuring
 from urae.cli.named import named
+from urae.cli.options import Fields
 from urae.cli.printed import say
 from urae.io import Progress, check_can_write
 from urae.metrics.declarations import DEFAULT_METRICS, METRICS
@@ -26,6 +27,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "urae" 
 
 def evaluate(
     candidate: Annotated[list[str], typer.Option(help="name=FOLDER of pictures; repeat for several.")],
+    request: Annotated[
+        dict[str, Any],
+        Fields(measuring.EvaluationRequest, only=("baseline", "crops", "device", "seed")),
+    ],
     metrics: Annotated[
         str,
         typer.Option(
@@ -42,7 +47,6 @@ def evaluate(
         ),
     ] = "png",
     weights: Annotated[list[str], typer.Option(help="metric=PATH of its weights; repeat for several.")] = [],  # noqa: B006
-    baseline: Annotated[str, typer.Option(help="Candidate that the others are compared with.")] = "",
     out: Annotated[
         list[Path], typer.Option(help="File for the table: .md, .json or .html; repeat for several.")
     ] = [],  # noqa: B006
@@ -50,10 +54,7 @@ def evaluate(
         Path,
         typer.Option(help="Folder that keeps features.", show_default="urae/features in the user's cache"),
     ] = CACHE,
-    crops: Annotated[int, typer.Option(min=1, help="Native crops of each picture.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in memory at a time.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure folders of pictures and compare them, prompt by prompt.
 
@@ -72,10 +73,7 @@ def evaluate(
         metrics=[name.strip() for name in metrics.split(",")],
         against=named([_with_name(text) for text in against], "against"),
         weights=named(weights, "weights"),
-        baseline=baseline,
-        crops=crops,
-        device=device,
-        seed=seed,
+        **request,
     )
     with Progress("measuring", total=plan.num_pictures) as progress:
         table = plan.run(cache=cache, batch_size=batch_size, on_picture=progress.advance)

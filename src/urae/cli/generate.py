@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,8 @@ from urae.generation.asking import DrawingRequest, ModelRequest
 from urae.io import Progress
 
 if TYPE_CHECKING:
-    from urae.generation import PictureFiles, Provenance
+    from urae.generation import DrawingPlan, PictureFiles
+    from urae.generation.stock import StockPlan
 
 __all__ = ["generate"]
 
@@ -45,15 +47,17 @@ def generate(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae generate --prompts prompts.txt --size 256x256
     """
+    from urae.generation import stock  # which imports torch
+
     texts = _asked_for(prompts, prompt_file)
     asked, opening = DrawingRequest(prompt=texts, **drawing), ModelRequest(**model)
     files = generation.PictureFiles(out, texts, context_parallel=asked.context_parallel)
-    if compared := generation.stock.stock_of(opening.model):
+    if compared := stock.stock_of(opening.model):
         _check_stock(compared.name, {**model, **drawing})
-        _draw_stock(opening, asked, files)
     else:
         _check_rounding(opening, asked)
-        _draw(opening, asked, files)
+    with _stock_plan(opening, asked) if compared else _plan(opening, asked) as plan:
+        _draw(plan, files, {"adapter_file": opening.adapter.name} if opening.adapter else {})
     for file in files.written:
         say(f"wrote {file}")
 
@@ -67,51 +71,39 @@ def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str]:
     return read_prompts(file) if file else list(prompts or [])
 
 
-def _draw(opening: ModelRequest, asked: DrawingRequest, files: PictureFiles) -> None:
-    more = {"adapter_file": opening.adapter.name} if opening.adapter else {}
+@contextmanager
+def _plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[DrawingPlan]:
     with opening.opened() as (pipe, adapter):
-        whole = generation.plan_drawing(pipe, replace(asked, adapter=adapter))
-        plan = whole.only(files.missing(whole.made))
-        if is_main := execution.this_process().is_main_process:
-            _tell_there(files, len(whole.images))
-            say(plan)
-        with Progress("generating", total=plan.num_steps, show=is_main) as progress:
-            plan.run(on_step=progress.advance, on_image=lambda image: files.save(image, **more))
+        yield generation.plan_drawing(pipe, replace(asked, adapter=adapter))
 
 
-def _draw_stock(opening: ModelRequest, asked: DrawingRequest, files: PictureFiles) -> None:
-    """Draw with a model to compare with, PixArt-Sigma or Sana: its own pipeline, and nothing of ours."""
-    stock = generation.stock
+@contextmanager
+def _stock_plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[StockPlan]:
+    """Of a model to compare with, PixArt-Sigma or Sana: its own pipeline, and nothing of ours."""
+    from urae.generation import stock
+
     pipe = stock.open_stock(opening.model, dtype=stock.stock_dtype(opening.dtype))
     pipe.set_progress_bar_config(disable=True)
-    steps = stock.STOCK[type(pipe).__name__].steps if asked.steps == "auto" else asked.steps
+    yield stock.plan_stock(
+        pipe,
+        asked.prompts,
+        size=asked.size,  # type: ignore[arg-type]
+        seeds=asked.seeds,
+        steps=0 if asked.steps == "auto" else asked.steps,
+        guidance=None if asked.guidance == "auto" else asked.guidance,
+        memory=stock.stock_memory(asked.offload, asked.decode),
+    )
+
+
+def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, more: Mapping[str, str]) -> None:
+    plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
-    with Progress("generating", total=0, show=is_main) as progress:
-
-        def missing(planned: list[Provenance]) -> list[int]:
-            places = files.missing(planned)
-            progress.expect(len(places) * steps)
-            if is_main:
-                _tell_there(files, len(planned))
-            return places
-
-        stock.generate_stock(
-            pipe,
-            asked.prompts,
-            size=asked.size,
-            seeds=asked.seeds,
-            steps=steps,
-            guidance=None if asked.guidance == "auto" else asked.guidance,
-            memory=stock.stock_memory(asked.offload, asked.decode),
-            choose=missing,
-            on_step=progress.advance,
-            on_image=files.save,
-        )
-
-
-def _tell_there(files: PictureFiles, num: int) -> None:
-    if files.there:
-        say(f"{len(files.there)} of {num} pictures are there already, such as {files.there[0]}")
+    if is_main and files.there:
+        say(f"{len(files.there)} of {len(whole.made)} pictures are there already, such as {files.there[0]}")
+    if is_main:
+        say(plan)
+    with Progress("generating", total=plan.num_steps, show=is_main) as progress:
+        plan.run(on_step=progress.advance, on_image=lambda image: files.save(image, **more))
 
 
 def _check_stock(name: str, given: Mapping[str, Any]) -> None:

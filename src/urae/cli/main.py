@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from urae.cli.verbs import Verbs
+from urae.errors import Stopped
 from urae.io import plain, sentence_of
 
 __all__ = ["VERBS", "app"]
@@ -66,8 +67,8 @@ class Root(Verbs):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _end("stopped", "", INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            _end("stopped", str(stop), stop.code if isinstance(stop, Stopped) else INTERRUPTED)
         except Exception as error:
             if isinstance(error, (typer.Abort, BrokenPipeError)) or hasattr(error, "exit_code"):
                 raise  # typer's own, for wrong options, --help and the like

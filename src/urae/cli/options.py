@@ -1,5 +1,6 @@
 """A command's options from the fields of a frozen dataclass: name, type, default, choices, and the string below the
-field as help. So a new option is one field of what the command asks for.
+field as help; `metadata` may name the flag ("option") and the least number ("min"). So a new option is one field of
+what the command asks for.
 
     def generate(asked: Annotated[dict[str, Any], Fields(DrawingRequest, without=("prompt",))], ...): ...
 
@@ -51,6 +52,7 @@ class Fields:
                 default=self.defaults.get(name, _default(field)),
                 help=docs.get(name, ""),
                 flag=field.metadata.get("option", ""),
+                least=field.metadata.get("min"),
                 **_said(hints[name]),
             )
             for name, field in every.items()
@@ -73,14 +75,20 @@ class Option:
     help: str
     flag: str
     """Where it is not named as the field is."""
+    least: float | None = None
+    """That the number may be."""
 
     def parameter(self, name: str) -> inspect.Parameter:
         """For typer."""
-        flags = [self.flag] if self.flag else [f"--{name}"] if self.default is False else []
+        plain = f"--{name.replace('_', '-')}"
+        flags = [self.flag] if self.flag else [plain] if self.default is False else []
         words = self.words
         listed = f" One of {', '.join(words)}." if words and self.kind in (str, bool) else ""
         info = typer.Option(
-            *flags, help=self.help + listed, autocompletion=(lambda: list(words)) if words else None
+            *flags,
+            help=self.help + listed,
+            min=self.least,
+            autocompletion=(lambda: list(words)) if words else None,
         )
         kind = str if self.words else self.kind
         kind = list[kind] if self.is_many else kind | None if self.is_optional else kind  # type: ignore[valid-type]

@@ -109,10 +109,11 @@ def report(
     ] = None,
 ) -> None:
     """Count the votes: shares with intervals, agreement, raw votes; also while the site is running."""
-    study = studies.read_study(folder)
+    study, into = studies.read_study(folder), out or folder / "report"
+    check_can_write(into, folder=True)
     outcome = studies.count_votes(study)
     say(to_markdown(outcome))
-    for path in studies.write_report(study, outcome, out or folder / "report"):
+    for path in studies.write_report(study, outcome, into):
         say(f"wrote {path}")
 
 

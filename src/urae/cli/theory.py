@@ -6,7 +6,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,32 +15,14 @@ import typer
 from rich.table import Table
 
 from urae import data, families
+from urae import theory as theorem
+from urae.cli.options import Fields
 from urae.cli.printed import console, say
 from urae.cli.verbs import Commands
 from urae.errors import BadFile
 from urae.io import Progress, check_can_write, read_json_object, tracked, write_text
 from urae.resolution import check_size, native_size
-from urae.theory import (
-    Advice,
-    Case,
-    Estimate,
-    Estimates,
-    Problem,
-    Section,
-    WidthCase,
-    advice_figure,
-    advise,
-    bound_figure,
-    error_curve,
-    estimate,
-    random_problem,
-    save_figure,
-    share_figure,
-    simulate,
-    survey,
-    survey_widths,
-    write_page,
-)
+from urae.theory import Advice, Case, Estimate, Estimates, Section, WidthCase
 
 if TYPE_CHECKING:
     from urae.data import Record
@@ -57,15 +39,63 @@ BOUND_NOISE, BOUND_SHARE = 0.3, 0.5
 NUM_CAPTIONS = 100
 """Captions of each kind of image that `advise` looks at: their latents are held in memory."""
 
-WAYS = {
-    "numbers": {"noise", "gap", "bias"},
-    "estimates": {"estimates"},
-    "manifest": {"manifest", "truth", "teacher", "model", "size"},
-}
-"""The options of `advise` by where its numbers come from."""
-
 Out = Annotated[Path, typer.Option(help="Folder for the pictures and the page.")]
 Seed = Annotated[int, typer.Option(help="Of the random problems and draws.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What advice may rest on: numbers, a file of them, or images. ValueError for a mixture, and for half of one."""
+
+    noise: float | None = None
+    """Variance of real labels beyond the teacher's."""
+    gap: float | None = None
+    """Mean square of the teacher's error."""
+    bias: float | None = None
+    """The teacher's squared bias; left out, the gap."""
+    estimates: Path | None = None
+    """A JSON file that this command wrote."""
+    manifest: Path | None = None
+    """Training images: a manifest or a folder."""
+    truth: Path | None = None
+    """Held-out true images: a manifest or a folder."""
+    teacher: str | None = None
+    """Source of the manifest's synthetic records; left out, synthetic."""
+    model: str | None = None
+    """A folder or hub id of a pipeline; left out, mini."""
+    size: int | None = None
+    """Side to look at, pixels; left out, the model's native one."""
+
+    def __post_init__(self) -> None:
+        ways = ({"noise", "gap", "bias"}, {"estimates"}, {"manifest", "truth", "teacher", "model", "size"})
+        given = {field.name for field in fields(self) if getattr(self, field.name) is not None}
+        chosen = [way for way in ways if way & given]
+        if len(chosen) != 1:
+            named = ", ".join(f"--{name}" for name in sorted(given)) or "none of them"
+            raise ValueError(
+                "expected either --noise and --gap, or --estimates, or --manifest and --truth, "
+                f"and no option of another of these: got {named}"
+            )
+        needed = chosen[0] & {"noise", "gap", "estimates", "manifest", "truth"}
+        if missing := sorted(needed - given):
+            raise ValueError(f"--{missing[0]} is missing: give it together with --{sorted(given)[0]}")
+
+    def read(self, seed: int) -> Estimates:
+        """The numbers; `seed` draws which images are looked at."""
+        if self.estimates is not None:
+            return _read_estimates(self.estimates)
+        if self.manifest is not None and self.truth is not None:
+            return _from_images(
+                self.manifest,
+                self.truth,
+                teacher=self.teacher or "synthetic",
+                model=self.model or "mini",
+                size=self.size,
+                seed=seed,
+            )
+        assert self.noise is not None
+        assert self.gap is not None
+        return _stated(self.noise, self.gap, self.gap if self.bias is None else self.bias)
 
 
 @app.command()
@@ -82,8 +112,8 @@ def plot(
     check_can_write(out, folder=True)
     sections = [_share_section(seed, noise), _bound_section(seed, repeats)]
     for name, section in zip(("theory-share.png", "theory-bound.png"), sections, strict=True):
-        say(save_figure(section.figure, out / name))
-    say(write_page(out / "theory.html", title="Theorem 2.4, drawn", sections=sections))
+        say(theorem.save_figure(section.figure, out / name))
+    say(theorem.write_page(out / "theory.html", title="Theorem 2.4, drawn", sections=sections))
 
 
 @app.command("simulate")
@@ -97,7 +127,7 @@ def simulate_command(
     Example: urae theory simulate --problems 20
     """
     with Progress("problems", total=problems) as progress:
-        cases = list(_counted(survey(num_problems=problems, repeats=repeats, seed=seed), progress))
+        cases = list(_counted(theorem.survey(num_problems=problems, repeats=repeats, seed=seed), progress))
     console.print(_survey_table(cases))
 
 
@@ -111,35 +141,13 @@ def widths_command(
     Example: urae theory widths --width 16 --width 256
     """
     with Progress("widths", total=len(width)) as progress:
-        cases = list(_counted(survey_widths(width, num_networks=networks), progress))
+        cases = list(_counted(theorem.survey_widths(width, num_networks=networks), progress))
     console.print(_width_table(cases))
 
 
 @app.command("advise")
 def advise_command(
-    context: typer.Context,
-    noise: Annotated[
-        float, typer.Option(help="Variance of real labels beyond the teacher's.", show_default=False)
-    ] = 0.0,
-    gap: Annotated[float, typer.Option(help="Mean square of the teacher's error.", show_default=False)] = 0.0,
-    bias: Annotated[
-        float, typer.Option(help="The teacher's squared bias; left out, the gap.", show_default=False)
-    ] = 0.0,
-    estimates: Annotated[
-        Path, typer.Option(help="A JSON file that this command wrote.", show_default=False)
-    ] = Path(),
-    manifest: Annotated[
-        Path, typer.Option(help="Training images: a manifest or a folder.", show_default=False)
-    ] = Path(),
-    truth: Annotated[
-        Path, typer.Option(help="Held-out true images: a manifest or a folder.", show_default=False)
-    ] = Path(),
-    teacher: Annotated[str, typer.Option(help="Source of the manifest's synthetic records.")] = "synthetic",
-    model: Annotated[str, typer.Option(help="mini, or a folder or hub id of a pipeline.")] = "mini",
-    size: Annotated[
-        int,
-        typer.Option(help="Side to look at, pixels; left out, the model's native one.", show_default=False),
-    ] = 0,
+    evidence: Annotated[dict[str, Any], Fields(Evidence)],
     gain: Annotated[
         float, typer.Option(help="Label noise that the model takes over; 1 if it fits every label.")
     ] = 1.0,
@@ -153,26 +161,19 @@ def advise_command(
     From images: urae theory advise --manifest data.jsonl --truth truth/ --model mini
     """
     check_can_write(out, folder=True)
-    given = {name for name in context.params if _was_given(context, name)}
-    match _way(given):
-        case "numbers":
-            values = _stated(noise, gap, bias if "bias" in given else gap)
-        case "estimates":
-            values = _read_estimates(estimates)
-        case _:
-            values = _from_images(manifest, truth, teacher=teacher, model=model, size=size, seed=seed)
-    _report(advise(values, gain=gain, seed=seed), values, out)
+    values = Evidence(**evidence).read(seed)
+    _report(theorem.advise(values, gain=gain, seed=seed), values, out)
 
 
 def _share_section(seed: int, noises: Sequence[float]) -> Section:
     problem = _toy(seed)
-    best = [error_curve(replace(problem, noise=noise)).best() for noise in noises]
+    best = [theorem.error_curve(replace(problem, noise=noise)).best() for noise in noises]
     rows = [(f"{n:g}", f"{b.share:.2f}", f"{b.error:.4g}") for n, b in zip(noises, best, strict=True)]
     return Section(
         heading="Error against the share of synthetic data",
         text="A linear model of 8 parameters, trained to convergence on 24 samples. The noisier real labels are, "
         "the larger the best share of labels from a teacher that is itself off by ||W_ref - W*|| = 2.",
-        figure=share_figure(problem, noises=noises),
+        figure=theorem.share_figure(problem, noises=noises),
         alt="Expected squared error over the synthetic share, one curve for each noise level, minima marked.",
         table=[("label noise", "best share", "least error"), *rows],
     )
@@ -181,20 +182,24 @@ def _share_section(seed: int, noises: Sequence[float]) -> Section:
 def _bound_section(seed: int, repeats: int) -> Section:
     problem = replace(_toy(seed), noise=BOUND_NOISE)
     shares = np.linspace(0, 1, 11)
-    by_steps = simulate(problem, shares=BOUND_SHARE, steps=STEPS, repeats=repeats, seed=seed)
-    by_share = simulate(problem, shares=shares, steps=STEPS[-1], repeats=repeats, seed=seed)
+    by_steps = theorem.simulate(problem, shares=BOUND_SHARE, steps=STEPS, repeats=repeats, seed=seed)
+    by_share = theorem.simulate(problem, shares=shares, steps=STEPS[-1], repeats=repeats, seed=seed)
     return Section(
         heading="The bounds against simulation",
         text=f"The same model with label noise {BOUND_NOISE}; {repeats} training runs behind each point. "
         "Simulation lies on the exact error and below the valid bound. It lies above the bound as printed as soon "
         "as label noise has come in.",
-        figure=bound_figure(problem, share=BOUND_SHARE, steps=STEPS, by_steps=by_steps, by_share=by_share),
+        figure=theorem.bound_figure(
+            problem, share=BOUND_SHARE, steps=STEPS, by_steps=by_steps, by_share=by_share
+        ),
         alt="Exact error, valid bound, printed bound and simulated points over steps and over the share.",
     )
 
 
-def _toy(seed: int) -> Problem:
-    return random_problem(seed, num_samples=24, num_parameters=8, teacher_gap=2.0, initial=3.0, rate=0.5)
+def _toy(seed: int) -> theorem.Problem:
+    return theorem.random_problem(
+        seed, num_samples=24, num_parameters=8, teacher_gap=2.0, initial=3.0, rate=0.5
+    )
 
 
 def _counted(cases: Iterable[T], progress: Progress) -> Iterator[T]:
@@ -231,31 +236,6 @@ def _width_table(cases: Sequence[WidthCase]) -> Table:
     return table
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _way(given: set[str]) -> str:
-    """Where the numbers of `advise` come from: exactly one way, with all that it needs."""
-    ways = [way for way, options in WAYS.items() if given & options]
-    if len(ways) != 1:
-        named = (
-            ", ".join(f"--{name}" for name in sorted(given & set().union(*WAYS.values()))) or "none of them"
-        )
-        raise ValueError(
-            "expected either --noise and --gap, or --estimates, or --manifest and --truth, "
-            f"and no option of another of these: got {named}"
-        )
-    needed = {"numbers": {"noise", "gap"}, "estimates": {"estimates"}, "manifest": {"manifest", "truth"}}
-    missing = sorted(needed[ways[0]] - given)
-    if missing:
-        raise ValueError(
-            f"--{missing[0]} is missing: give it together with --{sorted(given & WAYS[ways[0]])[0]}"
-        )
-    return ways[0]
-
-
 def _stated(noise: float, gap: float, bias: float) -> Estimates:
     for name, value in {"noise": noise, "gap": gap, "bias": bias}.items():
         if value < 0:
@@ -274,7 +254,9 @@ def _read_estimates(path: Path) -> Estimates:
         raise BadFile(f"{path} holds no estimates ({error}): expected a file that advise wrote") from error
 
 
-def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size: int, seed: int) -> Estimates:
+def _from_images(
+    manifest: Path, truth: Path, *, teacher: str, model: str, size: int | None, seed: int
+) -> Estimates:
     """Estimates from latents, which differ between images just as velocity targets do at equal noise."""
     pipe = families.open_pipeline(model)
     size = size or native_size(pipe)
@@ -290,7 +272,7 @@ def _from_images(manifest: Path, truth: Path, *, teacher: str, model: str, size:
         for kind, groups in files.items()
     }
     latents = {kind: _latents(pipe, groups, size, kind) for kind, groups in used.items()}
-    return estimate(latents["real"], synthetic=latents["synthetic"], truth=latents["truth"])
+    return theorem.estimate(latents["real"], synthetic=latents["synthetic"], truth=latents["truth"])
 
 
 Groups = dict[str, list[Path]]
@@ -363,14 +345,14 @@ def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.nd
 def _report(advice: Advice, estimates: Estimates, out: Path) -> None:
     for reason in advice.reasons:
         say(reason)
-    figure = advice_figure(advice)
+    figure = theorem.advice_figure(advice)
     section = Section(
         heading="Expected error against the share",
         text=" ".join(advice.reasons),
         figure=figure,
         alt=f"Expected squared error over the synthetic share, least at {advice.best.share:.0%}.",
     )
-    say(save_figure(figure, out / "advice.png"))
-    say(write_page(out / "advice.html", title="What share of synthetic images?", sections=[section]))
+    say(theorem.save_figure(figure, out / "advice.png"))
+    say(theorem.write_page(out / "advice.html", title="What share of synthetic images?", sections=[section]))
     write_text(out / "estimates.json", json.dumps(asdict(estimates), indent=2) + "\n")
     say(out / "estimates.json")

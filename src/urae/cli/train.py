@@ -43,7 +43,10 @@ def train(
     if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
-    training.train(families.open_pipeline(chosen.model, dtype=dtype), chosen)
+    plan = training.plan_training(families.open_pipeline(chosen.model, dtype=dtype), chosen)
+    if state.is_main_process:
+        say(plan)
+    training.run_training(plan)
     if state.is_main_process:
         say(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
         say(f"next: {_next(chosen)}")

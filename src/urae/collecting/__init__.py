@@ -8,8 +8,8 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.collecting.captioner import Captioner
-    from urae.collecting.captioning import Captioned, CaptionPlan, caption, plan_captions
-    from urae.collecting.plan import CollectionPlan, plan_collection
+    from urae.collecting.captioning import Captioned, CaptionPlan, caption, plan_captions, run_captions
+    from urae.collecting.plan import CollectionPlan, CollectionRequest, plan_collection
     from urae.collecting.prompt_files import read_prompts, shipped_prompts
     from urae.collecting.results import Collection
     from urae.collecting.run import collect, run_collection

@@ -41,18 +41,20 @@ class Captioner:
     """A vision-language model behind any OpenAI-compatible endpoint, and what it is asked."""
 
     model: str
+    """Name of the model at its server."""
     instruction: str = field(default_factory=own_instruction)
-    max_side: int = 1024
-    """Of the image in the request, px."""
+    max_side: int = field(default=1024, metadata={"min": 64})
+    """Images are reduced to fit, px."""
     options: Mapping[str, Any] = field(default_factory=lambda: dict(OPTIONS))
     """Sent with each request; older servers want `max_tokens` in place of `max_completion_tokens`."""
     base_url: str = OPENAI
+    """Any server that speaks chat completions with pictures."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
     timeout: float = 120.0
-    """Seconds."""
-    retries: int = 8
-    """Of one request; with the client's pauses some 40 seconds in all."""
+    """Seconds for one request."""
+    retries: int = field(default=8, metadata={"min": 0})
+    """Of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
 
     def __post_init__(self) -> None:
         self._server  # noqa: B018  refuses an address with a password in it

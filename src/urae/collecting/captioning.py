@@ -34,7 +34,7 @@ from urae.io import (
     settle_all,
 )
 
-__all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions"]
+__all__ = ["CaptionPlan", "Captioned", "caption", "plan_captions", "run_captions"]
 
 ATTEMPTS = 2
 """An answer that is no caption is asked for once more, then counted as invalid. A refusal is not."""
@@ -47,19 +47,54 @@ Answers = Mapping[str, Sequence[CaptionAnswer]]
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionPlan:
-    """What `caption` would ask, before anything is spent. Tokens are estimates, from four characters each."""
+    """What `run_captions` asks, before anything is spent. Tokens are estimates, from four characters each."""
 
-    num_images: int
-    num_captioned: int
-    """That have a detailed caption in the manifest."""
-    num_answered: int
-    """That an earlier run has an answer for."""
-    input_tokens: int
-    output_tokens: int
+    captioner: Captioner
+    manifest: Path
+    """Where the captions come, and beside it the journal."""
+    root: Path
+    """Folder that the records' files are in."""
+    records: tuple[Record, ...]
+    """All of the data set."""
+    wanting: tuple[Record, ...]
+    """Those that are to have a caption of this captioner's."""
+    pending: tuple[Record, ...]
+    """Those of them that no earlier run has an answer for."""
+    tokens_per_picture: int
+
+    def __str__(self) -> str:
+        captioner = self.captioner
+        return (
+            f"captioner: {captioner.model} at {captioner.base_url}, images reduced to {captioner.max_side} px\n"
+            f"images: {self.num_images}, with a detailed caption: {self.num_captioned}, answered before: "
+            f"{self.num_answered}, to ask: {self.num_requests}\n"
+            f"tokens, estimated: {self.input_tokens} in, {self.output_tokens} out"
+        )
+
+    @property
+    def num_images(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_captioned(self) -> int:
+        """That have a detailed caption in the manifest, which stays."""
+        return len(self.records) - len(self.wanting)
+
+    @property
+    def num_answered(self) -> int:
+        return len(self.wanting) - len(self.pending)
 
     @property
     def num_requests(self) -> int:
-        return self.num_images - self.num_captioned - self.num_answered
+        return len(self.pending)
+
+    @property
+    def input_tokens(self) -> int:
+        return self.num_requests * (self.tokens_per_picture + len(self.captioner.instruction) // 4)
+
+    @property
+    def output_tokens(self) -> int:
+        return self.num_requests * OUTPUT_TOKENS
 
     def price(self, *, per_million_in: float, per_million_out: float) -> float:
         """In the currency of the two prices."""
@@ -79,51 +114,59 @@ class Captioned:
     """Tokens that the server counted in this run."""
 
 
-def plan_captions(
-    source: str | Path, captioner: Captioner, *, renew: bool = False, tokens_per_picture: int = 765
-) -> CaptionPlan:
-    """What `caption` with these arguments would ask, and its cost. Sends and writes nothing.
-
-    tokens_per_picture: 765 is OpenAI's count for a square picture in high detail.
-    """
-    records, _ = read_records(source, captioned=False)
-    wanting = _wanting(records, renew)
-    pending = _pending(wanting, captioner, _answers(read_journal(_journal_of(source)), _journal_of(source)))
-    return CaptionPlan(
-        num_images=len(records),
-        num_captioned=len(records) - len(wanting),
-        num_answered=len(wanting) - len(pending),
-        input_tokens=len(pending) * (tokens_per_picture + len(captioner.instruction) // 4),
-        output_tokens=len(pending) * OUTPUT_TOKENS,
-    )
-
-
 def caption(
     source: str | Path, captioner: Captioner, *, renew: bool = False, concurrency: int = 4
 ) -> Captioned:
     """Describe the images of a folder or manifest, and write their `detailed` captions into the manifest, a folder's
-    into its `manifest.jsonl`. concurrency: requests at a time. renew: also for images that have a detailed caption.
+    into its `manifest.jsonl`; arguments and errors are those of `plan_captions` and `run_captions`."""
+    return run_captions(plan_captions(source, captioner, renew=renew), concurrency=concurrency)
+
+
+def plan_captions(
+    source: str | Path, captioner: Captioner, *, renew: bool = False, tokens_per_picture: int = 765
+) -> CaptionPlan:
+    """What is to be asked about the images of a folder or manifest, and its cost. Sends and writes nothing.
+
+    renew: also about images that have a detailed caption. tokens_per_picture: 765 is OpenAI's count for a square
+    picture in high detail. `ValueError` or `CannotWrite` where the manifest could not be written.
+    """
+    records, root = read_records(source, captioned=False)
+    manifest = _manifest_of(source)
+    check_can_write(manifest)
+    wanting = [record for record in records if renew or "detailed" not in record.captions]
+    journal = _journal_of(manifest)
+    pending = _pending(wanting, captioner, _answers(read_journal(journal), journal))
+    return CaptionPlan(
+        captioner=captioner,
+        manifest=manifest,
+        root=root,
+        records=tuple(records),
+        wanting=tuple(wanting),
+        pending=tuple(pending),
+        tokens_per_picture=tokens_per_picture,
+    )
+
+
+def run_captions(plan: CaptionPlan, *, concurrency: int = 4) -> Captioned:
+    """Ask what is planned, so many requests at a time, and write the captions into the manifest.
 
     Stopped or killed at any moment, the same call goes on where it was. `StaleCache` for an image that is not the one
     that the manifest names, `Unanswered` where the server fails for good; answers that came before are kept.
     """
     if concurrency < 1:
         raise ValueError(f"concurrency is {concurrency}: expected at least 1")
-    records, root = read_records(source, captioned=False)
-    check_can_write(_manifest_of(source))
-    with Journal(_journal_of(source)) as journal:
-        run = _Captioning(captioner, journal, root)
-        wanting = _wanting(records, renew)
+    with Journal(_journal_of(plan.manifest)) as journal:
+        run = _Captioning(plan.captioner, journal, plan.root)
         try:
-            run.ask_all(_pending(wanting, captioner, run.answers), concurrency)
+            run.ask_all(_pending(plan.wanting, plan.captioner, run.answers), concurrency)
         finally:
-            texts = _texts(wanting, captioner, run.answers)
+            texts = _texts(plan.wanting, plan.captioner, run.answers)
             if texts:
-                write_manifest([_captioned(record, texts) for record in records], _manifest_of(source))
+                write_manifest([_captioned(record, texts) for record in plan.records], plan.manifest)
     return Captioned(
-        manifest=_manifest_of(source),
+        manifest=plan.manifest,
         num_written=len(texts),
-        missing={record.file: run.reason(record) for record in wanting if record.id not in texts},
+        missing={record.file: run.reason(record) for record in plan.wanting if record.id not in texts},
         usage=dict(run.usage),
     )
 
@@ -191,8 +234,8 @@ def _manifest_of(source: str | Path) -> Path:
     return Path(source) / MANIFEST if Path(source).is_dir() else Path(source)
 
 
-def _journal_of(source: str | Path) -> Path:
-    return _manifest_of(source).with_suffix(".captions.jsonl")
+def _journal_of(manifest: Path) -> Path:
+    return manifest.with_suffix(".captions.jsonl")
 
 
 def _line(reply: Reply, key: str, image: str) -> Line:
@@ -222,10 +265,6 @@ def _judged(line: Line) -> CaptionAnswer:
     """Lines of earlier versions have an outcome in place of the reason for the text's end."""
     ended = {"refused": "content_filter", "invalid": "length"}.get(line["outcome"], "stop")
     return judged(line["text"], str(line.get("finish_reason", ended)))
-
-
-def _wanting(records: Sequence[Record], renew: bool) -> list[Record]:
-    return [record for record in records if renew or "detailed" not in record.captions]
 
 
 def _pending(records: Sequence[Record], captioner: Captioner, answers: Answers) -> list[Record]:

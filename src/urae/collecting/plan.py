@@ -12,7 +12,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,36 @@ from typing import Any
 from urae.collecting.orders import Account, accounts_of, read_orders
 from urae.collecting.teachers.teacher import ImageOrder, Teacher
 from urae.data.manifest import listed
+from urae.exports import takes
 from urae.io import check_can_write
 
-__all__ = ["JOURNAL", "CollectionPlan", "image_orders", "plan_collection"]
+__all__ = ["JOURNAL", "CollectionPlan", "CollectionRequest", "image_orders", "plan_collection"]
 
 JOURNAL = "orders.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionPlan:
+class CollectionRequest:
+    """How many images are ordered, how long they are waited for, and what they may cost."""
+
+    copies: int = field(default=1, metadata={"min": 1})
+    """Images of each prompt."""
+    seed: int = 0
+    """Of the shapes and of the images."""
+    licence: str | None = None
+    """Of the images, for their records."""
+    limit: float = field(default=math.inf, metadata={"min": 0})
+    """The most that the folder may cost, over all runs, in the teacher's currency."""
+    retries: int = field(default=8, metadata={"min": 0})
+    """Of a request to the teacher after 429, 5xx, a timeout or damage."""
+    pause: float = 1.0
+    """Seconds before the first retry, twice as many before each further one, to 60."""
+    patience: float = 600.0
+    """Seconds to wait for an image that is ordered; after them it stays for the next run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionPlan(CollectionRequest):
     """What `run_collection` does, before anything is spent."""
 
     teacher: Teacher
@@ -36,18 +57,6 @@ class CollectionPlan:
     """Folder of the collection."""
     orders: tuple[ImageOrder, ...]
     """The images that are asked for now."""
-    seed: int
-    """Of the shapes and of the images."""
-    limit: float
-    """What the collection may cost in all, over all runs, in the teacher's currency."""
-    licence: str | None
-    """Of the images, as records name it."""
-    retries: int
-    """Of one request to the teacher."""
-    pause: float
-    """Seconds before the first retry, twice as many before each further one, to 60."""
-    patience: float
-    """Seconds to wait for an image that is ordered; after them it stays for the next run."""
     num_images: int
     """That are asked for, now or earlier."""
     num_arrived: int
@@ -85,43 +94,24 @@ class CollectionPlan:
         return "\n".join(lines)
 
 
+@takes(CollectionRequest)
 def plan_collection(
-    prompts: Sequence[str],
-    teacher: Teacher,
-    out: str | Path,
-    *,
-    copies: int = 1,
-    seed: int = 0,
-    limit: float = math.inf,
-    licence: str | None = None,
-    retries: int = 8,
-    pause: float = 1.0,
-    patience: float = 600.0,
+    prompts: Sequence[str], teacher: Teacher, out: str | Path, **asked: Any
 ) -> CollectionPlan:
-    """`copies` images of each prompt, of this teacher, into the folder `out`. Sends and writes nothing.
+    """Images of each prompt, of this teacher, into the folder `out`. Sends and writes nothing.
 
-    The other arguments are fields of the plan. `ValueError` for prompts that stand twice, a limit without a price, or
-    an `out` that is no folder; `CannotWrite` where it cannot be written.
+    The other arguments are the fields of `CollectionRequest`. `ValueError` for prompts that stand twice, a limit
+    without a price, or an `out` that is no folder; `CannotWrite` where it cannot be written.
     """
-    out, orders = Path(out), image_orders(prompts, teacher, copies=copies, seed=seed)
-    if math.isnan(limit) or (math.isfinite(limit) and not teacher.price):
+    out, request = Path(out), CollectionRequest(**asked)
+    orders = image_orders(prompts, teacher, copies=request.copies, seed=request.seed)
+    if math.isnan(request.limit) or (math.isfinite(request.limit) and not teacher.price):
         raise ValueError(
-            f"a limit of {limit:g} has no effect as {teacher.name} has no price: give its price too"
+            f"a limit of {request.limit:g} has no effect as {teacher.name} has no price: give its price too"
         )
     check_can_write(out, folder=True)
-    accounts = accounts_of(read_orders(out / JOURNAL))
-    return CollectionPlan(
-        teacher=teacher,
-        out=out,
-        orders=tuple(orders),
-        seed=seed,
-        limit=limit,
-        licence=licence,
-        retries=retries,
-        pause=pause,
-        patience=patience,
-        **_counted(orders, accounts),
-    )
+    counted = _counted(orders, accounts_of(read_orders(out / JOURNAL)))
+    return CollectionPlan(teacher=teacher, out=out, orders=tuple(orders), **asked, **counted)
 
 
 def image_orders(prompts: Sequence[str], teacher: Teacher, *, copies: int, seed: int) -> list[ImageOrder]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -139,6 +140,7 @@ class CachedDataset(torch.utils.data.Dataset):
             collate_fn=list,
             num_workers=num_workers,
             generator=torch.Generator(),  # it draws a number that nothing here uses
+            worker_init_fn=_undisturbed,
         )
         return iter(loader)
 
@@ -159,6 +161,12 @@ class CachedDataset(torch.utils.data.Dataset):
     def _starts(self) -> list[int]:
         """The number of the first entry of each source."""
         return [0, *accumulate(len(source.entries) for source in self.sources[:-1])]
+
+
+def _undisturbed(worker: int) -> None:
+    """What stops a whole group of processes is for the one that trains, which needs the records of its last step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def hold_out(entries: Sequence[Entry], num: int) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:

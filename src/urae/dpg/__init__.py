@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
+    from urae.dpg import server
     from urae.dpg.answerer import Answerer, Ask, ModelAnswer
-    from urae.dpg.benchmark import Dpg, DpgPlan, dpg_bench, plan_dpg
+    from urae.dpg.benchmark import Dpg, DpgPlan, DpgRequest, dpg_bench, plan_dpg
     from urae.dpg.model import LocalModel
     from urae.dpg.questions import DpgItem, Question, read_questions, write_questions
     from urae.dpg.scenes import SceneModel, scene_item

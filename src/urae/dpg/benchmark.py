@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,37 @@ from urae.dpg.answerer import Answerer
 from urae.dpg.ask import Records, Tile, ask, pending, said
 from urae.dpg.questions import DpgItem
 from urae.dpg.scoring import Compat, Scores, read_answer, score
+from urae.exports import takes
 from urae.io import escape_markdown as escape
 from urae.io import file_hash, markdown_table, write_text
 from urae.metrics.matching import match_pictures, picture_files
 from urae.statistics import Column, Table, by_prompt, tabulate
 from urae.statistics.intervals import check_prompts
 
-__all__ = ["Dpg", "DpgPlan", "dpg_bench", "plan_dpg"]
+__all__ = ["Dpg", "DpgPlan", "DpgRequest", "dpg_bench", "plan_dpg"]
 
 MPLUG = (
     "The benchmark's published numbers come from mPLUG-large; those of another answering model cannot be compared with "
     "them, only with each other."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpgRequest:
+    """How files of pictures are read, and their answers scored."""
+
+    grid: int = field(default=1, metadata={"min": 1})
+    """Pictures in a row of each file; the benchmark itself has 2."""
+    compat: Compat = "fixed"
+    """The table's rule: as the benchmark means it, or as its script computes it."""
+    allow_missing: bool = False
+    """Leave prompts out that a candidate has no picture of."""
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(
+                f"grid is {self.grid}: expected 1, or 2 for the benchmark's own four pictures a file"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,41 +141,40 @@ class Dpg:
         return [MPLUG, *unread, *missing]
 
 
+@takes(DpgRequest)
 def plan_dpg(
     candidates: Mapping[str, Path | str],
     items: Sequence[DpgItem],
     answerer: Answerer,
-    *,
-    grid: int = 1,
-    compat: Compat = "fixed",
-    allow_missing: bool = False,
+    **asked: Any,
 ) -> DpgPlan:
-    """Match `candidates` (name -> folder of `<item id>.png`) with `items`. `grid` pictures stand in a row of each file.
-
-    `compat` "fixed" scores as the benchmark means it, "official" as its script computes it. `ValueError` where a
-    picture is missing; with `allow_missing` its item is left out for all candidates.
+    """Match `candidates` (name -> folder of `<item id>.png`) with `items`; other arguments are the fields of
+    `DpgRequest`. `ValueError` where a picture is missing; with `allow_missing` its item is left out for all candidates.
     """
-    if grid < 1:
-        raise ValueError(f"grid is {grid}: expected 1, or 2 for the benchmark's own four pictures a file")
+    request = DpgRequest(**asked)
     if not candidates:
         raise ValueError("there are no candidates: expected at least one folder of pictures")
     missing = (
-        {name: _missing(name, folder, items) for name, folder in candidates.items()} if allow_missing else {}
+        {name: _missing(name, folder, items) for name, folder in candidates.items()}
+        if request.allow_missing
+        else {}
     )
     without = {item for names in missing.values() for item in names}
     shown = {item.id: item for item in items if item.id not in without}
-    _enough(items, shown, compat)
+    _enough(items, shown, request.compat)
     matched, unused = match_pictures(
         {name: Path(folder) for name, folder in candidates.items()},
         {name: item.prompt for name, item in shown.items()},
     )
     tiles = {
-        name: [tile for match in matched for tile in _tiles(shown[match.id], match.pictures[name], grid)]
+        name: [
+            tile for match in matched for tile in _tiles(shown[match.id], match.pictures[name], request.grid)
+        ]
         for name in candidates
     }
     return DpgPlan(
         answerer=answerer,
-        compat=compat,
+        compat=request.compat,
         items=tuple(items),
         tiles=tiles,
         missing=missing,

@@ -160,7 +160,8 @@ class LayerUse:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModuleNames:
-    """A transformer's modules under their names in the model's original repository, which other tools use."""
+    """A transformer's modules under their names in the model's original repository, which other tools use. Of a norm,
+    whose weight the original calls otherwise, the parameter stands there instead."""
 
     top: Mapping[str, str]
     """Original name -> diffusers name, outside the blocks."""
@@ -170,6 +171,9 @@ class ModuleNames:
     """The module whose output the original has in halves of the other order; empty for none."""
     mlp_ratio: int
     """Width of a fused MLP over the hidden size: rows that a file without it leaves zero."""
+    stock: Literal["kohya", "comfy"]
+    """The other tools' layout of adapters that diffusers reads too: kohya's, of the layers inside the blocks, or
+    ComfyUI's."""
 
 
 class Rotary(Protocol):
@@ -289,6 +293,9 @@ class Guidance(Protocol):
     def kind(self, target: Any) -> Guiding:
         """How it takes effect with this pipeline or transformer, of which the pipeline may know more."""
 
+    def usual(self, target: Any, published: float) -> float:
+        """The scale where nobody gives one; `published` is that of a method's authors, who drew with FLUX.1-dev."""
+
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         """The stock pipeline's arguments for a guidance scale and a negative prompt. `ValueError` for a negative
         prompt where there is none."""
@@ -362,7 +369,8 @@ class Pipelines(Protocol):
     @property
     def published(self) -> Mapping[str, Mapping[str, Any]]:
         """Configurations of published models by hub id, so that a plan needs no download: `transformer`, `vae`,
-        `text_tokens` and `encoder_values`, the numbers in the text encoders."""
+        `text_tokens` and `encoder_values`, the numbers in the text encoders; `pipeline`, settings of its own, where
+        they matter."""
 
     def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
         """One image by the stock text-to-image pipeline; `more` are further arguments of its call, such as packed

@@ -26,6 +26,7 @@ from urae import mini
 from urae.errors import BadFile
 from urae.families.family import Family
 from urae.families.registry import families, family_named, family_of
+from urae.families.single_file import fill
 from urae.io import read_header, read_json_object
 
 __all__ = [
@@ -73,9 +74,7 @@ def open_encoders(name: str | Path, *, dtype: str = "auto") -> Any:
     process that encodes data."""
     if name == "mini":
         return mini.pipeline(dtype_named(dtype, model=name))
-    kind = _class_of(_family(str(name)).pipelines.transformer)
-    with init_empty_weights():
-        transformer = kind.from_config(_config(str(name), "transformer"))
+    transformer = _empty_transformer(str(name))
     return _from_family(str(name), dtype_named(dtype, model=name), transformer=transformer)
 
 
@@ -127,6 +126,8 @@ class Architecture:
     text_tokens: int
     num_encoder_values: int
     """Numbers in the text encoders."""
+    config: Mapping[str, Any]
+    """The pipeline's own settings."""
 
     @property
     def components(self) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
             return _built(family, family.pipelines.published[model], dtype)
     family = _family(model)
     published = next(iter(family.pipelines.published.values()))
-    return _built(family, {**published, "transformer": _config(model, "transformer")}, dtype)
+    own = {"transformer": _config(model, "transformer"), "pipeline": _index(model)}
+    return _built(family, {**published, **own}, dtype)
 
 
 def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
@@ -163,6 +165,7 @@ def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
     parts = {
         "transformer": read_json_object(folder / "transformer" / "config.json"),
         "vae": read_json_object(folder / "vae" / "config.json"),
+        "pipeline": _index(str(folder)),
         "text_tokens": tokenizer["model_max_length"],
         "encoder_values": sum(
             math.prod(stored.shape)
@@ -180,6 +183,7 @@ def _built(family: Family, parts: Mapping[str, Any], dtype: torch.dtype) -> Arch
             vae=_class_of(parts["vae"]["_class_name"]).from_config(parts["vae"]),
             text_tokens=parts["text_tokens"],
             num_encoder_values=parts["encoder_values"],
+            config=parts.get("pipeline", {}),
         )
 
 
@@ -206,6 +210,13 @@ def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
     return from_layout(name, _class_of(_family(name).pipelines.pipeline), dtype, **parts)
 
 
+def _empty_transformer(name: str) -> Any:
+    """The model's transformer on the meta device."""
+    kind = _class_of(_family(name).pipelines.transformer)
+    with init_empty_weights():
+        return kind.from_config(_config(name, "transformer"))
+
+
 def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -213,13 +224,9 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
         raise ValueError(
             f"{path} holds a transformer alone: name the model that it was made from, a folder or a hub id, as base"
         )
-    read_header(path)  # a file that is cut short or no such file is refused before the base is loaded
-    pipe = _from_family(str(base), dtype, transformer=None)
-    kind = _class_of(_family(str(base)).pipelines.transformer)
-    transformer = kind.from_single_file(
-        str(path), config=str(base), subfolder="transformer", torch_dtype=dtype
-    )
-    pipe.register_modules(transformer=transformer)
+    transformer = _empty_transformer(str(base))
+    fill(transformer, path, _family(str(base)), dtype)
+    pipe = _from_family(str(base), dtype, transformer=transformer.eval())
     pipe.register_to_config(_name_or_path=str(path))
     return pipe
 

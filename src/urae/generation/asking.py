@@ -76,6 +76,8 @@ class DrawingRequest:
 
     prompt: str | Sequence[str]
     """What to draw."""
+    negative: str = ""
+    """What guidance leads away from, the same for every picture; an error where the model takes none."""
     size: str | int | Sequence[int]
     """WIDTHxHEIGHT in pixels, multiples of 16."""
     method: str | Method = "direct"
@@ -89,7 +91,7 @@ class DrawingRequest:
     steps: int | Literal["auto"] = "auto"
     """Denoising steps at this size; auto: the method's."""
     guidance: float | Literal["auto"] = "auto"
-    """Guidance scale at this size; auto: the method's."""
+    """Guidance scale at this size; auto: the method's with FLUX.1, else the model's usual one."""
     seed: int | Sequence[int] = 0
     """Of the noise; repeat for several."""
     native: Path | str | Image | Sequence[Path | str | Image] | None = None
@@ -142,11 +144,6 @@ class DrawingRequest:
     def num_steps(self) -> int:
         """Denoising steps at this size."""
         return self.method.steps if self.steps == "auto" else self.steps  # type: ignore[union-attr]
-
-    @property
-    def scale(self) -> float:
-        """Guidance scale at this size."""
-        return self.method.guidance if self.guidance == "auto" else self.guidance  # type: ignore[union-attr]
 
     def natives_for(self, num: int) -> list[Any]:
         """The native pictures that were given, one for each of `num` images; ValueError for another number."""
@@ -210,6 +207,7 @@ def _check_not_denoising(asked: DrawingRequest, way: Method) -> None:
     neutral = {"adapter": None, "policy": "auto", "steps": "auto", "guidance": "auto", "speed": "exact"}
     given = [name for name, value in neutral.items() if getattr(asked, name) != value]
     given += ["context_parallel"] * (asked.context_parallel > 1) + ["compile"] * (asked.compile is True)
+    given += ["negative"] * (asked.negative != "" and asked.native is not None)
     if given:
         raise ValueError(
             f"{given[0]} has no effect with the {way.name} method, which does not denoise at the target size: "

@@ -49,7 +49,7 @@ def drawing_of(request: Request, on_step: Callable[[], None], generator: Any = N
     """A request in the words of the families; its own generator unless one is given."""
     return Drawing(
         prompt=request.prompt,
-        negative="",
+        negative=request.negative,
         size=request.size,
         guidance=request.guidance,
         steps=request.steps,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
 
+from urae.exports import takes
 from urae.generation.asking import DrawingRequest
 from urae.generation.plan import plan_drawing
 
 __all__ = ["generate"]
 
 
+@takes(DrawingRequest)
 def generate(
     pipe: Any,
     prompt: str | Sequence[str],
@@ -41,18 +41,3 @@ def generate(
     request = DrawingRequest(prompt=prompt, size=size, **asked)
     images = plan_drawing(pipe, request).run(on_step=on_step, on_native=on_native, on_image=on_image)
     return images[0] if request.is_for_one else images
-
-
-def _shown() -> inspect.Signature:
-    """The signature with the request's fields by name, which help and editors show."""
-    own = inspect.signature(generate)
-    fields = [field for field in dataclasses.fields(DrawingRequest) if field.name not in own.parameters]
-    settings = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
-        for one in fields
-    ]
-    *given, _ = own.parameters.values()
-    return own.replace(parameters=[*given[:3], *settings, *given[3:]])
-
-
-generate.__signature__ = _shown()  # type: ignore[attr-defined]

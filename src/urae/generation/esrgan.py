@@ -6,7 +6,6 @@ only. A network enlarges by its own factor, and the rest of the way is resamplin
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from urae.errors import BadFile, MissingExtra
 from urae.generation.native import TwoPass
 from urae.generation.request import Request
-from urae.io import read_header
+from urae.io import file_hash, read_header
 from urae.resolution import ResolutionPolicy, Size
 
 __all__ = ["Enlarger", "Esrgan", "enlarged", "open_enlarger"]
@@ -70,7 +69,7 @@ class Esrgan(TwoPass):
         assert request.native is not None
         network = open_enlarger(self.weights).to(pipe._execution_device)
         image = enlarged(request.native, network, size=request.size, device=pipe._execution_device)
-        image.info["weights_hash"] = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
+        image.info["weights_hash"] = file_hash(self.weights)
         return image
 
 
@@ -86,8 +85,6 @@ def open_enlarger(path: str | Path) -> Enlarger:
         )
     if Path(path).suffix != ".safetensors":
         raise ValueError(f"{path} is not read, as a pickle can run any code: convert it once by {CONVERT}")
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
     read_header(path)
     spandrel = _spandrel()
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from urae.adapters.base import base_of
+from urae.errors import BadFile
 from urae.execution import stored_as
 from urae.families import family_of
 from urae.generation.direct import Direct
@@ -29,6 +31,7 @@ from urae.generation.guide import Step, steps_watched
 from urae.generation.path import NativePath
 from urae.generation.provenance import save_png, versions
 from urae.generation.request import Request
+from urae.io import read_picture
 from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
 
 __all__ = [
@@ -42,6 +45,8 @@ __all__ = [
     "picture_hash",
     "upscaled",
 ]
+
+logger = logging.getLogger(__name__)
 
 MAX_STRETCH = 0.05
 """Largest difference in aspect ratio, as a share, that upscaling may even out."""
@@ -60,15 +65,16 @@ class TwoPass:
 
     native_steps: int = 28
     """Denoising steps of the native pass."""
-    native_guidance: float = 3.5
-    """Guidance scale of the native pass."""
+    native_guidance: float | Literal["auto"] = "auto"
+    """Guidance scale of the native pass; auto: the direct method's."""
     native_policy: ResolutionPolicy | Literal["none"] = "none"
     """Policy of the native pass, its timestep shift included; "none" is stock behaviour."""
 
     def __post_init__(self) -> None:
         if not (isinstance(self.native_steps, int) and self.native_steps >= 1):
             raise ValueError(f"native_steps is {self.native_steps!r}: expected a whole number of 1 or more")
-        if not (math.isfinite(self.native_guidance) and self.native_guidance >= 0):
+        scale = self.native_guidance
+        if scale != "auto" and not (math.isfinite(scale) and scale >= 0):
             raise ValueError(f"native_guidance is {self.native_guidance}: expected a number of 0 or more")
         if self.native_policy != "none" and not isinstance(self.native_policy, ResolutionPolicy):
             raise ValueError(
@@ -89,6 +95,8 @@ class TwoPass:
 
     def native_settings(self, request: Request, size: Size) -> dict[str, Any]:
         """What `generate` is to be asked for the native picture of a request, of `size`."""
+        # Without guidance there is nothing that a negative prompt could turn away.
+        guided = self.native_guidance != "auto" and self.native_guidance > 1
         return {
             "prompt": request.prompt,
             "size": size,
@@ -96,6 +104,7 @@ class TwoPass:
             "seed": request.seed,
             "steps": self.native_steps,
             "guidance": self.native_guidance,
+            **({"negative": request.negative} if request.negative and guided else {}),
         }
 
     def describe(self, *, steps: int, shift: float) -> str:
@@ -223,11 +232,16 @@ class Natives:
         return cls(folder=Path(folder), model=model)
 
     def find(self, settings: Mapping[str, Any], *, with_path: bool) -> Native | None:
-        """What is kept of the pass that `generate` makes with these settings, if all is there that is asked for."""
+        """What is kept of the pass that `generate` makes with these settings, if all is there, and whole, that is asked
+        for."""
         picture, path = self._files(settings)
         if not picture.is_file() or (with_path and not path.is_file()):
             return None
-        return Native(picture=Image.open(picture), path=NativePath.load(path) if with_path else None)
+        try:
+            return Native(picture=read_picture(picture), path=NativePath.load(path) if with_path else None)
+        except BadFile as error:
+            logger.warning("made anew, since %s", error)
+            return None
 
     def keep(self, settings: Mapping[str, Any], native: Native) -> None:
         """Write the picture, and its path if it has one."""

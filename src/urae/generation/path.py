@@ -6,13 +6,14 @@ what the native pass decided early is decided early there too.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from urae.errors import BadFile
+from urae.io import read_weights, write_weights
 
 __all__ = ["NativePath"]
 
@@ -44,11 +45,14 @@ class NativePath:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; it is whole or not there."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file({"clean": self.clean.contiguous(), "sigmas": self.sigmas}, temporary)
-        os.replace(temporary, path)
+        write_weights(path, {"clean": self.clean, "sigmas": self.sigmas}, {})
 
     @classmethod
     def load(cls, path: Path) -> NativePath:
-        """What `save` wrote."""
-        return cls(**load_file(path))
+        """What `save` wrote; anything else is a `BadFile`."""
+        tensors = read_weights(path, finite=True).tensors
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        clean = shapes.get("clean", ())
+        if len(clean) != 5 or shapes != {"clean": clean, "sigmas": clean[:1]}:
+            raise BadFile(f"{path} holds {shapes}, which are not the tensors of a native pass: remove it")
+        return cls(**tensors)

@@ -43,6 +43,7 @@ from urae.generation.native import (
 from urae.generation.policies import policy_for
 from urae.generation.provenance import Provenance, versions
 from urae.generation.request import Request
+from urae.io import read_picture
 from urae.resolution import (
     ResolutionPolicy,
     Size,
@@ -183,6 +184,7 @@ class DrawingPlan:
         pipe, adapter = self.pipe, self.asked.adapter
         return Provenance(
             prompt=image.prompt,
+            negative=image.negative,
             seed=image.seed,
             size=image.size,
             steps=image.steps,
@@ -207,8 +209,10 @@ def plan_drawing(pipe: Any, asked: DrawingRequest) -> DrawingPlan:
 
     ValueError for a size, method or setting that this model or machine cannot follow, before anything is computed.
     """
-    way: Any = asked.method
     _check_guidance(pipe, asked)
+    asked = _with_guidance(pipe, asked)
+    _check_negative(pipe, asked)
+    way: Any = asked.method
     if isinstance(way, TwoPass):
         way.check(pipe, asked.size)  # type: ignore[arg-type]
     if asked.context_parallel != 1:
@@ -227,15 +231,18 @@ def plan_drawing(pipe: Any, asked: DrawingRequest) -> DrawingPlan:
 
 
 def _images(asked: DrawingRequest) -> tuple[Request, ...]:
-    images = [
-        Request(prompt=text, size=asked.size, seed=seed, steps=asked.num_steps, guidance=asked.scale)  # type: ignore[arg-type]
-        for text in asked.prompts
-        for seed in asked.seeds
-    ]
+    scale = asked.method.guidance if asked.guidance == "auto" else asked.guidance  # type: ignore[union-attr]
+    settings: Any = {
+        "size": asked.size,
+        "steps": asked.num_steps,
+        "guidance": scale,
+        "negative": asked.negative,
+    }
+    images = [Request(prompt=text, seed=seed, **settings) for text in asked.prompts for seed in asked.seeds]
     if asked.native is None:
         return tuple(images)
     given = asked.natives_for(len(images))
-    opened = [one if isinstance(one, Image.Image) else Image.open(one) for one in given]
+    opened = [one if isinstance(one, Image.Image) else read_picture(one) for one in given]
     return tuple(
         _starting(image, Native(picture=check_shape(one, image.size)))
         for one, image in zip(opened, images, strict=True)
@@ -292,10 +299,32 @@ def _speed(pipe: Any, asked: DrawingRequest, memory: MemoryPlan, num_images: int
 
 
 def _check_guidance(pipe: Any, asked: DrawingRequest) -> None:
-    usual = (asked.guidance == "auto", asked.guidance == Direct.guidance)
-    if not any(usual) and not _takes_guidance(pipe):
+    usual = family_of(pipe).guidance.usual(pipe, Direct.guidance)
+    if asked.guidance not in ("auto", usual) and not _takes_guidance(pipe):
         raise ValueError(
             f"guidance is {asked.guidance}, but this model takes no guidance scale: leave guidance out"
+        )
+
+
+def _with_guidance(pipe: Any, asked: DrawingRequest) -> DrawingRequest:
+    """The request with its guidance scales in numbers."""
+    usual, way = family_of(pipe).guidance.usual, asked.method
+    if isinstance(way, TwoPass) and way.native_guidance == "auto":
+        way = replace(way, native_guidance=usual(pipe, Direct.guidance))
+    leave = asked.guidance != "auto" or way.steps == 0  # type: ignore[union-attr]
+    return replace(asked, method=way, guidance=asked.guidance if leave else usual(pipe, way.guidance))  # type: ignore[union-attr]
+
+
+def _check_negative(pipe: Any, asked: DrawingRequest) -> None:
+    """Refuse a negative prompt that no pass takes."""
+    if asked.negative and family_of(pipe).guidance.kind(pipe) != "cfg":
+        raise ValueError(
+            f"negative is {asked.negative!r}, but this model takes no negative prompt: leave it out"
+        )
+    scale: Any = asked.method.native_guidance if asked.guidance == "auto" else asked.guidance  # type: ignore[union-attr]
+    if asked.negative and scale <= 1:
+        raise ValueError(
+            f"a negative prompt has no effect at guidance {scale:g}: leave it out, or set guidance above 1"
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from urae import resolution
 from urae.errors import BadFile
-from urae.io import read_text
+from urae.io import read_json_object
 from urae.resolution import ResolutionPolicy
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def policy_named(
         names = ", ".join(words)
         raise ValueError(f"{option} is {policy!r}: expected {names}, reference or the name of a JSON file")
     try:
-        return ResolutionPolicy.from_json(read_text(policy))
+        return ResolutionPolicy.from_dict(read_json_object(policy))
     except ValueError as error:
         raise BadFile(f"{policy} is no resolution policy: {error}") from error
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Provenance", "claimed_provenance", "read_png_metadata", "save_png", "versions"]
 
 KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
-"""The text chunks that every image of ours has; `options`, `native`, `adapter_hash`, `adapter_file`, `weights_hash`
-(of a network that enlarged it), `model`, `dtype`, `base_weights` (where they were rounded), `memory`, `speed`,
-`kernels` (how it was computed, where that was chosen) and `versions` may be there too."""
+"""The text chunks that every image of ours has; `negative`, `options`, `native`, `adapter_hash`, `adapter_file`,
+`weights_hash` (of a network that enlarged it), `model`, `dtype`, `base_weights` (where they were rounded), `memory`,
+`speed`, `kernels` (how it was computed, where that was chosen) and `versions` may be there too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,8 @@ class Provenance:
     """How the transformer's matrices were held: "fp8", "int8", "nf4", or as they were loaded."""
     speed: str = "exact"
     """What was left out, as `generate` takes it; without an entry nothing was."""
+    negative: str = ""
+    """Negative prompt; empty for none."""
     dtype: str = ""
     """What the transformer computed in, such as "bfloat16"; empty in older files."""
 
@@ -66,6 +68,7 @@ class Provenance:
         width, height = self.size
         texts = {
             "prompt": self.prompt,
+            "negative": self.negative,
             "seed": str(self.seed),
             "size": f"{width}x{height}",
             "steps": str(self.steps),
@@ -92,6 +95,7 @@ class Provenance:
         width, height = info["size"].split("x")
         return cls(
             prompt=info["prompt"],
+            negative=info.get("negative", ""),
             seed=int(info["seed"]),
             size=(int(width), int(height)),
             steps=int(info["steps"]),
@@ -120,11 +124,12 @@ def save_png(image: Image.Image, path: str | Path) -> Path:
 
 def read_png_metadata(path: str | Path) -> Provenance:
     """What `save_png` wrote about an image that `generate` made. Raises `BadFile` if the file tells no such thing."""
+    texts = picture_texts(path)
     try:
-        return Provenance.from_info(picture_texts(path))
+        return Provenance.from_info(texts)
     except KeyError as error:
         raise BadFile(f"{path} is no PNG image that urae has made: it holds no {error.args[0]!r}") from error
-    except ValueError as error:
+    except (ValueError, BadFile) as error:
         raise BadFile(f"{path} is no PNG image that urae has made: {error}") from error
 
 

@@ -28,7 +28,9 @@ class Request:
     steps: int
     """Denoising steps at this size; 0 for a method that does not denoise there."""
     guidance: float
-    """Guidance scale that a guidance-distilled model takes as an input."""
+    """Guidance scale; 1 is none."""
+    negative: str = ""
+    """What guidance leads away from; empty for a model that takes none."""
     native: Image.Image | None = None
     """The picture at native size that a two-pass method starts from; None for a method of one pass."""
     native_path: NativePath | None = None

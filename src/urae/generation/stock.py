@@ -6,10 +6,9 @@ off: resizing to a table of sizes, and rewriting the prompt before it is read.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,16 @@ from urae.execution import MemoryPlan, this_process
 from urae.families import DTYPES, model_name
 from urae.generation.direct import after_each_step
 from urae.generation.provenance import Provenance, versions
+from urae.io import field_of, read_json_object
 from urae.resolution import check_size
 
 __all__ = [
     "STOCK",
     "Stock",
-    "generate_stock",
+    "StockPlan",
     "local_folder",
     "open_stock",
+    "plan_stock",
     "stock_dtype",
     "stock_memory",
     "stock_of",
@@ -74,8 +75,8 @@ def stock_of(name: str | Path) -> Stock | None:
     if not index.is_file():
         return None
     try:
-        return STOCK.get(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
-    except (ValueError, LookupError, TypeError) as error:
+        return STOCK.get(field_of(read_json_object(index), "_class_name", str, name=index))
+    except BadFile as error:
         raise BadFile(f"{index} names no pipeline: download the model again") from error
 
 
@@ -119,7 +120,45 @@ def stock_memory(offload: str, decode: str) -> MemoryPlan:
     return MemoryPlan(device=str(this_process().device) if on_cuda else "cpu", offload=chosen, decode=way)
 
 
-def generate_stock(
+@dataclass(frozen=True, kw_only=True)
+class StockPlan:
+    """Pictures to be made by such a pipeline. As text it is what a user is told before it runs."""
+
+    pipe: Any = field(repr=False, compare=False)
+    memory: MemoryPlan
+    made: tuple[Provenance, ...]
+    """What each picture will say about itself, all seeds of the first prompt first."""
+
+    def __str__(self) -> str:
+        return f"memory: {self.memory}"
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps of all pictures."""
+        return sum(made.steps for made in self.made)
+
+    def only(self, places: Sequence[int]) -> StockPlan:
+        """The plan for some of the pictures, by their places in the list."""
+        return replace(self, made=tuple(self.made[place] for place in places))
+
+    def run(
+        self,
+        *,
+        on_step: Callable[[], None] = lambda: None,
+        on_image: Callable[[Image.Image], None] = lambda image: None,
+    ) -> list[Image.Image]:
+        """Make the pictures; what each was made from is in its `info`."""
+        images = []
+        with self.memory.on(self.pipe):
+            for made in self.made:
+                image = _drawn(self.pipe, made, on_step)
+                image.info.update(made.to_info())
+                on_image(image)
+                images.append(image)
+        return images
+
+
+def plan_stock(
     pipe: Any,
     prompts: Sequence[str],
     *,
@@ -128,58 +167,38 @@ def generate_stock(
     steps: int = 0,
     guidance: float | None = None,
     memory: MemoryPlan,
-    choose: Callable[[list[Provenance]], Sequence[int]] = lambda planned: range(len(planned)),
-    on_step: Callable[[], None] = lambda: None,
-    on_image: Callable[[Image.Image], None] = lambda image: None,
-) -> list[Image.Image]:
-    """An image of every prompt with every seed, all seeds of the first prompt first; what it was made from is in its
-    `info`. `choose` is told what is to be made, and returns the places of those that are drawn. `steps` 0 and
-    `guidance` None are the pipeline's own. `ValueError` for a size, or steps, out of range."""
+) -> StockPlan:
+    """An image of every prompt with every seed. `steps` 0 and `guidance` None are the pipeline's own. `ValueError` for
+    a size, or steps, out of range."""
     stock = STOCK[type(pipe).__name__]
-    width, height = check_size(size)
     if steps < 0:
         raise ValueError(f"steps is {steps}: expected 1 or more, or 0 for the {stock.steps} of {stock.name}")
-    num_steps, scale = steps or stock.steps, stock.guidance if guidance is None else guidance
-    requests = [(prompt, seed) for prompt in prompts for seed in seeds]
-    planned = [
-        _provenance(pipe, prompt, seed, (width, height), num_steps, scale, memory)
-        for prompt, seed in requests
-    ]
-    images = []
-    with memory.on(pipe):
-        for place in choose(planned):
-            prompt, seed = requests[place]
-            image = pipe(
-                prompt,
-                width=width,
-                height=height,
-                num_inference_steps=num_steps,
-                guidance_scale=scale,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                **stock.settings,
-                **stock.tells_steps(on_step),
-            ).images[0]
-            image.info.update(planned[place].to_info())
-            on_image(image)
-            images.append(image)
-    return images
+    shared = {
+        "size": check_size(size),
+        "steps": steps or stock.steps,
+        "guidance": stock.guidance if guidance is None else guidance,
+    }
+    made = [_provenance(pipe, memory, prompt=p, seed=seed, **shared) for p in prompts for seed in seeds]
+    return StockPlan(pipe=pipe, memory=memory, made=tuple(made))
 
 
-def _provenance(
-    pipe: Any,
-    prompt: str,
-    seed: int,
-    size: tuple[int, int],
-    steps: int,
-    guidance: float,
-    memory: MemoryPlan,
-) -> Provenance:
+def _drawn(pipe: Any, made: Provenance, on_step: Callable[[], None]) -> Image.Image:
+    stock, (width, height) = STOCK[type(pipe).__name__], made.size
+    return pipe(
+        made.prompt,
+        width=width,
+        height=height,
+        num_inference_steps=made.steps,
+        guidance_scale=made.guidance,
+        generator=torch.Generator("cpu").manual_seed(made.seed),
+        **stock.settings,
+        **stock.tells_steps(on_step),
+    ).images[0]
+
+
+def _provenance(pipe: Any, memory: MemoryPlan, **asked: Any) -> Provenance:
     return Provenance(
-        prompt=prompt,
-        seed=seed,
-        size=size,
-        steps=steps,
-        guidance=guidance,
+        **asked,
         method=type(pipe).__name__,
         options={},
         native="",

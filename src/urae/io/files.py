@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import itertools
 import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ __all__ = [
     "file_hash",
     "hold",
     "locked",
+    "remove_folder",
     "remove_leftovers",
     "sync_folder",
     "telling",
@@ -62,7 +65,9 @@ CAUSES = {
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """What can only come from writing, whatever name the error bears."""
 
-_numbers = itertools.count()
+_STARTED = time.time_ns()
+_numbers = itertools.count(_STARTED)
+"""Later than those of a process that had our id before: in a container each run may have the same."""
 
 
 @contextmanager
@@ -131,12 +136,22 @@ def write_text(path: Path | str, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def remove_leftovers(folder: Path | str) -> list[Path]:
+def remove_folder(path: Path | str) -> None:
+    """Remove a folder with all that is in it. It is never there in part: what a kill leaves is a leftover."""
+    path = Path(path)
+    with telling(path):
+        doomed = _temporary(path)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_leftovers(folder: Path | str, *, name: str = "") -> list[Path]:
     """Remove what killed processes did not finish writing in a folder, itself alone; what living ones write stays.
 
-    Returns the paths removed.
+    name: of the one file whose leftovers go; all by default. Returns the paths removed.
     """
-    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{END}")) if _is_leftover(path)]
+    ends = f"-{glob.escape(name)}{END}" if name else END
+    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{ends}")) if _is_leftover(path)]
     for path in leftovers:
         with telling(path):
             if path.is_dir() and not path.is_symlink():
@@ -218,6 +233,8 @@ def telling(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if error.errno not in CAUSES or not ours:
             raise
         raise CannotWrite(f"{path} cannot be written: {CAUSES[error.errno]}") from error
+    except CannotWrite as error:  # of a file in a folder that has a temporary name itself
+        raise CannotWrite(str(error).replace(str(temporary), str(path))) from error
 
 
 def _check_place(path: Path, *, replace: bool) -> None:
@@ -257,8 +274,11 @@ def _rename(temporary: Path, path: Path, *, replace: bool) -> None:
 
 
 def _is_leftover(path: Path) -> bool:
-    found = re.match(rf"{re.escape(MARK)}(\d+)-\d+-", path.name)
-    return found is not None and not _is_alive(int(found[1]))
+    found = re.match(rf"{re.escape(MARK)}(\d+)-(\d+)-", path.name)
+    if found is None:
+        return False
+    process, number = map(int, found.groups())
+    return number < _STARTED if process == os.getpid() else not _is_alive(process)
 
 
 def _is_alive(process: int) -> bool:
@@ -295,12 +315,19 @@ def _open_lock(path: Path, waiting: Callable[[], object] | None, what: object) -
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             hold(opened, what, waiting=waiting)
-            if path.exists() and os.path.samestat(os.fstat(opened), path.stat()):
+            if _is_at(opened, path):
                 return opened
         except BaseException:
             os.close(opened)
             raise
         os.close(opened)  # Its holder removed it while we waited, and another may hold its successor.
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _umask() -> int:

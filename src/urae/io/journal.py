@@ -22,10 +22,14 @@ Line = dict[str, Any]
 
 
 class Journal(AbstractContextManager):
-    """The file, open for this process alone; `lines` holds what it says, oldest first."""
+    """The file, open for this process alone; `lines` holds what it says, oldest first.
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    start: bytes to keep, for what goes on from an earlier state; a `BadFile` if there are fewer. sync: whether each
+    line is on the disk at once.
+    """
+
+    def __init__(self, path: Path | str, *, start: int | None = None, sync: bool = True) -> None:
+        self.path, self.start, self.sync = Path(path), start, sync
         self.lines: list[Line] = []
         self.writing = threading.Lock()
 
@@ -37,6 +41,7 @@ class Journal(AbstractContextManager):
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             hold(self.file, self.path)
+            self._cut()
             self.lines = read_journal(self.path)
             with telling(self.path):
                 self._mend()
@@ -49,7 +54,7 @@ class Journal(AbstractContextManager):
         os.close(self.file)
 
     def append(self, line: Line) -> None:
-        """On the disk when this returns; `CannotWrite` or `UraeError` where it cannot be. Called from several
+        """In the file when this returns; `CannotWrite` or `UraeError` where it cannot be. Called from several
         threads."""
         content = json_line(line).encode()
         with self.writing, telling(self.path):
@@ -57,8 +62,21 @@ class Journal(AbstractContextManager):
             if os.write(self.file, content) < len(content):
                 os.ftruncate(self.file, end)  # A torn line must not stand in front of a later one.
                 raise UraeError(f"{self.path} cannot be written: make room on the disk and run again")
-            os.fsync(self.file)
+            if self.sync:
+                os.fsync(self.file)
             self.lines.append(line)
+
+    def length(self) -> int:
+        """Bytes in the file, all of them on the disk."""
+        with telling(self.path):
+            os.fsync(self.file)
+        return os.fstat(self.file).st_size
+
+    def _cut(self) -> None:
+        if self.start is not None:
+            if os.fstat(self.file).st_size < self.start:
+                raise BadFile(f"{self.path} lacks lines that it had: put it back, or start anew elsewhere")
+            os.ftruncate(self.file, self.start)
 
     def _mend(self) -> None:
         content = self.path.read_bytes()

@@ -66,6 +66,7 @@ class Server:
     """Where requests go."""
 
     base_url: str = OPENAI
+    """Any server that speaks chat completions with pictures."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the API key; only servers other than OpenAI's are asked without one."""
     timeout: float = 120.0

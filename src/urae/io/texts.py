@@ -100,12 +100,14 @@ def read_lines(path: Path | str) -> Iterator[tuple[str, str]]:
 # --- JSON ------------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str | bytes, *, name: object) -> Any:
+def parse_json(text: str | bytes, *, name: object, finite: bool = True) -> Any:
     """The value of a JSON text. `name` stands for it in the `BadFile` for what is malformed or no JSON by the letter:
-    NaN, numbers beyond floats, a key twice, more than `DEEPEST` levels, half of a surrogate pair."""
+    NaN, numbers beyond floats, a key twice, more than `DEEPEST` levels, half of a surrogate pair. Without `finite`, NaN
+    and Infinity are taken as Python writes them."""
     text = _decoded(text, name) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+        constant = _no_number if finite else float
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=constant, parse_float=_finite)
     except RecursionError as error:
         raise BadFile(f"{name} is nested more than {DEEPEST} levels deep") from error
     except ValueError as error:
@@ -117,9 +119,9 @@ def parse_json(text: str | bytes, *, name: object) -> Any:
     return value
 
 
-def parse_json_object(text: str | bytes, *, name: object) -> dict[str, Any]:
+def parse_json_object(text: str | bytes, *, name: object, finite: bool = True) -> dict[str, Any]:
     """As `parse_json`, for an object."""
-    return typed(parse_json(text, name=name), dict, name=name)
+    return typed(parse_json(text, name=name, finite=finite), dict, name=name)
 
 
 def read_json(path: Path | str) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urae.judge.instructions import Instructions, read_instructions
     from urae.judge.journal import read_answers
     from urae.judge.pictures import View
-    from urae.judge.plan import ASPECTS, Cost, JudgingPlan, plan_judging
+    from urae.judge.plan import ASPECTS, Cost, JudgingPlan, JudgingRequest, plan_judging
     from urae.judge.verdicts import Preference, Verdicts, count_verdicts
     from urae.metrics.matching import read_prompts
 

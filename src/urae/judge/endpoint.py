@@ -18,12 +18,13 @@ class Endpoint(Server):
     """Who is asked, and how."""
 
     model: str
+    """Name of the model at its server."""
     options: Mapping[str, Any] = field(default_factory=lambda: dict(OPTIONS))
     """Sent with each request; older servers want `max_tokens` in place of `max_completion_tokens`."""
     schema: bool = True
-    """Hold the answer to its JSON schema by `response_format`; False for a server that does not know it."""
-    retries: int = 8
-    """Of one request; with the client's pauses some 40 seconds in all."""
+    """Hold answers to a JSON schema, by `response_format`; not every server can."""
+    retries: int = field(default=8, metadata={"min": 0})
+    """Of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
 
     def client(self) -> Any:
         """A connection, which is a context manager. `MissingExtra` without openai, `ValueError` without a key."""

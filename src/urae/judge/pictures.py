@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,12 @@ DETAIL = "detail"
 class View:
     """How a picture is shown."""
 
-    max_side: int = 2048
-    """Pixels of the longer side of a whole picture."""
-    crop: int = 768
-    """Side of a native crop, pixels."""
-    num_crops: int = 3
+    max_side: int = field(default=2048, metadata={"min": 1})
+    """Pixels of the longer side, to which whole pictures are reduced."""
+    crop: int = field(default=768, metadata={"min": 1})
+    """Side of the native crops for detail, pixels."""
+    num_crops: int = field(default=3, metadata={"min": 1, "option": "--crops"})
+    """Native crops of each picture."""
 
     def describe(self, aspect: str) -> str:
         """What an answer depends on, as text."""

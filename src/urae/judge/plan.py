@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from urae.exports import takes
 from urae.io import file_hash, picture_part, text_part
 from urae.judge.answer import SCHEMAS, read_answer
 from urae.judge.endpoint import Endpoint
@@ -23,7 +24,7 @@ from urae.judge.pictures import DETAIL, View
 from urae.metrics.matching import MatchedItem, match_pictures
 from urae.statistics.intervals import check_prompts
 
-__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "plan_judging"]
+__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "JudgingRequest", "plan_judging"]
 
 ASPECTS = ("overall", "alignment", "aesthetics", DETAIL)
 ATTEMPTS = 2
@@ -65,6 +66,18 @@ class Cost:
     def price(self, *, per_million_in: float, per_million_out: float) -> float:
         """In the currency of the two prices."""
         return (self.input_tokens * per_million_in + self.output_tokens * per_million_out) / 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingRequest:
+    """What a judge is asked about each picture."""
+
+    aspects: Sequence[str] = field(default=ASPECTS, metadata={"option": "--aspect"})
+    """Repeat for several; all of them by default."""
+    kinds: Sequence[str] = field(default=KINDS, metadata={"option": "--kind"})
+    """pair, score, or both by repeating."""
+    against: str = ""
+    """Compare the others with this candidate only, not all pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,32 +147,36 @@ class JudgingPlan:
         return parts + ([text_part(REMINDER)] if attempt else [])
 
 
+@takes(JudgingRequest)
 def plan_judging(
     candidates: Mapping[str, Path | str],
     prompts: Mapping[str, str],
     *,
     endpoint: Endpoint,
-    aspects: Sequence[str] = ASPECTS,
-    kinds: Sequence[Kind] = KINDS,
-    against: str = "",
     instructions: Instructions | None = None,
     view: View | None = None,
+    **asked: Any,
 ) -> JudgingPlan:
-    """Questions for `candidates` (name -> folder of `<id>.png`) on `prompts` (id -> text).
+    """Questions for `candidates` (name -> folder of `<id>.png`) on `prompts` (id -> text); other arguments are the
+    fields of `JudgingRequest`.
 
     Pairs are of all candidates, or of `against` with each other one; each is asked in both orders. Scores are asked
     once for each picture. `ValueError` where something is missing, of different sizes, unknown, or too little to
     show anything.
     """
-    instructions, view = instructions or read_instructions(), view or View()
+    instructions, view, request = instructions or read_instructions(), view or View(), JudgingRequest(**asked)
+    aspects, against = request.aspects, request.against
+    kinds: Any = request.kinds  # which `_check` checks
     _check(candidates, prompts, aspects, kinds, against, instructions)
     items, unused = match_pictures({name: Path(folder) for name, folder in candidates.items()}, prompts)
     for item in items:
         view.check(item, tuple(aspects))
     pairs = _pairs(tuple(candidates), against) if "pair" in kinds else ()
     hashes = {path: file_hash(path) for item in items for path in item.pictures.values()}
-    asked = _asked(items, tuple(candidates), aspects, kinds, pairs)
-    questions = [_question(*asking, endpoint, instructions, view, hashes) for asking in asked]
+    questions = [
+        _question(*asking, endpoint, instructions, view, hashes)
+        for asking in _asked(items, tuple(candidates), aspects, kinds, pairs)
+    ]
     return JudgingPlan(
         endpoint=endpoint,
         instructions=instructions,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from urae.metrics.declarations import DEFAULT_METRICS, METRICS, metric_named, metrics_table
     from urae.metrics.detail import relative_detail
     from urae.metrics.fidelity import consistency, psnr
-    from urae.metrics.measure import EvaluationPlan, evaluate, plan_evaluation
+    from urae.metrics.measure import EvaluationPlan, EvaluationRequest, evaluate, plan_evaluation
     from urae.metrics.metric import Distance, Metric, Needs, Options, Reader
     from urae.metrics.seams import grid, stripes
     from urae.metrics.texture import compression_ratio, flatness, glcm_entropy, glcm_score, spectrum_slope

@@ -12,13 +12,14 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from urae.exports import takes
 from urae.metrics.columns import Chosen, check, choose
 from urae.metrics.declarations import DEFAULT_METRICS
 from urae.metrics.features import FeatureCache, feature_key, versions
@@ -28,48 +29,51 @@ from urae.statistics import Column, Comparison, Table, by_prompt, compare, tabul
 from urae.statistics.intervals import MIN_PROMPTS, adjusted
 from urae.statistics.table import Values
 
-__all__ = ["EvaluationPlan", "evaluate", "plan_evaluation"]
+__all__ = ["EvaluationPlan", "EvaluationRequest", "evaluate", "plan_evaluation"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """What is measured, by what, and compared with what."""
+
+    metrics: Sequence[str] = DEFAULT_METRICS
+    """Names of `urae.metrics.METRICS`; where there are several references, a metric names its own, as in
+    "fid@teacher"."""
+    against: Pictures | Mapping[str, Pictures] = ()
+    """References, as the candidates."""
+    weights: Mapping[str, Path | str] = field(default_factory=dict)
+    """Metric -> file or folder; one given for `fid` serves every metric with the same weights."""
+    baseline: str = ""
+    """Candidate that the others are compared with below the table."""
+    crops: int = field(default=8, metadata={"min": 1})
+    """Native crops of each picture."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+
+@takes(EvaluationRequest)
 def evaluate(
     images: Pictures | Mapping[str, Pictures],
     prompts: Prompts = "png",
     *,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    against: Pictures | Mapping[str, Pictures] = (),
-    weights: Mapping[str, Path | str] | None = None,
-    baseline: str = "",
     cache: Path | str | None = None,
-    crops: int = 8,
-    device: str = "auto",
     batch_size: int = 8,
-    seed: int = 0,
+    **asked: Any,
 ) -> Table:
     """Measure pictures by `metrics` (names of `urae.metrics.METRICS`) and compare candidates prompt by prompt.
 
     `images`: a folder, a list of files or images, or a mapping of candidates to such. `prompts`: "png" for the text in
     each PNG, "names" to count each picture name as a prompt, a file of prompts by name, a mapping, or one a picture.
-    `against`: references, as `images`; with several, a metric names its own, as in "fid@teacher". `weights`: metric ->
-    file or folder; one given for `fid` serves every metric with the same weights. `baseline`: the candidate that the
-    others are compared with below the table. `cache`: folder that keeps features, so that a repeated run measures
-    nothing. `crops`: native crops of each picture. `device`: "auto", "cpu" or "cuda". `seed`: of the bootstrap.
+    `cache`: folder that keeps features, so that a repeated run measures nothing. All other settings are the fields of
+    `EvaluationRequest`.
 
     Six different prompts are the least for a metric of pictures. A Frechet distance of too few pictures comes with the
     unbiased metric beside it, and numbers of untrained networks are not printed. `ValueError` where pictures, prompts,
     references and weights do not fit together.
     """
-    plan = plan_evaluation(
-        images,
-        prompts,
-        metrics=metrics,
-        against=against,
-        weights=weights,
-        baseline=baseline,
-        crops=crops,
-        device=device,
-        seed=seed,
-    )
-    return plan.run(cache=cache, batch_size=batch_size)
+    return plan_evaluation(images, prompts, **asked).run(cache=cache, batch_size=batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,31 +222,24 @@ Arrays = Mapping[str, list[np.ndarray]]
 """Column -> one array a picture."""
 
 
+@takes(EvaluationRequest)
 def plan_evaluation(
-    images: Pictures | Mapping[str, Pictures],
-    prompts: Prompts = "png",
-    *,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    against: Pictures | Mapping[str, Pictures] = (),
-    weights: Mapping[str, Path | str] | None = None,
-    baseline: str = "",
-    crops: int = 8,
-    device: str = "auto",
-    seed: int = 0,
+    images: Pictures | Mapping[str, Pictures], prompts: Prompts = "png", **asked: Any
 ) -> EvaluationPlan:
     """What `evaluate` will measure, checked as far as can be without reading pixels. Arguments as there."""
+    request = EvaluationRequest(**asked)
     candidates = {name: collect(name, given, prompts) for name, given in as_candidates(images).items()}
     references = {
         name: {sample.name: sample.picture for sample in collect(name, given, "names")}
-        for name, given in (as_candidates(against) if against else {}).items()
+        for name, given in (as_candidates(request.against) if request.against else {}).items()
     }
-    options = Options(device=_device(device), num_crops=crops)
-    chosen = choose(metrics, candidates, references, weights or {}, options)
+    options = Options(device=_device(request.device), num_crops=request.crops)
+    chosen = choose(request.metrics, candidates, references, request.weights or {}, options)
     if unused := [name for name in references if name not in {c.reference for c in chosen}]:
         raise ValueError(f"the reference {unused[0]!r} has no effect: none of the metrics compares with it")
-    if baseline and (baseline not in candidates or len(candidates) < 2):
+    if request.baseline and (request.baseline not in candidates or len(candidates) < 2):
         raise ValueError(
-            f"baseline is {baseline!r}: expected one of several candidates, {', '.join(candidates)}"
+            f"baseline is {request.baseline!r}: expected one of several candidates, {', '.join(candidates)}"
         )
     for c in chosen:
         check(c, candidates, references, prompts)
@@ -250,9 +247,9 @@ def plan_evaluation(
         candidates=candidates,
         references=references,
         chosen=chosen,
-        baseline=baseline,
+        baseline=request.baseline,
         options=options,
-        seed=seed,
+        seed=request.seed,
     )
 
 

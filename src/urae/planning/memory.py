@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from urae.adapters import Full, Lora
-from urae.execution import num_groups
 from urae.execution.budget import encoding_bytes
 from urae.execution.choices import Checkpointing, VaeWay
 from urae.execution.memory import memory_need
@@ -71,13 +70,11 @@ def phases(
     held = weights + _state_bytes(_adapter_size(architecture.transformer, recipe.adapter), recipe)
     teacher = 0 if recipe.teacher == "base" else weight_bytes(architecture.transformer)
     held += (fixed["vae"] if recipe.sample_every else 0) + teacher + _restoring_bytes(trained, recipe)
-    images = (
-        recipe.batch_size // num_groups(num_gpus, recipe.context_parallel) // recipe.gradient_accumulation
-    )
     found = {
         "captions": fixed["captions"],
         "images": fixed["vae"] + fixed["encode"],
-        "training": held + activation_bytes(architecture, trained, recipe, num_images=images),
+        "training": held
+        + activation_bytes(architecture, trained, recipe, num_images=recipe.images_at_a_time(num_gpus)),
     }
     if not isinstance(recipe.adapter, Lora | Full):
         # What is stored in another way is brought to the GPU afterwards only.

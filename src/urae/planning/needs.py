@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 
 from urae.adapters import Full
-from urae.execution import num_groups
 from urae.execution.choices import BY_ERROR, Checkpointing
 from urae.families import Architecture, open_architecture
 from urae.planning.adapter import adapter_size
@@ -26,9 +25,10 @@ from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_byt
 from urae.planning.memory import offloaded_bytes, phases, usable
 from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
+from urae.training.samples import has_negative
 from urae.training.validation import SIGMAS
 
-__all__ = ["Option", "TrainingPlan", "plan"]
+__all__ = ["Option", "TrainingNeeds", "plan"]
 
 CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 """Ways to keep activations, from the fastest to the smallest."""
@@ -87,7 +87,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingNeeds:
     """What a run will need."""
 
     asked: Option
@@ -142,14 +142,14 @@ class TrainingPlan:
         return [gpu.name for gpu in GPUS.values() if least <= usable(gpu)]
 
 
-def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> TrainingPlan:
+def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> TrainingNeeds:
     """What training by `recipe` needs on `num_gpus` GPUs of this kind.
 
     gpu: a name of `urae.planning.GPUS`, or a `Gpu` of your own. price: of one GPU for one hour, in any currency.
     Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
     """
     gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
-    _check_shares(recipe, num_gpus)
+    recipe.images_at_a_time(num_gpus)  # which refuses what cannot be shared
     architecture = open_architecture(recipe.model, dtype=_loaded_as(recipe))
     efficiency = efficiency_of(gpu, recipe.size)
     rate = efficiency.share * gpu.tflops * 1e12
@@ -167,7 +167,7 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
             plain += _with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))
         others += plain
     size = adapter_size(architecture.transformer, recipe.adapter)
-    return TrainingPlan(
+    return TrainingNeeds(
         asked=asked,
         options=tuple(sorted(others, key=_preference)),
         gpu=gpu,
@@ -185,16 +185,6 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
 
 def _word(mode: Checkpointing) -> str:
     return "full" if mode is True else str(mode).lower()
-
-
-def _check_shares(recipe: Recipe, num_gpus: int) -> None:
-    groups = num_groups(num_gpus, recipe.context_parallel) if num_gpus > 0 else 0
-    if groups < 1 or recipe.batch_size % (groups * recipe.gradient_accumulation):
-        what = "GPUs" if recipe.context_parallel == 1 else f"groups of {recipe.context_parallel} GPUs"
-        raise ValueError(
-            f"batch_size is {recipe.batch_size}: expected a multiple of {what} x gradient_accumulation = "
-            f"{groups} x {recipe.gradient_accumulation}"
-        )
 
 
 def _loaded_as(recipe: Recipe) -> torch.dtype:
@@ -238,7 +228,7 @@ def _smaller(recipe: Recipe) -> list[Recipe]:
 def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
     """The recipe with every way to keep activations, in every number of parts, and without samples if
     nothing else helps."""
-    share = recipe.batch_size // num_groups(num_gpus, recipe.context_parallel)
+    share = recipe.images_at_a_time(num_gpus) * recipe.gradient_accumulation
     for every in dict.fromkeys((recipe.sample_every, 0)):
         for mode in CHOICES:
             for parts in (number for number in range(1, share + 1) if share % number == 0):
@@ -286,6 +276,7 @@ def _tokens(architecture: Architecture, recipe: Recipe) -> Tokens:
 def _hours(
     architecture: Architecture, trained: Trained, recipe: Recipe, num_gpus: int, step: float, rate: float
 ) -> dict[str, float]:
+    calls = 2 if has_negative(architecture, recipe) else 1
     call = step_work(trained, _tokens(architecture, recipe), False).forward / rate
     validations = recipe.steps // recipe.validate_every + 1 if recipe.validate_every else 0
     draws = recipe.steps // recipe.sample_every + 1 if recipe.sample_every else 0
@@ -293,6 +284,6 @@ def _hours(
         "training": step * recipe.steps,
         "validation": validations * recipe.num_validation * len(SIGMAS) * call / num_gpus,
         # One process draws, and the others wait.
-        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * call,
+        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * calls * call,
     }
     return {name: value / 3600 for name, value in seconds.items()}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from urae.execution import num_groups
 from urae.planning.memory import usable
-from urae.planning.needs import Option, TrainingPlan
+from urae.planning.needs import Option, TrainingNeeds
 
 __all__ = ["refusal", "report"]
 
 GB = 1e9
 
 
-def report(plan: TrainingPlan) -> str:
+def report(plan: TrainingNeeds) -> str:
     """The whole plan in some twenty lines."""
     recipe = plan.asked.recipe
-    parts = _at_a_time(plan, plan.asked)
+    images = recipe.images_at_a_time(plan.num_gpus)
     lines = [
         f"{recipe.model} at {recipe.size} px, {recipe.steps:,} steps of {recipe.batch_size} images, on "
         f"{plan.num_gpus} x {plan.gpu.name} ({plan.gpu.memory:g} GiB, {plan.gpu.tflops:g} TFLOP/s)",
         "",
-        f"memory on one GPU, {parts} image{'s' * (parts > 1)} at a time; {usable(plan.gpu) / GB:.1f} GB are usable",
+        f"memory on one GPU, {images} image{'s' * (images > 1)} at a time; {usable(plan.gpu) / GB:.1f} GB are usable",
         *(f"  {name:<12}{num / GB:>8.1f} GB" for name, num in plan.asked.phases.items()),
         *([f"  on the host {plan.asked.host / GB:>8.1f} GB"] if plan.asked.uses_host else []),
         f"fits: {'yes' if plan.fits else 'no'}{_advice(plan)}",
@@ -37,14 +36,14 @@ def report(plan: TrainingPlan) -> str:
     return "\n".join(lines)
 
 
-def refusal(plan: TrainingPlan) -> str:
+def refusal(plan: TrainingNeeds) -> str:
     """Why a run that does not fit is not begun, and what would make it fit; one sentence."""
     needed, there = plan.asked.num_bytes / GB, usable(plan.gpu) / GB
     phase = max(plan.asked.phases, key=lambda name: plan.asked.phases[name])
     return f"the run needs {needed:.1f} GB for {phase} and {plan.gpu.name} has {there:.1f} GB{_advice(plan)}"
 
 
-def _advice(plan: TrainingPlan) -> str:
+def _advice(plan: TrainingNeeds) -> str:
     settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
     if plan.best is None:
         return (
@@ -57,19 +56,19 @@ def _advice(plan: TrainingPlan) -> str:
     return ""
 
 
-def _checkpoints(plan: TrainingPlan) -> int:
+def _checkpoints(plan: TrainingNeeds) -> int:
     # One more while the next is written and the oldest not yet removed.
     return (plan.asked.recipe.keep_checkpoints + 1) * plan.disk["checkpoint"]
 
 
-def _table(plan: TrainingPlan) -> list[str]:
+def _table(plan: TrainingNeeds) -> list[str]:
     return [
         "gradient_checkpointing  images at a time  memory      a step",
         *(_row(plan, option) for option in plan.options if _is_shown(plan, option)),
     ]
 
 
-def _is_shown(plan: TrainingPlan, option: Option) -> bool:
+def _is_shown(plan: TrainingNeeds, option: Option) -> bool:
     """All ways to keep activations on the GPU; those that use the host's memory where nothing else fits, and those
     that fit with the base in fewer bits beside them."""
     best = plan.best
@@ -80,13 +79,13 @@ def _is_shown(plan: TrainingPlan, option: Option) -> bool:
     return option.recipe.sample_every == plan.asked.recipe.sample_every
 
 
-def _is_rounded_more(plan: TrainingPlan, option: Option) -> bool:
+def _is_rounded_more(plan: TrainingNeeds, option: Option) -> bool:
     return option.recipe.base_weights != plan.asked.recipe.base_weights
 
 
-def _row(plan: TrainingPlan, option: Option) -> str:
+def _row(plan: TrainingNeeds, option: Option) -> str:
     mode = option.settings["gradient_checkpointing"]
-    images = _at_a_time(plan, option)
+    images = option.recipe.images_at_a_time(plan.num_gpus)
     notes = [
         *([f"base_weights={option.recipe.base_weights}"] if _is_rounded_more(plan, option) else []),
         *(["offload_activations"] if option.recipe.offload_activations else []),
@@ -96,13 +95,3 @@ def _row(plan: TrainingPlan, option: Option) -> str:
     ]
     numbers = f"{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s"
     return f"{mode:<24}{numbers}  {' '.join(notes)}".rstrip()
-
-
-def _at_a_time(plan: TrainingPlan, option: Option) -> int:
-    """Images on a GPU, or in part on each of the GPUs that share their tokens."""
-    recipe = option.recipe
-    return (
-        recipe.batch_size
-        // num_groups(plan.num_gpus, recipe.context_parallel)
-        // recipe.gradient_accumulation
-    )

@@ -153,7 +153,6 @@ def _column(
     name: str, size: int, images: list[Image.Image], *, seconds: float, truth: Sequence[Column], out: Path
 ) -> Column:
     files = [out / "pictures" / f"{size}-{name}-{i}.png" for i in range(len(images))]
-    files[0].parent.mkdir(parents=True, exist_ok=True)
     for image, file in zip(images, files, strict=True):
         save_png(image, file)
     reference = next((c.images for c in truth if c.name == "truth" and c.size == size), images)

@@ -19,7 +19,7 @@ from urae.adapters import Adapter
 from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
 from urae.generation.methods import Method, method_named
-from urae.generation.stock import generate_stock, stock_of
+from urae.generation.stock import plan_stock, stock_of
 from urae.io import Progress, file_hash, is_picture_name
 from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
@@ -126,20 +126,11 @@ def _draw(plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out:
 def _draw_stock(
     plan: TablePlan, cell: CellPictures, pipe: Any, texts: list[str], out: Path, save: Save
 ) -> None:
-    stock = stock_of(plan.models[cell.row.model])
-    assert stock
     on_gpu = torch.cuda.is_available()
-    with Progress(cell.title, total=len(texts) * (plan.steps or stock.steps)) as progress:
-        generate_stock(
-            pipe,
-            texts,
-            size=plan.size,
-            seeds=[plan.seed],
-            steps=plan.steps,
-            memory=MemoryPlan(device="cuda" if on_gpu else "cpu", offload="none" if on_gpu else "unchanged"),
-            on_step=progress.advance,
-            on_image=save,
-        )
+    memory = MemoryPlan(device="cuda" if on_gpu else "cpu", offload="none" if on_gpu else "unchanged")
+    drawing = plan_stock(pipe, texts, size=plan.size, seeds=[plan.seed], steps=plan.steps, memory=memory)
+    with Progress(cell.title, total=drawing.num_steps) as progress:
+        drawing.run(on_step=progress.advance, on_image=save)
 
 
 def _settings(plan: TablePlan, row: TableRow, out: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from urae import resolution
 from urae.families.registry import family_of
+from urae.io import parse_json_object
 from urae.resolution.sizes import native_size, pixels_per_token, size_scale, text_tokens
 
 __all__ = ["ResolutionPolicy", "Rope"]
@@ -117,13 +118,8 @@ class ResolutionPolicy:
 
     @classmethod
     def from_json(cls, text: str) -> ResolutionPolicy:
-        """The inverse of `to_json`."""
-        settings = json.loads(text)
-        if not isinstance(settings, dict):
-            raise ValueError(
-                f"a resolution policy in JSON is an object of settings, not {text.strip()[:40]!r}"
-            )
-        return cls.from_dict(settings)
+        """The inverse of `to_json`. `BadFile` for what is no JSON object."""
+        return cls.from_dict(parse_json_object(text, name="a resolution policy in JSON"))
 
 
 def _positions(grid: int, scale: float) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.training.metrics import read_metrics
+    from urae.training.plan import TrainingPlan, plan_training
     from urae.training.recipe import Recipe
-    from urae.training.running import train
+    from urae.training.running import run_training, train
     from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,33 +1,45 @@
 """Checkpoints that are complete or absent.
 
     checkpoints/step-000200/
-        adapter.safetensors, optimizer.safetensors, average.safetensors    tensors by name state.json
-        the step, and everything that is no tensor
+        adapter.safetensors, optimizer.safetensors, average.safetensors    tensors by name
+        state.json      the step, and everything that is no tensor
+        digests.json    the format's number, and SHA-256 of each file above
 
-A checkpoint is written beside its place under a name that is never read, forced to disk, and renamed: a
-process killed at any moment leaves either the whole of it or a leftover that the next one removes. There is
-no random state in it, because all chance is a function of (seed, step, sample).
+A checkpoint is whole or not there, however the process ends, and a bit that has changed since is found. What else lies
+beside the checkpoints is somebody else's. There is no random state in them, because all chance is a function of (seed,
+step, sample).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.io import (
+    field_of,
+    file_hash,
+    json_line,
+    parse_json_object,
+    read_json_object,
+    read_text,
+    read_weights,
+    remove_folder,
+    write_text,
+    write_weights,
+    writing_folder,
+)
 
-__all__ = ["Checkpoint", "latest_checkpoint", "load_checkpoint", "remove_leftovers", "save_checkpoint"]
+__all__ = ["Checkpoint", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
 
-UNFINISHED = ".unfinished-"
-"""Prefix of a checkpoint that is being written."""
+STATE, DIGESTS = "state.json", "digests.json"
+FORMAT = 1
+"""Without digests, a checkpoint is from before there were formats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +51,23 @@ class Checkpoint:
     tensors: dict[str, dict[str, Tensor]]
     """Groups of tensors, one file each."""
     state: dict[str, Any]
-    """The rest, in types that JSON has."""
+    """The rest, in types that JSON has, and infinite numbers."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> Path:
     """Write a checkpoint into `folder`, unless the step's is there, and keep only the `keep` latest. Returns
-    its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    its path. Raises `CannotWrite`."""
     final = folder / f"step-{checkpoint.step:06d}"
     if final.is_dir():
         return final
-    unfinished = folder / f"{UNFINISHED}{final.name}"
-    unfinished.mkdir()
-    for name, tensors in checkpoint.tensors.items():
-        _save_tensors(tensors, unfinished / f"{name}.safetensors")
-    _save_text(json.dumps({"step": checkpoint.step, **checkpoint.state}), unfinished / "state.json")
-    _force_to_disk(unfinished)
-    os.replace(unfinished, final)
-    _force_to_disk(folder)
+    with writing_folder(final, sync=True) as unfinished:
+        for name, tensors in checkpoint.tensors.items():
+            write_weights(unfinished / f"{name}.safetensors", tensors, {})
+        write_text(unfinished / STATE, json.dumps({"step": checkpoint.step, **checkpoint.state}))
+        files = {file.name: file_hash(file) for file in sorted(unfinished.iterdir())}
+        write_text(unfinished / DIGESTS, json_line({"format": FORMAT, "files": files}))
     for old in _finished(folder)[:-keep]:
-        _remove(old)
+        remove_folder(old)
     return final
 
 
@@ -71,48 +80,34 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; a damaged one is a `BadFile`."""
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    except (OSError, ValueError, SafetensorError) as error:
+        files = _files(path)
+        state = parse_json_object(read_text(path / STATE), name=STATE, finite=False)
+        step = field_of(state, "step", int, name=STATE)
+        tensors = {file.stem: read_weights(file).tensors for file in files if file.suffix == ".safetensors"}
+    except BadFile as error:
         raise BadFile(
             f"checkpoint {path} is damaged ({error}): delete it to go on from the one before"
         ) from error
-    return Checkpoint(step=state.pop("step"), tensors=tensors, state=state)
+    del state["step"]
+    return Checkpoint(step=step, tensors=tensors, state=state)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process did not finish writing or removing."""
-    for leftover in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(leftover)
+def _files(path: Path) -> list[Path]:
+    """The checkpoint's own, whose contents are those that were written, as far as they have digests."""
+    if not (path / DIGESTS).exists():
+        return sorted(path.iterdir())
+    written = read_json_object(path / DIGESTS)
+    number = field_of(written, "format", int, name=DIGESTS)
+    if number != FORMAT:
+        raise BadFile(f"its format is {number}, and this version reads {FORMAT}")
+    digests = field_of(written, "files", dict, name=DIGESTS)
+    for name, digest in digests.items():
+        if not (path / name).is_file() or file_hash(path / name) != digest:
+            raise BadFile(f"{name} is not as it was written")
+    return [path / name for name in digests]
 
 
 def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-
-
-def _remove(path: Path) -> None:
-    # Renamed first: a checkpoint that is half removed must not be found under its name.
-    doomed = path.with_name(f"{UNFINISHED}{path.name}")
-    os.replace(path, doomed)
-    shutil.rmtree(doomed)
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _save_text(text: str, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _force_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    steps = {path: re.fullmatch(r"step-(\d{6,})", path.name) for path in folder.glob("step-*")}
+    named = {path: int(found[1]) for path, found in steps.items() if found and path.is_dir()}
+    return sorted(named, key=named.__getitem__)

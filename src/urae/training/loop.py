@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from urae.adapters import Attached
 from urae.data import CachedDataset, Sample
-from urae.errors import TrainingDiverged
-from urae.execution import TokenSharing, group_of
-from urae.io import Progress
+from urae.errors import Stopped, TrainingDiverged
+from urae.execution import TokenSharing, group_of, on_main
+from urae.io import Journal, Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
-from urae.training.metrics import Metrics
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
 from urae.training.samples import Sampler
 from urae.training.step import Gradient, Objective, Share
+from urae.training.stopping import Stopping
 from urae.training.validation import validation_row
 
 __all__ = ["Loop", "Setting"]
@@ -42,7 +42,7 @@ class Setting:
     held_out: CachedDataset
     sampler: Sampler | None
     """None where no samples are drawn, and beside the main process."""
-    metrics: Metrics | None
+    metrics: Journal | None
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
@@ -60,21 +60,27 @@ class Loop:
         self.parameters = setting.attached.parameters()
         self.optimizer = make_optimizer(self.parameters, self.recipe)
         self.average = [p.detach().clone() for p in self.parameters] if self.recipe.ema else []
-        self.step = 0
+        self.step, self.saved = 0, time.monotonic()
 
     def run(self) -> None:
-        """Train from the current step to the last."""
+        """Train from the current step to the last, or to the one in which a signal comes: then raise `Stopped`."""
         total, main = self.recipe.steps, self.accelerator.is_main_process
-        with Progress("training", total=total, done=self.step, show=main) as progress:
+        with (
+            Progress("training", total=total, done=self.step, show=main) as progress,
+            Stopping(show=main) as stopping,
+        ):
             if self.step == 0 and self.recipe.validate_every:
                 self._log({"step": 0, **self._validate()})
             for row in self._steps():
                 self._log(row | self._validate() if self._due(self.recipe.validate_every) else row)
                 progress.advance(f"loss {row['loss']:.4f}, {row['seconds']:.2f} s/step")
                 if self._due(self.recipe.sample_every):
-                    self._draw()
-                if self._due(self.recipe.checkpoint_every) or self.step == total:
-                    self._save()
+                    on_main(self._draw)
+                signal = stopping.agreed()
+                if self._due(self.recipe.checkpoint_every) or self.step == total or signal or self._is_time():
+                    on_main(self._save)
+                if signal and self.step < total:
+                    raise Stopped(f"after step {self.step} of {total}; the same command goes on", signal)
 
     @contextmanager
     def result(self) -> Iterator[None]:
@@ -142,7 +148,7 @@ class Loop:
     def _diverged(self, gradient: Gradient, samples: Sequence[Sample]) -> NoReturn:
         kept = ""
         if self.step:
-            self._save()
+            on_main(self._save)
             kept = f"; the state after step {self.step} is in {Path(self.recipe.out) / 'checkpoints'}"
         what = "loss" if gradient.spoilt else "gradient"
         records = gradient.spoilt or [sample.id for sample in samples]
@@ -156,10 +162,15 @@ class Loop:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
+    def _is_time(self) -> bool:
+        """Whether the last checkpoint is too long ago; the main process says so, since clocks differ."""
+        seconds = self.recipe.checkpoint_minutes * 60
+        return seconds > 0 and on_main(lambda: time.monotonic() - self.saved > seconds)
+
     def _log(self, row: dict[str, Any]) -> None:
         if self.setting.metrics:
             kernel = {"attention": self.setting.attention} if self.setting.attention else {}
-            self.setting.metrics.write(row | kernel)
+            self.setting.metrics.append(_in_json(row | kernel))
         self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def _validate(self) -> dict[str, float]:
@@ -172,18 +183,16 @@ class Loop:
             )
 
     def _draw(self) -> None:
-        if self.setting.sampler:
-            # This process draws alone.
-            with self.result(), self.setting.sharing.paused():
-                self.setting.sampler.draw(self.step)
-        self.accelerator.wait_for_everyone()
+        assert self.setting.sampler is not None
+        with self.result(), self.setting.sharing.paused():  # this process draws alone
+            self.setting.sampler.draw(self.step)
 
     def _save(self) -> None:
-        if self.setting.metrics:
-            checkpoint = self._checkpoint(self.setting.metrics.length())
-            folder = Path(self.recipe.out) / "checkpoints"
-            save_checkpoint(checkpoint, folder, keep=self.recipe.keep_checkpoints)
-        self.accelerator.wait_for_everyone()
+        assert self.setting.metrics is not None
+        checkpoint = self._checkpoint(self.setting.metrics.length())
+        folder = Path(self.recipe.out) / "checkpoints"
+        save_checkpoint(checkpoint, folder, keep=self.recipe.keep_checkpoints)
+        self.saved = time.monotonic()
 
     def _checkpoint(self, metrics_length: int) -> Checkpoint:
         tensors, rest = optimizer_state(self.optimizer)
@@ -192,6 +201,14 @@ class Loop:
             groups["average"] = {str(index): tensor for index, tensor in enumerate(self.average)}
         state = {"identity": self.setting.identity, "metrics": metrics_length, "optimizer": rest}
         return Checkpoint(step=self.step, tensors=groups, state=state)
+
+
+def _in_json(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN, which a validation loss can be."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
 
 
 def _copy_(targets: Sequence[nn.Parameter], sources: Sequence[Tensor]) -> None:

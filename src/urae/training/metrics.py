@@ -7,53 +7,23 @@ that goes on from it cuts the file to that length first, so that no step is ther
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from urae.errors import BadFile, MissingExtra
+from urae.errors import MissingExtra
+from urae.io import read_json_lines
 from urae.training.recipe import Recipe
 from urae.training.settings import to_dict
 
-__all__ = ["Metrics", "check_loggers", "read_metrics"]
-
-
-class Metrics:
-    """An open metrics.jsonl."""
-
-    def __init__(self, path: Path, *, length: int) -> None:
-        """Go on in the file at this length in bytes; what is behind it belongs to steps that will be
-        repeated."""
-        path.touch()
-        self.file = path.open("r+b")
-        if self.file.seek(0, os.SEEK_END) < length:
-            raise BadFile(
-                f"{path} lacks steps that the checkpoint has done: put it back, or start anew elsewhere"
-            )
-        self.file.truncate(length)
-        self.file.seek(length)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Add one line."""
-        self.file.write(json.dumps(row).encode() + b"\n")
-        self.file.flush()
-
-    def length(self) -> int:
-        """Bytes written, all of them on disk."""
-        os.fsync(self.file.fileno())
-        return self.file.tell()
-
-    def close(self) -> None:
-        self.file.close()
+__all__ = ["check_loggers", "read_metrics", "start_trackers"]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The rows of a metrics.jsonl. Raises `BadFile`."""
+    return [row for _, row in read_json_lines(path)]
 
 
 def check_loggers(names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from urae import execution
 from urae.adapters import Full, Spec
 from urae.execution.choices import CHECKPOINTING, BaseWeights, Checkpointing
 from urae.resolution import ResolutionPolicy, check_size
@@ -125,6 +126,9 @@ class Recipe:
     """The run's directory."""
     checkpoint_every: int = 200
     """Steps between checkpoints, 0 for one at the end only."""
+    checkpoint_minutes: float = 30.0
+    """Minutes after which a step is followed by a checkpoint whatever its number, 0 for no such limit: 200 steps can be
+    ten hours."""
     keep_checkpoints: int = 2
     """How many of the latest checkpoints stay."""
     validate_every: int = 0
@@ -145,6 +149,19 @@ class Recipe:
         _check_names(self)
         _check_effects(self)
 
+    def images_at_a_time(self, num_processes: int) -> int:
+        """Images on a GPU at a time when so many processes, a GPU each, share the batch; those that share an image's
+        tokens count as one. `ValueError` where the batch cannot be dealt out."""
+        groups = execution.num_groups(num_processes, self.context_parallel) if num_processes > 0 else 0
+        if groups < 1 or self.batch_size % (groups * self.gradient_accumulation):
+            whole = self.context_parallel == 1
+            what = "processes or GPUs" if whole else f"groups of {self.context_parallel} processes or GPUs"
+            raise ValueError(
+                f"batch_size is {self.batch_size}: expected a multiple of {what} x gradient_accumulation = "
+                f"{groups} x {self.gradient_accumulation}"
+            )
+        return self.batch_size // groups // self.gradient_accumulation
+
 
 def _check_ranges(recipe: Recipe) -> None:
     check_size(recipe.size)
@@ -160,7 +177,7 @@ def _check_ranges(recipe: Recipe) -> None:
         0: (
             *("num_validation", "num_workers", "flow_weight", "distill_weight", "weight_decay", "clip_norm"),
             *("guidance", "teacher_guidance", "sample_guidance"),
-            *("checkpoint_every", "validate_every", "sample_every", "swap_blocks"),
+            *("checkpoint_every", "checkpoint_minutes", "validate_every", "sample_every", "swap_blocks"),
         ),
     }
     for least, names in at_least.items():
@@ -192,6 +209,11 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError("flow_weight and distill_weight are both 0, which trains nothing: set one above 0")
     if recipe.distill_weight == 0 and (recipe.teacher != "base" or recipe.teacher_guidance != 1):
         raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
+    if recipe.flow_weight == 0 and (recipe.teacher, recipe.teacher_guidance) == ("base", recipe.guidance):
+        raise ValueError(
+            f"the teacher is the base at guidance {recipe.guidance:g}, as which the run starts, and flow_weight is 0, "
+            "which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
+        )
     if (recipe.validate_every == 0) != (recipe.num_validation == 0):
         raise ValueError(
             f"validate_every={recipe.validate_every} and num_validation={recipe.num_validation} need each other: "

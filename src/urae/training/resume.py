@@ -18,7 +18,7 @@ __all__ = ["check_same_run", "run_identity"]
 
 NO_EFFECT = (
     *("model", "data", "start", "out"),  # compared by content, or no part of the run
-    *("steps", "num_workers", "checkpoint_every", "keep_checkpoints", "loggers"),
+    *("steps", "num_workers", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "loggers"),
     *("validate_every", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"),
     *("gradient_accumulation", "gradient_checkpointing", "compile"),  # sums in another order, no more
     *("offload_activations", "swap_blocks", "context_parallel"),

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from urae.families import Drawing, family_of
+from urae.io import Unreadable, picture_texts, read_picture, write_png
 from urae.training.prediction import autocast
 from urae.training.recipe import Recipe
 
-__all__ = ["Sampler", "lean_pipeline"]
+__all__ = ["Sampler", "has_negative", "lean_pipeline"]
 
 
 def lean_pipeline(pipe: Any) -> Any:
@@ -31,6 +30,11 @@ def lean_pipeline(pipe: Any) -> Any:
     lean = type(pipe)(**parts, **settings)
     lean.set_progress_bar_config(disable=True)  # it would run through the training's own
     return lean
+
+
+def has_negative(pipe: Any, recipe: Recipe) -> bool:
+    """Whether each step of a sample image takes a second call of the transformer, with a negative prompt."""
+    return recipe.sample_guidance > 1 and family_of(pipe).guidance.kind(pipe) == "cfg"
 
 
 class Sampler:
@@ -54,21 +58,19 @@ class Sampler:
         self.pipe, self.recipe, self.embeddings, self.base = pipe, recipe, embeddings, base
         self.negative = negative
         self.folder = Path(recipe.out) / "samples"
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def draw_base(self) -> None:
         """The images of the base model, those that are not there from an earlier start of this run."""
         for index in self._places:
-            origin = self._origin(index)
-            if _origin_of(self._base(index)) != origin:
-                _save(self._image(index), self._base(index), origin=origin)
+            if not self._is_kept(index):
+                self._save(self._image(index), self._base(index), index)
 
     def draw(self, step: int) -> list[Path]:
         """The images after this step, base at the left; returns the files."""
         files = [self.folder / f"step-{step:06d}-{index:02d}.png" for index in self._places]
         for index, file in enumerate(files):
-            with Image.open(self._base(index)) as base:
-                _save(_side_by_side(base, self._image(index)), file, origin=self._origin(index))
+            pair = _side_by_side(read_picture(self._base(index)), self._image(index))
+            self._save(pair, file, index)
         return files
 
     @property
@@ -77,6 +79,16 @@ class Sampler:
 
     def _base(self, index: int) -> Path:
         return self.folder / f"base-{index:02d}.png"
+
+    def _is_kept(self, index: int) -> bool:
+        try:
+            read_picture(self._base(index))
+            return picture_texts(self._base(index)).get("origin") == self._origin(index)
+        except Unreadable:
+            return False
+
+    def _save(self, image: Image.Image, path: Path, index: int) -> None:
+        write_png(image, path, texts={"origin": self._origin(index)})
 
     def _origin(self, index: int) -> str:
         recipe = self.recipe
@@ -105,18 +117,3 @@ def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     pair.paste(left, (0, 0))
     pair.paste(right, (left.width, 0))
     return pair
-
-
-def _origin_of(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with Image.open(path) as image:
-        return str(image.info.get("origin", ""))
-
-
-def _save(image: Image.Image, path: Path, *, origin: str) -> None:
-    note = PngInfo()
-    note.add_text("origin", origin)
-    temporary = path.with_suffix(".tmp")
-    image.save(temporary, format="png", pnginfo=note)
-    os.replace(temporary, path)

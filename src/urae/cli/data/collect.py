@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import pkgutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from urae.cli.named import settings_from_yaml
+from urae.cli.options import Fields
 from urae.cli.printed import say
+from urae.cli.spending import DryRun, Yes, agreed
 from urae.collecting import (
     Collection,
+    CollectionPlan,
+    CollectionRequest,
     LocalPipeline,
     Teacher,
     plan_collection,
@@ -31,6 +34,7 @@ __all__ = ["collect"]
 
 def collect(
     out: Annotated[Path, typer.Argument(help="Folder for the images, the manifest and the journal.")],
+    request: Annotated[dict[str, Any], Fields(CollectionRequest, without=("pause",))],
     teacher: Annotated[
         str,
         typer.Option(
@@ -44,7 +48,6 @@ def collect(
         str, typer.Option(help="Key or column of the prompts in .jsonl and .parquet.")
     ] = "prompt",
     num: Annotated[int, typer.Option(min=0, help="The first so many prompts; 0 for all.")] = 0,
-    copies: Annotated[int, typer.Option(min=1, help="Images of each prompt.")] = 1,
     shape: Annotated[
         list[str],
         typer.Option(help="shape=weight of the mix, such as 16:9=2; repeat. Default: the teacher's."),
@@ -52,20 +55,8 @@ def collect(
     settings: Annotated[
         list[str], typer.Option("--set", help="A setting of the teacher, as name=value; repeat for several.")
     ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Of the shapes and of the images.")] = 0,
-    licence: Annotated[str, typer.Option(help="Of the images, for their records.")] = "",
-    limit: Annotated[
-        float,
-        typer.Option(min=0.0, help="The most that the folder may cost, over all runs.", show_default="none"),
-    ] = math.inf,
-    retries: Annotated[
-        int, typer.Option(min=0, help="Of a request after 429, 5xx, a timeout or damage.")
-    ] = 8,
-    patience: Annotated[float, typer.Option(help="Seconds to wait for an image that is ordered.")] = 600.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be ordered and its cost.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend without asking.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Collect synthetic images from a teacher.
 
@@ -74,26 +65,16 @@ def collect(
     Example: urae data collect data/2k --shape 1:1=2 --shape 16:9=1 --set raw=true --limit 20
     """
     check_can_write(out, folder=True)
-    asked = read_prompts(prompts, column=column)[: num or None]
     chosen = make_teacher(teacher, settings, shape)
-    plan = plan_collection(
-        asked,
-        chosen,
-        out,
-        copies=copies,
-        seed=seed,
-        limit=limit,
-        licence=licence or None,
-        retries=retries,
-        patience=patience,
-    )
-    say(str(plan))
-    if dry_run:
-        return
-    if plan.cost and not yes:
-        typer.confirm("Order them?", abort=True)
+    plan = plan_collection(read_prompts(prompts, column=column)[: num or None], chosen, out, **request)
+    say(plan)
+    if agreed("Order them?", costs=plan.cost, dry_run=dry_run, yes=yes):
+        _run(plan)
+
+
+def _run(plan: CollectionPlan) -> None:
     collection = run_collection(plan)
-    _report(collection, chosen)
+    _report(collection, plan.teacher)
     if not collection.records:
         raise UraeError(f"none of {plan.num_images} images is there: what is said above tells why")
 

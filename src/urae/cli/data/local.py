@@ -58,10 +58,17 @@ class Local:
             adapter=self._adapter,
             seed=seed,
             steps=self.steps or "auto",
-            guidance=self.guidance or "auto",
+            guidance=self._guidance,
         )
         assert isinstance(image, Image.Image)
         return image
+
+    @property
+    def _guidance(self) -> Any:
+        """What records name, whatever the model's own default; where it takes effect."""
+        way = method_named(self.method, self.options)
+        takes = families.family_of(self._pipe).guidance.kind(self._pipe) != "none"
+        return self.guidance or (way.guidance if takes and way.steps else "auto")
 
     @cached_property
     def _pipe(self) -> Any:

@@ -3,6 +3,7 @@ layers for modulation."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 from urae.families.chroma.calls import ChromaCalls
@@ -17,6 +18,9 @@ from urae.families.chroma.text import ChromaText
 from urae.families.family import ModuleNames
 
 __all__ = ["Chroma"]
+
+# diffusers says this of its own transformer, whenever one is made.
+warnings.filterwarnings("ignore", message="`FluxPosEmbed` is deprecated", category=FutureWarning)
 
 
 @dataclass(frozen=True, kw_only=True)

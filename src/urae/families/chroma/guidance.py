@@ -17,6 +17,9 @@ class ChromaGuidance:
     def kind(self, target: Any) -> Guiding:
         return "cfg"
 
+    def usual(self, target: Any, published: float) -> float:
+        return 5.0  # its pipeline's own
+
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         scale, negative = drawing.guidance, drawing.negative
         if scale <= 1:

@@ -19,6 +19,7 @@ NAMES = ModuleNames(
             for index in range(5)
             for original, part in (("in_layer", "linear_1"), ("out_layer", "linear_2"))
         },
+        **{f"{NETWORK}.norms.{index}.scale": f"{NETWORK}.norms.{index}.weight" for index in range(5)},
         f"{NETWORK}.out_proj": f"{NETWORK}.out_proj",
     },
     blocks={
@@ -27,4 +28,5 @@ NAMES = ModuleNames(
     },
     swapped="",
     mlp_ratio=FLUX.mlp_ratio,
+    stock=FLUX.stock,
 )

@@ -21,6 +21,9 @@ class FluxGuidance:
         transformer = getattr(target, "transformer", target)
         return "embedded" if transformer.config.guidance_embeds else "none"
 
+    def usual(self, target: Any, published: float) -> float:
+        return published
+
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         if drawing.negative:
             raise ValueError(

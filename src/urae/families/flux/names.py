@@ -24,11 +24,15 @@ NAMES = ModuleNames(
             "transformer_blocks",
             {
                 "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+                "img_attn.norm.query_norm.scale": ("attn.norm_q.weight",),
+                "img_attn.norm.key_norm.scale": ("attn.norm_k.weight",),
                 "img_attn.proj": ("attn.to_out.0",),
                 "img_mlp.0": ("ff.net.0.proj",),
                 "img_mlp.2": ("ff.net.2",),
                 "img_mod.lin": ("norm1.linear",),
                 "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+                "txt_attn.norm.query_norm.scale": ("attn.norm_added_q.weight",),
+                "txt_attn.norm.key_norm.scale": ("attn.norm_added_k.weight",),
                 "txt_attn.proj": ("attn.to_add_out",),
                 "txt_mlp.0": ("ff_context.net.0.proj",),
                 "txt_mlp.2": ("ff_context.net.2",),
@@ -40,6 +44,8 @@ NAMES = ModuleNames(
             {
                 "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
                 "linear2": ("proj_out",),
+                "norm.query_norm.scale": ("attn.norm_q.weight",),
+                "norm.key_norm.scale": ("attn.norm_k.weight",),
                 "modulation.lin": ("norm.linear",),
             },
         ),
@@ -47,4 +53,5 @@ NAMES = ModuleNames(
     # Stored as (shift, scale), where diffusers has (scale, shift).
     swapped="norm_out.linear",
     mlp_ratio=4,
+    stock="kohya",
 )

@@ -19,6 +19,9 @@ class Krea2Guidance(ChromaGuidance):
     def kind(self, target: Any) -> Guiding:
         return "none" if is_distilled(target) else "cfg"
 
+    def usual(self, target: Any, published: float) -> float:
+        return 1.0 if is_distilled(target) else 5.5  # its pipeline's own, which calls it 4.5
+
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         return super().settings(drawing) | {"guidance_scale": max(drawing.guidance - 1, 0.0)}
 

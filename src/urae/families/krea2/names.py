@@ -38,4 +38,5 @@ NAMES = ModuleNames(
     blocks={"blocks": ("transformer_blocks", BLOCK)},
     swapped="",
     mlp_ratio=0,
+    stock="comfy",
 )

@@ -29,7 +29,7 @@ def _published() -> dict[str, Any]:
         "text_tokens": 512,
         "encoder_values": ENCODER,
     }
-    return {"krea/Krea-2-Raw": parts, "krea/Krea-2-Turbo": parts}
+    return {"krea/Krea-2-Raw": parts, "krea/Krea-2-Turbo": parts | {"pipeline": {"is_distilled": True}}}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -272,9 +273,18 @@ def test_what_a_killed_process_leaves_is_removed_and_what_a_living_one_writes_st
 
 
 def test_leftovers_are_only_what_bears_our_names(tmp_path):
-    for name in (".urae-notes.tmp", "x.tmp", ".urae-1-0-x.tmp", f".urae-{os.getpid()}-0-x.tmp"):
+    for name in (
+        ".urae-notes.tmp",
+        "x.tmp",
+        ".urae-1-0-x.tmp",
+        f".urae-{os.getpid()}-{time.time_ns()}-x.tmp",
+    ):
         (tmp_path / name).touch()
     assert remove_leftovers(tmp_path) == []
+    (
+        tmp_path / f".urae-{os.getpid()}-0-x.tmp"
+    ).touch()  # of an earlier process with our id, as in a container
+    assert len(remove_leftovers(tmp_path)) == 1
     (tmp_path / f".urae-{2**40}-0-x.tmp").touch()
     assert len(remove_leftovers(tmp_path)) == 1
 
