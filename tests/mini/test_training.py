@@ -13,8 +13,8 @@ from urae import mini
 from urae.mini.model import build_pipeline, build_vae
 from urae.mini.recogniser import GLYPHS
 from urae.mini.train.base import (
-    Latents,
     Part,
+    SceneLatents,
     checkpoint,
     encode_tokens,
     load_averaged,
@@ -90,7 +90,7 @@ def test_muon_takes_the_nearest_orthogonal_matrix(shape: tuple[int, int, int], d
 
 
 @pytest.fixture(scope="module")
-def latents(tmp_path_factory: pytest.TempPathFactory) -> Latents:
+def latents(tmp_path_factory: pytest.TempPathFactory) -> SceneLatents:
     """40 scenes of the whole world, 20 familiar ones, a quarter of each batch of them; CLIP's caption is left out
     of half of it."""
     parts = [
@@ -98,10 +98,10 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Latents:
         Part(share=0.25, scenes=[familiar_scene(i) for i in range(20)]),
     ]
     cache = tmp_path_factory.mktemp("latents") / "latents.safetensors"
-    return Latents(build_pipeline(build_vae()), parts, cache, pooled_dropout=0.5)
+    return SceneLatents(build_pipeline(build_vae()), parts, cache, pooled_dropout=0.5)
 
 
-def test_a_batch_holds_the_asked_share_of_each_part_and_of_empty_captions(latents: Latents) -> None:
+def test_a_batch_holds_the_asked_share_of_each_part_and_of_empty_captions(latents: SceneLatents) -> None:
     clean, (t5, clip), where = latents.batch(1, 2000)
     rows = torch.cdist(clean.flatten(1), latents.mean.flatten(1)).argmin(dim=1)
     assert (rows >= 40).float().mean().item() == pytest.approx(0.25, abs=0.03)
@@ -116,7 +116,7 @@ def test_a_batch_holds_the_asked_share_of_each_part_and_of_empty_captions(latent
     assert unpooled[~empty].float().mean().item() == pytest.approx(0.5, abs=0.04)
 
 
-def test_latents_are_those_of_their_scenes_in_order(latents: Latents) -> None:
+def test_latents_are_those_of_their_scenes_in_order(latents: SceneLatents) -> None:
     """Rendered by several processes, 50 at a time: here the second lot begins within the familiar scenes."""
     vae = build_pipeline(build_vae()).vae  # the same random weights
     for row, one in ((3, scene(3)), (55, familiar_scene(15))):

@@ -19,7 +19,7 @@ from urae.mini import render, scene
 from urae.study.ballots import BallotBox, read_invitations
 from urae.study.build import build_study
 from urae.study.manifest import Study
-from urae.study.serve import make_server
+from urae.study.server import make_server
 
 NAMES = ("sharp", "blurred", "enlarged")
 IDS = [f"scene-{seed}" for seed in range(6)]

@@ -14,7 +14,7 @@ from urae.cli.verbs import verb
 from urae.errors import MissingExtra
 from urae.study.ballots import BallotBox, read_invitations
 from urae.study.manifest import ASPECTS, read_study
-from urae.study.serve import site_url
+from urae.study.server import site_url
 
 
 def run(*arguments):

@@ -14,7 +14,7 @@ from urae.cli.verbs import Commands
 from urae.io import Progress, check_can_write
 from urae.metrics.matching import read_prompts
 from urae.study.report import to_markdown
-from urae.study.serve import invitation_link, site_url
+from urae.study.server import invitation_link, site_url
 
 __all__ = ["app"]
 

@@ -13,7 +13,7 @@ from urae.study.build import build_study
 from urae.study.manifest import ASPECTS, Aspect, Study, StudyItem, read_study
 from urae.study.outcome import Outcome, RaterSummary, Standing, VotedPreference, count_votes
 from urae.study.report import write_report
-from urae.study.serve import serve
+from urae.study.server import serve
 
 __all__ = [
     "ASPECTS",

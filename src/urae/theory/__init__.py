@@ -2,13 +2,13 @@
 
 from urae.theory.advice import Advice, advise
 from urae.theory.error import ErrorTerms, exact_error, mixed_label_noise, printed_bound, valid_bound
-from urae.theory.estimate import Estimate, Estimates, estimate, mean_squared_gap, noise_gain, repeat_variance
+from urae.theory.estimates import Estimate, Estimates, estimate, mean_squared_gap, noise_gain, repeat_variance
 from urae.theory.network import Network, random_network
 from urae.theory.plot import Section, advice_figure, bound_figure, save_figure, share_figure, write_page
 from urae.theory.problem import Measure, Mixing, Modes, Problem, learnt_part, random_problem
 from urae.theory.share import BestShare, ErrorCurve, Sensitivity, best_share, error_curve
 from urae.theory.simulation import Simulation, simulate
-from urae.theory.survey import Case, WidthCase, survey, survey_widths, varied_problem
+from urae.theory.surveys import Case, WidthCase, survey, survey_widths, varied_problem
 
 __all__ = [
     "Advice",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from urae.theory.estimate import Estimate, Estimates
+from urae.theory.estimates import Estimate, Estimates
 from urae.theory.problem import Array
 from urae.theory.share import BestShare, ErrorCurve
 

@@ -22,7 +22,7 @@ from torch import nn
 from urae.mini.model import NATIVE_SIZE, TEXT_TOKENS, build_pipeline
 from urae.mini.train.layout import Layout, Placed, placed
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, matrix_products, write_atomically
+from urae.mini.train.progress import StageLog, matrix_products, write_atomically
 from urae.mini.train.vae import load_vae, scene_pixels
 from urae.mini.world import Scene, familiar_scene, scene
 
@@ -62,13 +62,13 @@ def train_base(
 ) -> None:
     """Write `base.safetensors`: raw and averaged weights of the transformer and both text encoders."""
     pipe = build_pipeline(load_vae(out)).to(device)
-    latents = Latents(pipe, base_parts(), out / "latents.safetensors", dtype=dtype)
+    latents = SceneLatents(pipe, base_parts(), out / "latents.safetensors", dtype=dtype)
     train_flow(pipe, latents, out / "base", steps=steps, batch=batch, dtype=dtype)
 
 
 def train_flow(
     pipe: FluxPipeline,
-    latents: Latents,
+    latents: SceneLatents,
     out: Path,
     *,
     steps: int,
@@ -88,7 +88,7 @@ def train_flow(
     optimizers = optimizers_for(weights, peak=8e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
     first = resume(out.with_suffix(".safetensors"), weights, average, optimizers)
-    progress = Progress(out.with_suffix(".jsonl"))
+    progress = StageLog(out.with_suffix(".jsonl"))
     for step in range(first, steps + 1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -182,7 +182,7 @@ def tokenize(pipe: FluxPipeline, captions: list[str]) -> Tokens:
     return ids(pipe.tokenizer_2, TEXT_TOKENS), ids(pipe.tokenizer, 77)
 
 
-class Latents:
+class SceneLatents:
     """The scenes of all parts at the native size, each encoded once and kept in the file `cache`.
 
     `pooled_dropout` is the share of captions in [0, 1] that CLIP reads as empty while T5 reads them."""

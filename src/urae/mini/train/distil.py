@@ -27,7 +27,7 @@ from urae.mini.train.base import (
     velocity,
 )
 from urae.mini.train.pairs import pairs_latents
-from urae.mini.train.progress import Progress, cosine, matrix_products
+from urae.mini.train.progress import StageLog, cosine, matrix_products
 
 MIDDLE = 1.0
 """Of the noise levels, in logits: higher than for the base, since guidance decides while little is to be seen."""
@@ -52,7 +52,7 @@ def distil(
     optimizers = optimizers_for(weights, peak=6e-4, dtype=dtype)
     average = {k: v.detach().clone() for k, v in weights.items()}
     first = resume(out / "distil.safetensors", weights, average, optimizers)
-    progress = Progress(out / "distil.jsonl")
+    progress = StageLog(out / "distil.jsonl")
     for step in range(first, steps + 1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import FluxPipeline
 
-from urae.mini.train.base import Latents, Part, load_averaged, train_flow
+from urae.mini.train.base import Part, SceneLatents, load_averaged, train_flow
 from urae.mini.train.layout import Layout
 from urae.mini.train.text import load_text
 from urae.mini.world import Scene, familiar_scene, scene
@@ -45,7 +45,7 @@ def train_pairs(
 
 def pairs_latents(
     pipe: FluxPipeline, out: Path, *, pooled_dropout: float = 0.0, dtype: torch.dtype = torch.float32
-) -> Latents:
+) -> SceneLatents:
     """Mostly pairs, and of the others more familiar scenes than there would be."""
 
     def scenes(name: str) -> list[Scene]:
@@ -55,4 +55,6 @@ def pairs_latents(
         return [scene(i, pairs=1 if name == "pairs" else 0) for i in seeds]
 
     parts = [Part(share=share, scenes=scenes(name)) for name, share in SHARES.items()]
-    return Latents(pipe, parts, out / "pairs-latents.safetensors", pooled_dropout=pooled_dropout, dtype=dtype)
+    return SceneLatents(
+        pipe, parts, out / "pairs-latents.safetensors", pooled_dropout=pooled_dropout, dtype=dtype
+    )

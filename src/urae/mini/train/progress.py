@@ -16,7 +16,7 @@ HELD_OUT = 1_000_000
 """Seeds from here on are never trained on."""
 
 
-class Progress:
+class StageLog:
     """The log of one stage: a JSON line every `every` steps, with the mean of what was noted since."""
 
     def __init__(self, path: Path, *, every: int = 50) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from urae.mini.recogniser import GLYPHS, GROUNDS, Recogniser, to_input
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import HELD_OUT, Progress, cosine, matrix_products, write_atomically
+from urae.mini.train.progress import HELD_OUT, StageLog, cosine, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
@@ -37,7 +37,7 @@ def train_recogniser(
     inner = [p for p in network.body.parameters() if p.ndim == 4][1:]
     outer = [p for p in network.parameters() if all(p is not q for q in inner)]
     optimizers = [Muon(inner, lr=3e-3, dtype=dtype), torch.optim.AdamW(outer, lr=3e-3, weight_decay=0.01)]
-    progress = Progress(out / "recogniser.jsonl")
+    progress = StageLog(out / "recogniser.jsonl")
     for step in range(1, steps + 1):
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(num_scenes, (batch,), generator=generator)

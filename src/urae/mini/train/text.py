@@ -18,7 +18,7 @@ from transformers import T5EncoderModel
 
 from urae.mini.train.base import load_averaged, tokenize
 from urae.mini.train.layout import SIDE, noun_loss, placed
-from urae.mini.train.progress import Progress, matrix_products, write_atomically
+from urae.mini.train.progress import StageLog, matrix_products, write_atomically
 from urae.mini.world import scene
 
 FIRST_SEED = 300_000
@@ -51,7 +51,7 @@ def train_text(
         {"params": order, "peak": ORDER_PEAK},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
-    progress = Progress(out / "text.jsonl")
+    progress = StageLog(out / "text.jsonl")
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * min(1.0, step / 20, (steps + 1 - step) / (0.4 * steps))

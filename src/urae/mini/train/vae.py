@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from urae.mini.model import NATIVE_SIZE, build_vae
 from urae.mini.train.muon import Muon
-from urae.mini.train.progress import Progress, cosine, matrix_products, write_atomically
+from urae.mini.train.progress import StageLog, cosine, matrix_products, write_atomically
 from urae.mini.world import Scene, render, scene
 
 
@@ -41,7 +41,7 @@ def train_vae(
         vae.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("raw.")})
         average = {k[4:]: v for k, v in state.items() if k.startswith("ema.")}
     pool = _pixel_pool()
-    progress = Progress(out / "vae.jsonl")
+    progress = StageLog(out / "vae.jsonl")
     for step in range(first, steps + 1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
