@@ -72,14 +72,15 @@ def imports(file: Path) -> set[str]:
             found |= {alias.name} & MODULES.keys()
         elif node.module and node.module.split(".")[0] == "urae":
             target = home(node.module, alias.name)
-            found |= _used(file, alias, target) if target in PACKAGES else {target}
+            taken = attributes_of(file, alias.asname or alias.name)
+            found |= {home(target, name) for name in taken} if target in PACKAGES else {target}
     return found - {module_of(file)}
 
 
-def _used(file: Path, alias: ast.alias, package: str) -> set[str]:
-    known_as = alias.asname or alias.name
+def attributes_of(file: Path, name: str) -> set[str]:
+    """What a file takes from what it knows by this name: `b` in `name.b`."""
     return {
-        home(package, node.attr)
+        node.attr
         for node in ast.walk(tree(file))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == known_as
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
     }

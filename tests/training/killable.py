@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 from diffusers import FluxPipeline
 
+from processes import CONTEXT
 from urae.training import Recipe, load_recipe, save_recipe, train
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training"])
 
 
 def run(pipe_folder: Path, recipe_file: Path) -> None:

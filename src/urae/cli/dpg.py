@@ -11,6 +11,7 @@ from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
 from urae.cli.printed import say
+from urae.dpg.server import OPTIONS
 from urae.io import Progress, check_can_write
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _answerer(
     model: str, server: str, device: str, key_variable: str, options: list[str], concurrency: int
 ) -> Answerer:
     if server:
-        sent = options_from_json(options, **benchmark.server.OPTIONS)
+        sent = options_from_json(options, **OPTIONS)
         endpoint = judge.Endpoint(
             model=model, base_url=server, key_variable=key_variable, options=sent, schema=False
         )

@@ -45,10 +45,12 @@ def generate(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae generate --prompts prompts.txt --size 256x256
     """
+    from urae.generation import stock  # which imports torch
+
     texts = _asked_for(prompts, prompt_file)
     asked, opening = DrawingRequest(prompt=texts, **drawing), ModelRequest(**model)
     files = generation.PictureFiles(out, texts, context_parallel=asked.context_parallel)
-    if compared := generation.stock.stock_of(opening.model):
+    if compared := stock.stock_of(opening.model):
         _check_stock(compared.name, {**model, **drawing})
         _draw_stock(opening, asked, files)
     else:
@@ -81,7 +83,8 @@ def _draw(opening: ModelRequest, asked: DrawingRequest, files: PictureFiles) -> 
 
 def _draw_stock(opening: ModelRequest, asked: DrawingRequest, files: PictureFiles) -> None:
     """Draw with a model to compare with, PixArt-Sigma or Sana: its own pipeline, and nothing of ours."""
-    stock = generation.stock
+    from urae.generation import stock
+
     pipe = stock.open_stock(opening.model, dtype=stock.stock_dtype(opening.dtype))
     pipe.set_progress_bar_config(disable=True)
     steps = stock.STOCK[type(pipe).__name__].steps if asked.steps == "auto" else asked.steps
