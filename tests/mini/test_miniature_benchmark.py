@@ -248,6 +248,6 @@ def test_the_cost_of_a_token_grid_is_timed(benchmark, tmp_path, monkeypatch):
     benchmark("token_grid").main()
     result = json.loads(out.read_text())
     assert [row["tokens"] for row in result["rows"]] == [64, 256]
-    assert result["rows"][1]["step_seconds"] > result["rows"][0]["step_seconds"]
+    assert all(row["step_seconds"] > 0 for row in result["rows"])
     turns = {row["model"]: row["turns_of_the_fastest"] for row in result["rotary"]}
     assert turns == {"miniature, 8 x 8": 1.27, "miniature, 16 x 16": 2.55, "FLUX.1, 64 x 64": 10.19}
