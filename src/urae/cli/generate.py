@@ -101,7 +101,7 @@ def _draw_stock(opening: ModelRequest, asked: DrawingRequest, files: PictureFile
         stock.generate_stock(
             pipe,
             asked.prompts,
-            size=asked.size,
+            size=asked.size,  # type: ignore[arg-type]
             seeds=asked.seeds,
             steps=steps,
             guidance=None if asked.guidance == "auto" else asked.guidance,
