@@ -43,14 +43,8 @@ def test_an_export_is_the_same_from_everywhere():
     "code",
     [
         "import urae.metrics, urae.cli.judge, urae.resolution",
-        "from urae.cli.main import app; app(['study', '--help'], standalone_mode=False)",
         "from urae.resolution import buckets, snap; from urae.data import read_records, convert",
         "from urae.collecting import caption, collect",
-        *(
-            f"from urae.cli.main import app; app(['data', '{name}', '--help'], standalone_mode=False)"
-            for name in Data.verbs
-            if name != "cache"
-        ),
     ],
 )
 def test_torch_is_imported_only_where_something_is_computed(code):

@@ -63,6 +63,7 @@ def home(module: str, name: str) -> str:
     return inner if inner in MODULES else module
 
 
+@cache
 def imports(file: Path) -> set[str]:
     """Modules of the package on which a file depends. An attribute of a package that was imported whole counts as an
     import of what stands behind it, since that is how it is reached late."""
