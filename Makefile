@@ -1,4 +1,5 @@
 # Everything a newcomer needs: `make quickstart` and `make test` set up their own virtual environment.
+SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,8 +25,9 @@ check: install
 	$(BIN)/lint-imports
 
 # One process a core with one thread each: faster than one process with a thread a core, most models being tiny.
+# At its end it says how long it took, and how much of the processors.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	time OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -619,10 +619,11 @@ def wait(bench: Bench) -> None:
 
 
 def free(bench: Bench) -> None:
-    gc.collect()
+    """Forget what was compiled, and free the memory of a GPU, which is measured; a CPU's is not."""
     if bench.compile:
         torch.compiler.reset()
     if bench.device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

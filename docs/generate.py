@@ -121,6 +121,7 @@ def entry(room: str, name: str, value: object) -> str:
 def signature(value: object) -> str:
     try:
         text = str(inspect.signature(value))  # type: ignore[arg-type]
+        text = re.sub(r"PosixPath\('\S+?/src/(\S+?)'\)", r"'\1'", text)  # wherever this checkout lies
         return re.sub(r"<function (\S+) at 0x\w+>", r"\1", text).replace("<lambda>", "...")
     except (TypeError, ValueError):  # a Protocol or an exception has none
         return ""

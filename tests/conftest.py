@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -15,6 +16,28 @@ from autoencoders import vae_of
 from urae.mini.model import build_pipeline, build_vae
 
 GOLDEN = Path(__file__).parent / "golden"
+
+LONGEST = (
+    "docs/test_pages.py",
+    "planning/test_plan_memory.py",
+    "mini/test_miniature_benchmark.py",
+    "mini/test_training.py",
+    "mini/test_pipeline.py",
+    "training/test_processes.py",
+    "training/test_resume.py",
+)
+"""Files that take longest, which begin first: one of them begun last would keep one core busy while others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    order = {tests / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    # What has been imported stays: each full search for garbage would go through it for a quarter of a second.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

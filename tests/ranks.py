@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training", "urae.generation"])
+from processes import CONTEXT
 
 
 def start(num: int, function: Callable[..., None], *arguments: Any) -> list[multiprocessing.Process]:

@@ -22,7 +22,6 @@ LAZY = sorted(
 MODULES = {
     "urae": {"mini", "recipes", "theory"},
     "urae.dpg": {"server"},
-    "urae.generation": {"stock"},
 }
 """Exports that are modules."""
 
@@ -52,14 +51,8 @@ def test_an_export_is_the_same_from_everywhere():
     "code",
     [
         "import urae.metrics, urae.cli.judge, urae.resolution",
-        "from urae.cli.main import app; app(['study', '--help'], standalone_mode=False)",
         "from urae.resolution import buckets, snap; from urae.data import read_records, convert",
         "from urae.collecting import caption, collect",
-        *(
-            f"from urae.cli.main import app; app(['data', '{name}', '--help'], standalone_mode=False)"
-            for name in Data.verbs
-            if name != "cache"
-        ),
     ],
 )
 def test_torch_is_imported_only_where_something_is_computed(code):

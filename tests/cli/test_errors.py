@@ -5,11 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-URAE = Path(sys.executable).parent / "urae"
+from processes import urae
 
 
 def end_of(body: str) -> subprocess.CompletedProcess[str]:
@@ -95,6 +94,6 @@ def test_the_sentence_names_the_file(tmp_path):
     (tmp_path / "recipe.yaml").write_text("size: [1\n")
     (tmp_path / "plain.safetensors").write_bytes(b"no tensors")
     for arguments in (["train", "recipe.yaml"], ["adapter", "show", "plain.safetensors"]):
-        result = subprocess.run([URAE, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        result = urae(*arguments, cwd=tmp_path)
         assert result.returncode == 2, result.stderr
         assert result.stderr.startswith(f"error: {arguments[-1]}"), result.stderr

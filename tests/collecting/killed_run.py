@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from typing import Any
 
+from processes import CONTEXT
 from urae.collecting import Captioner, FluxProUltra, caption, collect
 
 
@@ -21,10 +21,8 @@ def run_caption(url: str, manifest: str) -> None:
 
 
 def process(target: Any, *arguments: Any) -> Any:
-    """A process that starts from one that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["urae.collecting.run", "urae.collecting.captioning", "openai"])
-    started = context.Process(target=target, args=arguments)
+    """A process under way."""
+    started = CONTEXT.Process(target=target, args=arguments)
     started.start()
     return started
 

@@ -23,8 +23,11 @@ ROOMS = {
 ALLOWED = {
     ("adapters/attaching.py", "json.loads"): "of its own text, to hold values as JSON does",
     ("data/caching.py", ".write_text()"): "of its own cache folder, which writes through the door",
-    ("data/formats/convert.py", ".write_bytes()"): "into the temporary folder that `writing_folder` renames",
-    ("data/formats/convert.py", ".write_text()"): "likewise",
+    (
+        "data/formats/converting.py",
+        ".write_bytes()",
+    ): "into the temporary folder that `writing_folder` renames",
+    ("data/formats/converting.py", ".write_text()"): "likewise",
     ("data/formats/tar.py", "tarfile.open to write"): "likewise",
     ("data/shards.py", ".open() to write"): "on a remote store, in fsspec's transaction",
     ("data/shards.py", "tarfile.open to write"): "into memory",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import time
@@ -12,10 +11,8 @@ from pathlib import Path
 import torch
 from diffusers import FluxPipeline
 
+from processes import CONTEXT
 from urae.data import make_cache, write_shards
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.data"])
 
 
 def run(pipe: Path, images: Path, out: Path, rank: int = 0, num: int = 1, port: int = 0) -> None:

@@ -12,7 +12,7 @@ from small_disk import small_disk
 from tiny import write_images
 from urae.data import convert, list_images, read_manifest, read_records, scan_folder, write_manifest
 from urae.data.formats import passed_over
-from urae.data.formats.convert import FORMS
+from urae.data.formats.converting import FORMS
 from urae.errors import BadFile, CannotWrite
 from urae.io import Unreadable
 

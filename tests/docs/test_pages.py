@@ -1,18 +1,23 @@
 """Every Python and shell block of the README and the docs runs, on the miniature, in the order of its page.
 
 The blocks of one page share a namespace and an empty working folder, as a reader who follows the page would.
-A block marked `text` is not code. What cannot run inside the tests is listed here, with the reason.
+A block marked `text` is not code. What cannot run inside the tests is listed here, with the reason. Every command is a
+process of its own; the training of the README starts from nothing, as a reader's does, and the others from one that has
+the libraries already (`processes`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import processes
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -34,20 +39,37 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     namespace: dict[str, object] = {"__name__": "__main__"}
     for language, code in blocks(page):
         if language == "python":
             exec(compile(code, str(page), "exec"), namespace)
         else:
-            run_shell(code)
+            for command in commands(code):
+                run_command(command, starts_from_nothing=page.name == "README.md" and "urae train" in command)
 
 
-def run_shell(code: str) -> None:
-    # A command's comment is for the reader; what stands in RUN_ELSEWHERE is checked by whoever runs it.
-    lines = [line for line in code.splitlines() if line.split("#")[0].strip() not in RUN_ELSEWHERE]
-    script = "\n".join(["set -euo pipefail", *lines])
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+def commands(code: str) -> list[str]:
+    """One a line. What stands in RUN_ELSEWHERE is checked by whoever runs it; its comment is for the reader."""
+    lines = code.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.split("#")[0].strip() not in RUN_ELSEWHERE]
+
+
+def run_command(command: str, *, starts_from_nothing: bool) -> None:
+    words = shlex.split(os.path.expandvars(command), comments=True)
+    if words[:1] == ["urae"] and not starts_from_nothing:
+        check(processes.urae(*words[1:]), command)
+    else:
+        run_shell(command)
+
+
+def run_shell(script: str) -> None:
+    script = f"set -euo pipefail\n{script}"
+    check(subprocess.run(["bash", "-c", script], capture_output=True, text=True), script)
+
+
+def check(result: subprocess.CompletedProcess[str], script: str) -> None:
     assert result.returncode == 0, f"{script}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
 
 

@@ -102,11 +102,8 @@ def saved_by_compiled_blocks(what: Architecture) -> int:
         block.compile(backend="aot_eager_decomp_partition")  # all but the code of the kernels
     before = {tensor.untyped_storage()._cdata: 0 for tensor in (*transformer.parameters(), *inputs.values())}
     saved = Saved(before)
-    try:
-        with saved_tensors_hooks(saved.pack, lambda packed: packed), torch.autocast("cpu", torch.bfloat16):
-            transformer(**inputs, return_dict=False)
-    finally:
-        torch.compiler.reset()
+    with saved_tensors_hooks(saved.pack, lambda packed: packed), torch.autocast("cpu", torch.bfloat16):
+        transformer(**inputs, return_dict=False)
     return saved.bytes
 
 

@@ -103,7 +103,7 @@ def test_another_block_keeps_as_much_as_said():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 @pytest.mark.parametrize("targets", [PAPER_TARGETS, ("ff.net.2", "proj_out")])
-def test_another_compiled_block_keeps_as_much_as_said(targets):
+def test_another_compiled_block_keeps_as_much_as_said(targets, compiler):
     """The same, for what torch's compiler lets a block keep, within 3%."""
     counted, planned = [], []
     for num in (1, 2):
@@ -186,6 +186,13 @@ def num_bytes(module: torch.nn.Module) -> int:
 def phases(recipe: Recipe) -> dict[str, int]:
     architecture = open_architecture("mini", dtype=torch.float32)
     return memory.phases(architecture, trained_by(architecture.transformer, recipe.adapter), recipe)
+
+
+@pytest.fixture
+def compiler():
+    """Blocks of a kind are compiled once in a test, and forgotten after it."""
+    yield
+    torch.compiler.reset()
 
 
 @pytest.fixture

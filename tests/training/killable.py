@@ -13,11 +13,9 @@ from pathlib import Path
 import torch
 from diffusers import FluxPipeline
 
+from processes import CONTEXT
 from urae.cli.main import app
 from urae.training import Recipe, load_recipe, save_recipe, train
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "diffusers", "urae.training", "urae.cli.main"])
 
 
 def run(pipe_folder: Path, recipe_file: Path) -> None:

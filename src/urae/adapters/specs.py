@@ -34,10 +34,10 @@ class Spec:
     def __post_init__(self) -> None:
         if isinstance(self.targets, str) or not all(isinstance(target, str) for target in self.targets):
             raise ValueError(
-                f"targets is {self.targets!r}: expected a list of patterns such as ['attn.to_q']"
+                f"targets is {self.targets!r}: expected a list of patterns such as ['attention']"
             )
         if not self.targets:
-            raise ValueError("targets is empty: name at least one pattern such as 'attn.to_q'")
+            raise ValueError("targets is empty: name at least one pattern such as 'attention'")
         object.__setattr__(self, "targets", tuple(self.targets))
 
     def to_dict(self) -> dict[str, Any]:

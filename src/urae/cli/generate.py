@@ -18,8 +18,8 @@ from urae.generation.asking import DrawingRequest, ModelRequest
 from urae.io import Progress
 
 if TYPE_CHECKING:
+    from urae.baselines import StockPlan
     from urae.generation import DrawingPlan, PictureFiles
-    from urae.generation.stock import StockPlan
 
 __all__ = ["generate"]
 
@@ -47,12 +47,12 @@ def generate(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae generate --prompts prompts.txt --size 256x256
     """
-    from urae.generation import stock  # which imports torch
+    from urae import baselines  # which imports torch
 
     texts = _asked_for(prompts, prompt_file)
     asked, opening = DrawingRequest(prompt=texts, **drawing), ModelRequest(**model)
     files = generation.PictureFiles(out, texts, context_parallel=asked.context_parallel)
-    if compared := stock.stock_of(opening.model):
+    if compared := baselines.stock_of(opening.model):
         _check_stock(compared.name, {**model, **drawing})
     else:
         _check_rounding(opening, asked)
@@ -80,18 +80,18 @@ def _plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[DrawingPlan]
 @contextmanager
 def _stock_plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[StockPlan]:
     """Of a model to compare with, PixArt-Sigma or Sana: its own pipeline, and nothing of ours."""
-    from urae.generation import stock
+    from urae import baselines
 
-    pipe = stock.open_stock(opening.model, dtype=stock.stock_dtype(opening.dtype))
+    pipe = baselines.open_stock(opening.model, dtype=baselines.stock_dtype(opening.dtype))
     pipe.set_progress_bar_config(disable=True)
-    yield stock.plan_stock(
+    yield baselines.plan_stock(
         pipe,
         asked.prompts,
         size=asked.size,  # type: ignore[arg-type]
         seeds=asked.seeds,
         steps=0 if asked.steps == "auto" else asked.steps,
         guidance=None if asked.guidance == "auto" else asked.guidance,
-        memory=stock.stock_memory(asked.offload, asked.decode),
+        memory=baselines.stock_memory(asked.offload, asked.decode),
     )
 
 

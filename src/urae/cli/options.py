@@ -43,12 +43,12 @@ class Fields:
         names = only or [field.name for field in dataclasses.fields(of)]
         self.of, self.names, self.defaults = of, set(names) - set(without), defaults
 
-    def options(self) -> dict[str, Option]:
+    def options(self) -> dict[str, FieldOption]:
         """Each field that a command line can say, by name."""
         docs, hints = field_docs(self.of), get_type_hints(self.of, localns=_Names(self.of))
         every = {field.name: field for field in dataclasses.fields(self.of) if field.name in self.names}
         options = {
-            name: Option(
+            name: FieldOption(
                 default=self.defaults.get(name, _default(field)),
                 help=docs.get(name, ""),
                 flag=field.metadata.get("option", ""),
@@ -61,7 +61,7 @@ class Fields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
+class FieldOption:
     """A field on a command line."""
 
     kind: Any

@@ -33,7 +33,7 @@ COMPILE_SECONDS = 30.0
 SAVED_SECONDS = 17e-6
 """What a compiled FLUX.1 saves per token and call: 6.7 s became 4.5 s in 28 calls of 4608 tokens on an H100 (ibid.)."""
 
-FLUX_WIDTHS = 57 * 3072
+SAVED_AT_WIDTHS = 57 * 3072
 """FLUX.1's blocks times their width, which that saving is proportional to."""
 
 MAX_VARIANTS = 64
@@ -87,4 +87,4 @@ def _saved_seconds(pipe: Any, size: Size) -> float:
     """By one call."""
     tokens = num_tokens(pipe, size)
     widths = len(repeated_blocks(pipe.transformer)) * family_of(pipe).layers.width(pipe.transformer)
-    return SAVED_SECONDS * tokens * widths / FLUX_WIDTHS
+    return SAVED_SECONDS * tokens * widths / SAVED_AT_WIDTHS

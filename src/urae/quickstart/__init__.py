@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.quickstart.run import Column, Quickstart, quickstart
+    from urae.quickstart.report import MeasuredWay
+    from urae.quickstart.run import Quickstart, quickstart
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from PIL import Image
 
 from urae.io import write_text
 from urae.training import read_metrics
 
-if TYPE_CHECKING:
-    from urae.quickstart.run import Column
-
-__all__ = ["next_command", "write_report"]
+__all__ = ["MeasuredWay", "next_command", "write_report"]
 
 WINDOW = 15
 """Steps whose mean loss is told: a single one says little."""
@@ -39,7 +38,20 @@ STORIES = {
 NUMBERS = ["recognised", "background", "repetition", "patch distance", "detail", "seconds a picture"]
 
 
-def write_report(out: Path, *, columns: Sequence[Column], prompts: Sequence[str], machine: str) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class MeasuredWay:
+    """One way of drawing the prompts: its pictures, and what is measured on them."""
+
+    name: str
+    size: int
+    images: list[Image.Image]
+    files: list[Path]
+    numbers: dict[str, float]
+    seconds: float
+    """Per picture."""
+
+
+def write_report(out: Path, *, columns: Sequence[MeasuredWay], prompts: Sequence[str], machine: str) -> Path:
     """Write `out`/report.html, which shows the pictures beside it; returns its path."""
     environment = Environment(
         loader=PackageLoader("urae.quickstart"),
@@ -67,7 +79,7 @@ def next_command(out: Path) -> str:
     --model mini --size 512x512 --adapter {shlex.quote(str(out / "mini-4x" / "adapter.safetensors"))} --out pictures"""
 
 
-def _block(size: int, columns: Sequence[Column], prompts: Sequence[str], out: Path) -> dict[str, Any]:
+def _block(size: int, columns: Sequence[MeasuredWay], prompts: Sequence[str], out: Path) -> dict[str, Any]:
     native = next(c for c in columns if c.name == "native")
     here = [c for c in columns if c.size == size]
     shown = [native, *(c for c in here if c.name != "truth"), next(c for c in here if c.name == "truth")]
@@ -86,7 +98,7 @@ def _block(size: int, columns: Sequence[Column], prompts: Sequence[str], out: Pa
     }
 
 
-def _row(column: Column) -> dict[str, Any]:
+def _row(column: MeasuredWay) -> dict[str, Any]:
     num, numbers = len(column.images), column.numbers
     made = column.name != "truth"
     return {

@@ -29,26 +29,13 @@ from urae.metrics.pictures import LazyPicture, MeasuredPicture
 from urae.metrics.repetition import repetition
 from urae.mini.recogniser import recogniser
 from urae.quickstart.overview import overview
-from urae.quickstart.report import next_command, write_report
+from urae.quickstart.report import MeasuredWay, next_command, write_report
 from urae.training import train
 
-__all__ = ["Column", "Quickstart", "quickstart"]
+__all__ = ["Quickstart", "quickstart"]
 
 FIRST_PROMPT = 2_000_000
 """Seed of the first prompt's scene: beyond everything that the miniature or its adapters are trained on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One way of drawing the prompts: its pictures, and what is measured on them."""
-
-    name: str
-    size: int
-    images: list[Image.Image]
-    files: list[Path]
-    numbers: dict[str, float]
-    seconds: float
-    """Per picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +45,7 @@ class Quickstart:
     report: Path
     adapters: dict[int, Path]
     """By size."""
-    columns: list[Column]
+    columns: list[MeasuredWay]
     seconds: float
     next_command: str
     """With which to draw something of one's own."""
@@ -116,7 +103,7 @@ WEB = mini.Damage(wrong_caption=0.1, blur=0.1, jpeg=0.3, watermark=0.0)
 """A filtered web collection: what is left of the damage after the filters of `urae data`."""
 
 
-def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps: int) -> list[Column]:
+def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps: int) -> list[MeasuredWay]:
     """Native, then direct, policy only and adapted at each size, and the truth to compare with."""
     columns = [_truth(size, num, out) for size in (128, 256, 512)]
     ways: list[tuple[str, int, dict[str, Any]]] = [("native", 128, {"policy": "none"})]
@@ -137,27 +124,33 @@ def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps
     return columns
 
 
-def _overview(columns: list[Column], prompts: list[str]) -> Image.Image:
+def _overview(columns: list[MeasuredWay], prompts: list[str]) -> Image.Image:
     """The first three prompts at the native size and every way at 512 px."""
     shown = [c for c in columns if c.name == "native" or (c.size == 512 and c.name != "truth")]
     rows = list(zip(*(column.images[:3] for column in shown), strict=True))
     return overview([f"{column.name}, {column.size} px" for column in shown], rows, prompts[:3])
 
 
-def _truth(size: int, num: int, out: Path) -> Column:
+def _truth(size: int, num: int, out: Path) -> MeasuredWay:
     images = [mini.render(mini.familiar_scene(FIRST_PROMPT + i), size) for i in range(num)]
     return _column("truth", size, images, seconds=0.0, truth=[], out=out)
 
 
 def _column(
-    name: str, size: int, images: list[Image.Image], *, seconds: float, truth: Sequence[Column], out: Path
-) -> Column:
+    name: str,
+    size: int,
+    images: list[Image.Image],
+    *,
+    seconds: float,
+    truth: Sequence[MeasuredWay],
+    out: Path,
+) -> MeasuredWay:
     files = [out / "pictures" / f"{size}-{name}-{i}.png" for i in range(len(images))]
     for image, file in zip(images, files, strict=True):
         save_png(image, file)
     reference = next((c.images for c in truth if c.name == "truth" and c.size == size), images)
     numbers = measure(images, reference)
-    return Column(name=name, size=size, images=images, files=files, numbers=numbers, seconds=seconds)
+    return MeasuredWay(name=name, size=size, images=images, files=files, numbers=numbers, seconds=seconds)
 
 
 def measure(images: Sequence[Image.Image], truth: Sequence[Image.Image]) -> dict[str, float]:

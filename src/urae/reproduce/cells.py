@@ -16,10 +16,10 @@ from PIL import Image
 
 from urae import generation
 from urae.adapters import Adapter
+from urae.baselines import plan_stock, stock_of
 from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
 from urae.generation.methods import Method, method_named
-from urae.generation.stock import plan_stock, stock_of
 from urae.io import Progress, file_hash, is_picture_name
 from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from urae.generation.stock import local_folder
+from urae.baselines import local_folder
 from urae.metrics import METRICS
 from urae.reproduce.cells import TRUTH, cell_of
 from urae.reproduce.plan import TableColumn, TablePlan, TableRow

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from urae.baselines import open_stock, stock_of
 from urae.errors import UraeError
 from urae.families import open_pipeline
-from urae.generation.stock import open_stock, stock_of
 from urae.io import write_text
 from urae.judge.plan import Cost
 from urae.reproduce.cells import CellPictures, cell_of, draw_cell

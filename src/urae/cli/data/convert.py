@@ -9,7 +9,7 @@ import typer
 
 from urae.cli.printed import say
 from urae.data import convert as convert_data
-from urae.data.formats.convert import FORMS
+from urae.data.formats.converting import FORMS
 from urae.io import check_can_write
 
 __all__ = ["convert"]

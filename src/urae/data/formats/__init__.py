@@ -1,6 +1,6 @@
 """Formats of data sets: each read as a list of images, and each written from one."""
 
-from urae.data.formats.convert import FORMS, convert
+from urae.data.formats.converting import FORMS, convert
 from urae.data.formats.images import ListedImage
 from urae.data.formats.listing import list_images, passed_over
 

@@ -239,7 +239,7 @@ def load_averaged(out: Path, stage: str) -> FluxPipeline:
 def _pixels(scenes: Sequence[Scene], *, chunk: int = 50) -> Iterator[torch.Tensor]:
     """The scenes at the native size, (chunk, 3, 128, 128) at a time, rendered by every core."""
     chunks = [scenes[i : i + chunk] for i in range(0, len(scenes), chunk)]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+    with ProcessPoolExecutor(mp_context=get_context("forkserver")) as workers:
         yield from workers.map(_stack, chunks)
 
 

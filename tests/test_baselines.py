@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from tiny_stock import PROMPT, save_pixart, save_sana
 from urae import mini
+from urae.baselines import local_folder, open_stock, plan_stock, stock_of
 from urae.cli.verbs import verb
 from urae.errors import BadFile
 from urae.execution import MemoryPlan
 from urae.generation import read_png_metadata
-from urae.generation.stock import local_folder, open_stock, plan_stock, stock_of
 
 HERE = MemoryPlan(device="cpu", offload="unchanged")
 
