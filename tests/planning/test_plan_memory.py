@@ -33,6 +33,7 @@ def said(config: dict, what: Architecture, mode, *, offload: bool = False, compi
         vae=SimpleNamespace(config=SimpleNamespace(block_out_channels=[1] * 4)),
         text_tokens=what.text_tokens,
         num_encoder_values=0,
+        config={},
     )
     recipe = recipes.flux_2k(
         size=what.size,

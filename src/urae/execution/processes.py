@@ -24,9 +24,13 @@ T = TypeVar("T")
 
 def this_process() -> PartialState:
     """accelerate's account of it. Without an accelerator processes talk by gloo, for which accelerate wants to be
-    asked; otherwise each would take itself for the only one."""
-    alone = "LOCAL_RANK" not in os.environ
-    return PartialState(cpu=not (alone or torch.accelerator.is_available()))
+    asked; otherwise every process would think it runs alone."""
+    alone, is_first = "LOCAL_RANK" not in os.environ, not PartialState._shared_state
+    state = PartialState(cpu=not (alone or torch.accelerator.is_available()))
+    if is_first and state.num_processes > 1:
+        # One that ends at once, refused, would take away what the others still connect by.
+        state.wait_for_everyone()
+    return state
 
 
 def on_main(make: Callable[[], T]) -> T:
