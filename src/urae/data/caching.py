@@ -34,7 +34,7 @@ from urae.data.cache_format import (
     text_digest,
 )
 from urae.data.manifest import read_records
-from urae.data.pixels import assign_buckets, cropped
+from urae.data.pixels import assign_buckets, cropped, named_with_sizes, split_by_size
 from urae.data.record import Record
 from urae.data.small_form import small
 from urae.errors import BadFile, StaleCache, UraeError
@@ -122,7 +122,8 @@ def make_cache(
 
     Entries that are there already and belong to this data and pipeline are kept. Images that cannot be read are
     named at the end, in a `BadFile`, when all others are done; the cache is unfinished then. Raises `StaleCache`
-    if `out` was made at another size, by other weights or in another form, `ValueError` for images too small. Waits
+    if `out` was made at another size, by other weights or in another form. Images too small for `size` are left out
+    with a sentence that counts and names them, and `ValueError` is raised if all are. Waits
     while another run makes the same cache.
     """
     device = torch.device(device) if device else pipe.vae.device
@@ -166,6 +167,12 @@ def _asked(
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
     records, root = read_records(source)
+    fitting, small = split_by_size(records, size)
+    # What is paid for and does not fit is no reason to stop before what does; where nothing fits, it is an error.
+    if fitting and small:
+        left_out = f"{len(small)} of {len(records)} images are left out, being too small for {size} px"
+        Progress("", total=0).say(f"{left_out}: {named_with_sizes(small)}")
+        records = fitting
     buckets = [bucket for _, bucket in assign_buckets(records, size)]
     check_can_write(out, folder=True)
     chosen = choose_encoding(pipe.vae, buckets, asked=encoding, free=free)

@@ -20,7 +20,21 @@ from urae.resolution import SIDE, Size, buckets, nearest_bucket
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["assign_buckets", "cover_scale", "cropped", "load_pixels", "training_buckets"]
+__all__ = [
+    "assign_buckets",
+    "cover_scale",
+    "cropped",
+    "load_pixels",
+    "named_with_sizes",
+    "split_by_size",
+    "training_bucket",
+    "training_buckets",
+]
+
+LEAST_AREA = 0.85
+"""Of the square: 2560x1440, which services call 2K, has 0.88 of 2048x2048."""
+LONGEST = 2.4
+"""Sides of an image's own bucket to each other: 21:9 is 2.33."""
 
 
 def training_buckets(size: int) -> list[Size]:
@@ -31,20 +45,51 @@ def training_buckets(size: int) -> list[Size]:
     return buckets(size, multiple=next(fitting, SIDE))
 
 
+def training_bucket(image: Size, size: int) -> Size:
+    """The bucket for an image of these (width, height) when training at `size` px.
+
+    It is the nearest in shape of `training_buckets`. An image that does not fill that one gets a bucket of its own
+    pixels, so that nothing a service calls 2K is lost to the grid (Ultra's 3:2 is 2496x1664, where the grid has
+    2560x1664): as long as its long side has `size` px, it has `LEAST_AREA` of the square's, and is no longer than
+    `LONGEST`. An image too small even for that gets the nearest, and `cover_scale` says so by more than 1.
+    """
+    nearest = nearest_bucket(image, training_buckets(size))
+    if cover_scale(image, nearest) <= 1:
+        return nearest
+    step = max(size // 64 // SIDE * SIDE, SIDE)
+    short, long = (side // step * step for side in sorted(image))
+    if short:
+        long = min(long, round(size * size / short / step) * step)
+    if max(image) < size or short * long < LEAST_AREA * size * size or long > LONGEST * short:
+        return nearest
+    return (long, short) if image[0] > image[1] else (short, long)
+
+
+def split_by_size(records: Iterable[Record], size: int) -> tuple[list[Record], list[Record]]:
+    """The records whose images can be trained on at `size` px, and those that are too small for it."""
+    fitting: list[Record] = []
+    small: list[Record] = []
+    for record in records:
+        fits = cover_scale(record.size, training_bucket(record.size, size)) <= 1
+        (fitting if fits else small).append(record)
+    return fitting, small
+
+
 def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, Size]]:
     """Each record with its bucket. Images that would have to be enlarged are a `ValueError` that lists
     them."""
-    choices = training_buckets(size)
-    assigned = [(record, nearest_bucket(record.size, choices)) for record in records]
-    small = [
-        f"{r.file} ({r.size[0]}x{r.size[1]})" for r, bucket in assigned if cover_scale(r.size, bucket) > 1
-    ]
+    fitting, small = split_by_size(records, size)
     if small:
         raise ValueError(
             f"{len(small)} images are too small for {size} px, and none is ever enlarged: "
-            f"remove them or train at a smaller size: {listed(small)}"
+            f"remove them or train at a smaller size: {named_with_sizes(small)}"
         )
-    return assigned
+    return [(record, training_bucket(record.size, size)) for record in fitting]
+
+
+def named_with_sizes(records: Iterable[Record]) -> str:
+    """The first few images, each with its size."""
+    return listed([f"{record.file} ({record.size[0]}x{record.size[1]})" for record in records])
 
 
 def load_pixels(path: Path, bucket: Size) -> Tensor:

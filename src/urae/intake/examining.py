@@ -13,12 +13,11 @@ from typing import Any, get_type_hints
 from PIL import Image
 
 from urae.data.formats import ListedImage
-from urae.data.pixels import training_buckets
+from urae.data.pixels import training_bucket
 from urae.data.record import suffix_of
 from urae.errors import BadFile
 from urae.intake.measures import TILE, Measures, Tiles, measure
 from urae.io import UNREADABLE_REASONS, Unreadable, decode, field_of, jpeg_of, typed, write_bytes
-from urae.resolution import nearest_bucket
 
 __all__ = ["CELL", "Detector", "Examiner", "cell_file", "check_line", "measures_of"]
 
@@ -57,7 +56,7 @@ class Examiner:
             return line | {"unreadable": error.reason, "detail": error.detail}
 
     def _examined(self, image: Image.Image, content: bytes) -> dict[str, Any]:
-        bucket = nearest_bucket(image.size, training_buckets(self.size))
+        bucket = training_bucket(image.size, self.size)
         digest, grey = hashlib.sha256(content).hexdigest(), image.convert("L")
         tiles = Tiles.of(grey, bucket)
         cell = _cell(image, tiles.most_textured())

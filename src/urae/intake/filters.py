@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from urae.data.pixels import cover_scale, training_buckets
+from urae.data.pixels import cover_scale, training_bucket, training_buckets
 from urae.data.sidecar import Sidecar
 from urae.intake.measures import Measures
 from urae.io import UNREADABLE_REASONS
-from urae.resolution import nearest_bucket
 
 __all__ = ["REASONS", "Filters", "Reject"]
 
@@ -107,11 +106,11 @@ class Filters:
 
     def _shape(self, measures: Measures) -> Iterator[tuple[str, str, float]]:
         width, height = measures.size
-        bucket = nearest_bucket(measures.size, training_buckets(self.size))
+        bucket = training_bucket(measures.size, self.size)
         scale = cover_scale(measures.size, bucket)
         if scale > 1:
-            least = f"{bucket[0]}x{bucket[1]} for its shape at {self.size} px"
-            yield "size", f"{width}x{height}, at least {least}", 1 / scale
+            enough = f"{bucket[0]}x{bucket[1]} is enough for its shape at {self.size} px"
+            yield "size", f"{width}x{height}, {enough}", 1 / scale
         ratio = max(width / height, height / width)
         if ratio > self.max_ratio:
             yield "aspect", f"{ratio:.2f} to 1, at most {self.max_ratio:g}", ratio
