@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # FLUX.1-dev to 2048 px by the paper: a LoRA on some 3,000 images of a strong teacher, 2,000 steps of 8.
-# Usage: runs/flux_2k.sh [folder of captioned images] [GPUs]. Stopped, it goes on.
+# Usage: runs/flux_2k.sh [folder of captioned images] [GPUs] [key=value ...]. Stopped, it goes on.
+# What to add for a smaller card: urae plan flux_2k gradient_accumulation=8 --gpu 4090
 set -euo pipefail
 data="${1:-data/2k}"
 gpus="${2:-1}"
+if [[ ! "$gpus" =~ ^[1248]$ ]]; then
+    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
+    exit 2
+fi
 # One image at a time on each GPU: the batch of 8 in as many parts as are left.
 parts=$((8 / gpus))
 
-torchrun --nproc-per-node "$gpus" --no-python urae train flux_2k data="$data" gradient_accumulation="$parts"
+torchrun --nproc-per-node "$gpus" --no-python urae train flux_2k data="$data" gradient_accumulation="$parts" "${@:3}"
 
 urae generate "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting" \
     --model black-forest-labs/FLUX.1-dev --size 2048x2048 \

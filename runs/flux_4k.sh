@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# FLUX.1-dev to 4096 px by the paper: the minor components, on real images of at least 4K, on top of the 2K adapter.
-# Usage: runs/flux_4k.sh [folder of captioned images] [GPUs]. Run runs/flux_2k.sh first. Stopped, it goes on.
+# FLUX.1-dev to 4096 px by the paper's published code: the minor components, on real images of at least 4K, on top of the
+# 2K adapter. Usage: runs/flux_4k.sh [folder of captioned images] [GPUs] [key=value ...]. Run runs/flux_2k.sh first.
+# Stopped, it goes on. Hours, disk and what to add for a smaller card: urae plan flux_4k gradient_accumulation=8 --gpu 4090
 set -euo pipefail
 data="${1:-data/4k}"
 gpus="${2:-8}"
+if [[ ! "$gpus" =~ ^[1248]$ ]]; then
+    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
+    exit 2
+fi
 parts=$((8 / gpus))
 
 torchrun --nproc-per-node "$gpus" --no-python urae train flux_4k data="$data" gradient_accumulation="$parts" \
-    start=out/flux_2k/adapter.safetensors
+    start=out/flux_2k/adapter.safetensors "${@:3}"
 
 urae generate "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting" \
     --model black-forest-labs/FLUX.1-dev --size 4096x4096 \

@@ -35,7 +35,8 @@ SCENES = (
 
 
 def flux_2k(**changes: Any) -> Recipe:
-    """FLUX.1-dev at 2048 px: a LoRA on 3,000 images of a strong teacher (paper, Sec. 4.1)."""
+    """FLUX.1-dev at 2048 px: a LoRA on 3,000 images of a strong teacher (paper, Sec. 3.1; rank, optimizer and caption
+    shares are its published code's)."""
     recipe = Recipe(
         model="black-forest-labs/FLUX.1-dev",
         size=2048,
@@ -52,7 +53,7 @@ def flux_2k(**changes: Any) -> Recipe:
 
 def flux_4k(**changes: Any) -> Recipe:
     """FLUX.1-dev at 4096 px: the minor components on real images of at least 4K, on top of the 2K adapter
-    (paper, Sec. 4.1)."""
+    (the published code's way; in the paper, Sec. 3.1, it is the base alone: `start=""`)."""
     recipe = replace(
         flux_2k(),
         size=4096,

@@ -155,9 +155,39 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         plan(recipes.flux_2k(), "H200", num_gpus=3)
 
 
-@pytest.mark.parametrize("name", ["h200", "RTX4090", "a100-80gb", "H100 PCIe"])
-def test_gpus_are_found_however_they_are_written(name):
-    assert gpu_named(name) in GPUS.values()
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("h200", "H200"),
+        ("RTX4090", "RTX 4090"),
+        ("4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("a100-80gb", "A100 80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("H100 PCIe", "H100 PCIe"),
+        ("h100 80GB HBM3", "H100"),
+        ("6000 Ada", "RTX 6000 Ada"),
+        ("a6000", "RTX A6000"),
+    ],
+)
+def test_gpus_are_found_however_they_are_written(name, found):
+    assert gpu_named(name) is GPUS[found]
+
+
+def test_every_gpu_is_found_by_its_own_name():
+    assert [gpu_named(name).name for name in GPUS] == list(GPUS)
+
+
+def test_a_name_of_two_gpus_is_asked_about():
+    with pytest.raises(ValueError, match="GPU 'a100' is A100 80GB or A100 40GB: say which"):
+        gpu_named("a100")
+
+
+@pytest.mark.parametrize("name", ["RTX 4090 48GB", "H100 NVL 94GB", "RTX 4090 Laptop", "GTX 980", ""])
+def test_another_gpu_is_not_taken_for_a_known_one(name):
+    """A card with twice the memory, or half the rate, makes another plan."""
+    with pytest.raises(ValueError, match="is unknown: expected one of"):
+        gpu_named(name)
 
 
 @pytest.mark.parametrize(

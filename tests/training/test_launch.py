@@ -1,7 +1,9 @@
 """The launch files are whole, and set nothing that a recipe does not have."""
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,28 @@ def test_the_rented_machine_trains_a_recipe_that_exists():
     assert task["envs"]["RECIPE"] in RECIPES
     assert "runs/torchrun.sh" in task["run"]
     checked_by_bash(task["run"])
+
+
+@pytest.mark.parametrize("script", ["flux_2k.sh", "flux_4k.sh"])
+@pytest.mark.parametrize("gpus", ["0", "3", "16", "many"])
+def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_path):
+    ended = subprocess.run(
+        ["bash", RUNS / script, "data", gpus], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == f"GPUs is {gpus}: expected 1, 2, 4 or 8, which share a batch of 8 evenly\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), ("flux_4k.sh", "2")])
+def test_settings_after_the_gpus_reach_the_training(script, gpus, tmp_path):
+    """Through the real launcher and command: the last setting is one that the command refuses by name."""
+    ended = subprocess.run(
+        ["bash", RUNS / script, "no such data", gpus, "steps=3", "no_such_key=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert ended.returncode == 1
+    assert "no_such_key" in ended.stderr

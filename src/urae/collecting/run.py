@@ -1,4 +1,4 @@
-"""Synthetic data: an image of every prompt from a teacher (paper, Sec. 2.1 and 4.1), each ordered once.
+"""Synthetic data: an image of every prompt from a teacher (paper, Sec. 2.2 and 3.1), each ordered once.
 
 A collection is a folder: `orders.jsonl` is the journal of all that was ordered, paid, refused and received (see
 `orders`), `images/` holds the images, and `manifest.jsonl` the records. A run that is stopped or killed at any moment

@@ -18,7 +18,7 @@ from urae.io import field_of, parse_json_object, read_bytes, size_of, typed
 __all__ = ["CAPTION_KINDS", "Record", "suffix_of"]
 
 CAPTION_KINDS = ("original", "detailed")
-"""The caption that the image came with, and a detailed one by a captioning model (paper, Sec. 4.1)."""
+"""The caption that the image came with, and a detailed one by a captioning model, as in the paper's published code."""
 
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
 """By the first two bytes of a picture. What else can be read is AVIF."""

@@ -66,13 +66,23 @@ GPUS = {
     )
 }
 """The vendor's numbers, by name."""
+ADDED = re.compile(r"nvidia|geforce|tesla|rtx|gpu|sxm\d?|hbm\d\w?|\d+gb")
+"""Words that a name may have or lack."""
 
 
 def gpu_named(name: str) -> Gpu:
-    """The GPU of this name, however it is written: "H200", "h100-pcie", "RTX 4090"."""
-    for known, gpu in GPUS.items():
-        if _plain(known) == _plain(name):
-            return gpu
+    """The GPU of this name, however it is written: "H200", "h100-pcie", "4090", "NVIDIA A100-SXM4-80GB"."""
+    exact = [gpu for known, gpu in GPUS.items() if _plain(known) == _plain(name)]
+    model, memory = _model(name)
+    fitting = exact or [
+        gpu
+        for known, gpu in GPUS.items()
+        if _model(known)[0] == model and (not memory or abs(gpu.memory - memory) <= 0.05 * memory)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise ValueError(f"GPU {name!r} is {' or '.join(gpu.name for gpu in fitting)}: say which")
     raise ValueError(
         f"GPU {name!r} is unknown: expected one of {', '.join(GPUS)}, or its memory and rate, "
         "such as --memory 24 --tflops 165"
@@ -111,6 +121,15 @@ def measured_rate(device: torch.device, *, size: int = 8192, repeats: int = 10) 
     end.record()
     end.synchronize()
     return 2 * size**3 * repeats / (start.elapsed_time(end) * 1e-3) / 1e12
+
+
+def _model(name: str) -> tuple[str, int]:
+    """What tells a GPU from others without the words that vendors add, and its GB where the name has them, else 0."""
+    words = re.findall("[a-z0-9]+", name.lower())
+    sizes = [int(word.removesuffix("gb")) for word in words if re.fullmatch(r"\d+gb", word)]
+    return "".join(word for word in words if not ADDED.fullmatch(word)).removeprefix("rtx"), max(
+        sizes, default=0
+    )
 
 
 def _plain(name: str) -> str:

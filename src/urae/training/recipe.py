@@ -28,7 +28,10 @@ LOGGERS = ("tensorboard", "wandb", "trackio")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train, on what, and how. The defaults are the paper's, where it states them."""
+    """What to train, on what, and how.
+
+    The defaults are the paper's (Sec. 3.1) or, where it is silent, its published code's.
+    """
 
     # What is trained, and at which size
     model: str
@@ -57,7 +60,7 @@ class Recipe:
 
     # Objective
     guidance: float = 1.0
-    """The guidance scale that a guidance-distilled model is shown in training (paper, Sec. 3.3: 1 turns it
+    """The guidance scale that a guidance-distilled model is shown in training (paper, Sec. 2.4: 1 turns it
     off)."""
     sigma_sampling: Literal["uniform", "logit_normal"] = "uniform"
     """Distribution of the noise level in [0, 1], before the shift."""

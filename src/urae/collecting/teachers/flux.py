@@ -1,4 +1,4 @@
-"""FLUX1.1 [pro] Ultra behind Black Forest Labs' HTTP API: the teacher of the paper's 2K data (Sec. 4.1).
+"""FLUX1.1 [pro] Ultra behind Black Forest Labs' HTTP API: the teacher of the paper's 2K data (Sec. 3.1).
 
 An order is answered with a task's id and the address to ask after it; the finished image lies at a signed address
 that is valid for ten minutes, after which the task is asked again. The account allows 24 tasks at a time. Moderated
