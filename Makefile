@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart check test test-slow docs bench install clean
+.PHONY: quickstart check test test-slow fuzz docs bench install clean
 
 install: $(VENV)/installed
 
@@ -31,6 +31,11 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# 13,200 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
+CASES ?= 40
+fuzz: install
+	OMP_NUM_THREADS=1 URAE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz
 
 docs: install
 	$(BIN)/python docs/generate.py

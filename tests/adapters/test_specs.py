@@ -39,3 +39,15 @@ def test_alpha_follows_the_rank_unless_given():
 def test_wrong_values_are_refused_with_what_is_valid(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("targets", [None, 3, "attention", {"attention": 1}, [1], [None]])
+def test_targets_of_another_type_are_refused(targets):
+    with pytest.raises(ValueError, match="targets is .*: expected a list of patterns"):
+        Spec.from_dict({"kind": "lora", "targets": targets})
+
+
+@pytest.mark.parametrize("kind", [None, ["lora"], {}, 3])
+def test_kinds_of_another_type_are_refused(kind):
+    with pytest.raises(ValueError, match="adapter kind .* is unknown: valid kinds are"):
+        Spec.from_dict({"kind": kind})

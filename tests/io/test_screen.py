@@ -143,3 +143,10 @@ def test_a_valueerror_out_of_a_call_in_our_own_code_is_a_bug():
 
     for code, sentence in (("int('x')", None), ("raise ValueError('y is wrong')", "y is wrong")):
         assert sentence_of(caught(exec, compile(code, screen.__file__, "exec"))) == sentence
+
+
+def test_of_a_sentence_without_end_both_ends_are_shown():
+    said = sentence_of(BadFile(f"x.json has the key {'k' * 100_000}: expected another"))
+    assert len(said) < 2_000
+    assert said.startswith("x.json has the key kkk")
+    assert said.endswith("kkk: expected another")

@@ -235,3 +235,9 @@ def test_a_missing_field_is_named_and_a_long_one_cut():
     with pytest.raises(BadFile, match="^a of x is '99.*: expected a list$") as raised:
         field_of({"a": "9" * 10**6}, "a", list, name="x")
     assert len(str(raised.value)) < 120
+
+
+@pytest.mark.parametrize("key", ["~", "1", "true", "0.5", "&a", "? [a]\n  "])
+def test_keys_of_yaml_are_text(key):
+    with pytest.raises(BadFile, match=r"recipe cannot be read as YAML \(.* is a key, and keys are text"):
+        parse_yaml(f"a:\n  {key}: 2\n", name="recipe")

@@ -47,8 +47,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(pipe_folder, recipe, tmp_path):
 def test_a_run_killed_again_and_again_goes_on_to_the_same_bits(
     pipe_folder, recipe, tmp_path, spec, optimizer, lr
 ):
-    made = recipe(adapter=spec, optimizer=optimizer, lr=lr, steps=60, checkpoint_every=3, ema=0.9)
-    made = replace(made, num_validation=2, validate_every=4, keep_checkpoints=1)
+    made = recipe(adapter=spec, optimizer=optimizer, lr=lr, steps=600, checkpoint_every=3, ema=0.9)
+    made = replace(made, num_validation=2, validate_every=40, keep_checkpoints=1)
     whole = Run(pipe_folder, replace(made, out=str(tmp_path / "whole")))
     whole.finish()
     # Its own images, so that caching is interrupted too.

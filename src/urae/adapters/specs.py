@@ -32,7 +32,9 @@ class Spec:
     """Patterns on module names, or a word for them; each must match at least one linear layer."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.targets, str) or not all(isinstance(target, str) for target in self.targets):
+        # The type says tuple, but this comes from files too.
+        given: object = self.targets
+        if not isinstance(given, list | tuple) or not all(isinstance(target, str) for target in given):
             raise ValueError(
                 f"targets is {self.targets!r}: expected a list of patterns such as ['attention']"
             )
@@ -49,7 +51,7 @@ class Spec:
         """The spec that `to_dict` describes; unknown kinds and fields are refused."""
         settings = dict(settings)
         kind = settings.pop("kind", None)
-        if kind not in SPECS:
+        if not isinstance(kind, str) or kind not in SPECS:
             raise ValueError(f"adapter kind {kind!r} is unknown: valid kinds are {', '.join(SPECS)}")
         valid = [field.name for field in fields(SPECS[kind])]
         for name in settings:

@@ -14,6 +14,9 @@ from urae.io.files import CAUSES, OF_THE_DISK
 
 __all__ = ["plain", "sentence_of"]
 
+LONGEST = 1_500
+"""Characters of a sentence on the screen."""
+
 SEQUENCES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, clipboard
@@ -48,8 +51,16 @@ def plain(text: object) -> str:
 def sentence_of(error: BaseException) -> str | None:
     """The sentence to print for an error of the user's or the world's; None for a bug, whose traceback is needed.
 
-    A ValueError is a sentence where a line of ours raised it, and a bug where it came out of a call.
+    A ValueError is a sentence where a line of ours raised it, and a bug where it came out of a call. Of a long one,
+    which holds what a stranger wrote, `LONGEST` characters are left.
     """
+    said = _sentence(error)
+    if said is None or len(said) <= LONGEST:
+        return said
+    return f"{said[: LONGEST // 2]} [...] {said[-LONGEST // 2 :]}"
+
+
+def _sentence(error: BaseException) -> str | None:
     if (cause := _cause(error)) is not None:
         return plain(f"{_file_of(error)} cannot be written: {cause}")
     if isinstance(error, UraeError) or (type(error) is ValueError and _is_raised_by_us(error)):

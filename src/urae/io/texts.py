@@ -211,6 +211,7 @@ def parse_yaml(text: str, *, name: object) -> Any:
 TAGS = frozenset(
     f"tag:yaml.org,2002:{tag}" for tag in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 )
+KEY_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 
 
 class _Loader(yaml.SafeLoader):
@@ -244,6 +245,8 @@ def _check_unfolded(root: Any) -> None:
     def measured(node: Any, depth: int) -> tuple[int, int]:
         if node.tag not in TAGS:
             raise ValueError(f"{node.tag} is no type of settings")
+        if isinstance(node, yaml.MappingNode):
+            _check_keys([key for key, _ in node.value])
         if id(node) not in counted:
             if depth > DEEPEST:  # which a reference to what it is part of reaches too
                 raise RecursionError
@@ -255,6 +258,13 @@ def _check_unfolded(root: Any) -> None:
 
     if measured(root, 0)[0] > MOST_NODES:
         raise ValueError("its references unfold to too much")
+
+
+def _check_keys(keys: list[Any]) -> None:
+    for key in keys:
+        if key.tag not in KEY_TAGS:
+            shown = _shown(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+            raise ValueError(f"{shown} is a key, and keys are text: write it in quotes if it is meant")
 
 
 def _parts(node: Any) -> list[Any]:

@@ -173,8 +173,13 @@ def _plan(values: dict[str, Any]) -> TablePlan:
 
 
 def _row(values: Mapping[str, Any], paper: Sequence[str]) -> TableRow:
-    numbers = zip(paper, values.get("paper", [None] * len(paper)), strict=True)
-    return TableRow(**{**values, "paper": {name: number for name, number in numbers if number is not None}})
+    numbers = values.get("paper", [None] * len(paper))
+    if len(numbers) != len(paper):
+        raise BadFile(
+            f"a row has {len(numbers)} numbers of the paper: expected one for each of {', '.join(paper)}"
+        )
+    given = {name: number for name, number in zip(paper, numbers, strict=True) if number is not None}
+    return TableRow(**{**values, "paper": given})
 
 
 def _merged(values: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
