@@ -9,10 +9,14 @@ if [[ ! "$gpus" =~ ^[1248]$ ]]; then
     echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
     exit 2
 fi
-parts=$((8 / gpus))
+# One image at a time on each GPU, the batch of 8 in as many parts as are left, unless the settings say otherwise.
+settings=("${@:3}")
+if [[ " ${settings[*]} " != *" gradient_accumulation="* ]]; then
+    settings+=("gradient_accumulation=$((8 / gpus))")
+fi
 
-torchrun --nproc-per-node "$gpus" --no-python urae train flux_4k data="$data" gradient_accumulation="$parts" \
-    start=out/flux_2k/adapter.safetensors "${@:3}"
+torchrun --nproc-per-node "$gpus" --no-python urae train flux_4k data="$data" \
+    start=out/flux_2k/adapter.safetensors "${settings[@]}"
 
 urae generate "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting" \
     --model black-forest-labs/FLUX.1-dev --size 4096x4096 \

@@ -53,14 +53,17 @@ def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_pat
 
 
 @pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), ("flux_4k.sh", "2")])
-def test_settings_after_the_gpus_reach_the_training(script, gpus, tmp_path):
-    """Through the real launcher and command: the last setting is one that the command refuses by name."""
+@pytest.mark.parametrize("settings", [[], ["steps=3"], ["steps=3", "gradient_accumulation=4"]])
+def test_settings_after_the_gpus_reach_the_training(script, gpus, settings, tmp_path):
+    """Through the real launcher and command: the last setting is one that the command refuses by name. So what a plan
+    suggests, with its parts of the batch, can be added as it stands."""
     ended = subprocess.run(
-        ["bash", RUNS / script, "no such data", gpus, "steps=3", "no_such_key=1"],
+        ["bash", RUNS / script, "no such data", gpus, *settings, "no_such_key=1"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 1  # the launcher's
     assert "no_such_key" in ended.stderr
+    assert "given twice" not in ended.stderr

@@ -122,9 +122,8 @@ def make_cache(
 
     Entries that are there already and belong to this data and pipeline are kept. Images that cannot be read are
     named at the end, in a `BadFile`, when all others are done; the cache is unfinished then. Raises `StaleCache`
-    if `out` was made at another size, by other weights or in another form. Images too small for `size` are left out
-    with a sentence that counts and names them, and `ValueError` is raised if all are. Waits
-    while another run makes the same cache.
+    if `out` was made at another size, by other weights or in another form, `ValueError` if all images are too small
+    for `size`; a few are left out, and a sentence counts and names them. Waits while another run makes the same cache.
     """
     device = torch.device(device) if device else pipe.vae.device
     # One process looks at data and weights: reading terabytes once is enough.
@@ -167,11 +166,11 @@ def _asked(
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
     records, root = read_records(source)
-    fitting, small = split_by_size(records, size)
-    # What is paid for and does not fit is no reason to stop before what does; where nothing fits, it is an error.
-    if fitting and small:
-        left_out = f"{len(small)} of {len(records)} images are left out, being too small for {size} px"
-        Progress("", total=0).say(f"{left_out}: {named_with_sizes(small)}")
+    fitting, too_small = split_by_size(records, size)
+    # One small image is no reason to stop before the others, which may be paid for; if none fits, that is an error.
+    if fitting and too_small:
+        left_out = f"{len(too_small)} of {len(records)} images are left out, being too small for {size} px"
+        Progress("", total=0).say(f"{left_out}: {named_with_sizes(too_small)}")
         records = fitting
     buckets = [bucket for _, bucket in assign_buckets(records, size)]
     check_can_write(out, folder=True)

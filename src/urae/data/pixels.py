@@ -34,7 +34,7 @@ __all__ = [
 LEAST_AREA = 0.85
 """Of the square: 2560x1440, which services call 2K, has 0.88 of 2048x2048."""
 LONGEST = 2.4
-"""Sides of an image's own bucket to each other: 21:9 is 2.33."""
+"""Long side over short side of an image's own bucket: 21:9 is 2.33."""
 
 
 def training_buckets(size: int) -> list[Size]:
@@ -50,8 +50,8 @@ def training_bucket(image: Size, size: int) -> Size:
 
     It is the nearest in shape of `training_buckets`. An image that does not fill that one gets a bucket of its own
     pixels, so that nothing a service calls 2K is lost to the grid (Ultra's 3:2 is 2496x1664, where the grid has
-    2560x1664): as long as its long side has `size` px, it has `LEAST_AREA` of the square's, and is no longer than
-    `LONGEST`. An image too small even for that gets the nearest, and `cover_scale` says so by more than 1.
+    2560x1664). It needs a long side of `size` px, `LEAST_AREA` of the square's area and sides of at most `LONGEST`
+    to 1. An image too small even for that gets the nearest, and `cover_scale` is above 1 for it.
     """
     nearest = nearest_bucket(image, training_buckets(size))
     if cover_scale(image, nearest) <= 1:
