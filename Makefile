@@ -37,12 +37,14 @@ CASES ?= 40
 fuzz: install
 	OMP_NUM_THREADS=1 URAE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz
 
+# The reference pages, and the site in site/. A link that leads nowhere is an error.
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
 
 # Those that run without options in minutes on a CPU; benchmarks/gpu.py needs a GPU, guided.py an adapter and hours.
 bench: install
 	for name in decomposition data ladder cpu; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf .cache build dist src/*.egg-info urae-quickstart
+	rm -rf .cache build dist site src/*.egg-info urae-quickstart

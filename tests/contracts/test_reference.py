@@ -17,7 +17,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "api.md"])
+@pytest.mark.parametrize("name", ["cli.md", "api.md", "settings.md"])
 def test_reference_is_up_to_date(name):
     assert (DOCS / "reference" / name).read_text() == generator().pages()[name], "run `make docs`"
 
@@ -34,3 +34,11 @@ def test_everything_exported_is_explained():
                 assert not value.__doc__.startswith(f"{name}("), (
                     f"urae.{room}.{name} has only a generated one"
                 )
+
+
+def test_every_setting_is_explained():
+    """Each key of a recipe, an adapter, a policy and a method has a meaning in the table."""
+    rows = [line for line in generator().settings_page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    for row in rows:
+        assert row.rsplit("| ", 1)[1].strip(" |"), row

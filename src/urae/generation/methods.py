@@ -99,8 +99,8 @@ def method_from_texts(name: str, settings: list[str]) -> Any:
 
 
 def options_of(method: Any) -> dict[str, Any]:
-    """All options of a method by name, as JSON types."""
-    return {name: _plain(getattr(method, name)) for name in _options(type(method).name)}
+    """All options of a method by name, as JSON types; of one that is not in `METHODS` too."""
+    return {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
 
 
 def _options(name: str) -> list[str]:
