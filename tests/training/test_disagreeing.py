@@ -1,5 +1,5 @@
-"""Processes that were started differently, or see different files: a sentence, or the first one's word. Each process has
-a folder of its own to work in, as machines with disks of their own have."""
+"""Processes that were started differently, or see different files: a sentence, or the first one's word. Each process
+works in a folder of its own, as on machines with disks of their own."""
 
 import os
 from dataclasses import replace
@@ -66,8 +66,13 @@ def shared(pipe_folder: Path, recipe_file: Path) -> None:
 def test_samples_and_validation_of_two_processes_are_those_of_one(pipe, recipe, pipe_folder, tmp_path):
     """To the bit: the adapter, which depends on the order of sums, stays where it starts."""
     alone = recipe(
-        **{"steps": 2, "lr": 1e-30, "num_validation": 3, "validate_every": 1, "sample_every": 1},
-        **{"sample_prompts": ("a", "b", "c"), "sample_steps": 1},
+        steps=2,
+        lr=1e-30,
+        num_validation=3,
+        validate_every=1,
+        sample_every=1,
+        sample_prompts=("a", "b", "c"),
+        sample_steps=1,
     )
     train(pipe, alone)
     by_two = replace(alone, out=str(tmp_path / "two"))
