@@ -1,7 +1,9 @@
 """Two real processes that talk: who decides, what they must agree on, and what is said when one is lost."""
 
+import atexit
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -61,23 +63,28 @@ def test_processes_agree_or_say_what_differs():
 
 
 def stand_still(err: Path) -> None:
-    """The second process stops for good without a word, and the first waits for it."""
-    from urae.execution import gathered, this_process, watch
+    """The third process is done, the second stops for good without a word, and the first is at work."""
+    from urae.execution import this_process, watch
 
     watch.SILENCE = 3.0
     rank = this_process().process_index
     os.dup2(os.open(err.with_suffix(f".{rank}"), os.O_WRONLY | os.O_CREAT), 2)
+    if rank == 2:
+        atexit._run_exitfuncs()  # as an interpreter does at its end
+        return
     if rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
-    gathered([rank])
+    time.sleep(600)
 
 
 def test_a_process_that_says_nothing_ends_the_others_with_a_sentence(tmp_path):
-    processes = start(2, stand_still, tmp_path / "err")
+    processes = start(3, stand_still, tmp_path / "err")
     processes[0].join()
     processes[1].kill()
-    processes[1].join()
-    assert processes[0].exitcode == 2
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [2, -signal.SIGKILL, 0]
     said = (tmp_path / "err.0").read_text()
     assert said.startswith("error: nothing was heard of process 1 on ")
+    assert "process 2" not in said
     assert said.count("\n") == 1

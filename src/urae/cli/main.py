@@ -100,6 +100,8 @@ def _report(error: Exception) -> NoReturn:
 
 
 def _end(word: str, text: str, code: int) -> NoReturn:
+    if watch := sys.modules.get("urae.execution.watch"):
+        watch.FAILED = True  # type: ignore[attr-defined]
     said = Text.assemble((word, "bold red"), f" {plain(text)}".rstrip())
     Console(stderr=True, highlight=False, soft_wrap=True).print(said)
     sys.exit(code)

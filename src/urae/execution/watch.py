@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -23,7 +24,10 @@ SILENCE = 120.0
 """Seconds. Many times what the longest call of a library keeps other threads from running."""
 
 ENDED, LOST = "ended", 2
-"""What a process says last; the exit code of one that has lost another."""
+"""What a process says last where all is well; the exit code of one that has lost another."""
+
+FAILED = False
+"""Whether this process ends by an error of which the interpreter does not know."""
 
 
 class Watch:
@@ -36,6 +40,7 @@ class Watch:
         """What each said last: its machine, and the number of times."""
         self.heard = dict.fromkeys(self.keys, time.monotonic())
         """When that was new."""
+        self.is_over = False
         self.store = self._connected()
         self._tell(0)
 
@@ -56,14 +61,15 @@ class Watch:
 
     def _talk(self) -> None:
         number = 0
-        while True:
+        while not self.is_over:
             time.sleep(SILENCE / 20)
             number += 1
-            try:
+            with contextlib.suppress(RuntimeError):  # the guard knows how long nothing has been heard
                 self._tell(number)
                 self._listen()
-            except RuntimeError:
-                continue  # the guard knows how long nothing has been heard
+                continue
+            # The first process, on whose machine the store is, may be done before others.
+            self.is_over = self.said[self.keys[0]] == ENDED
 
     def _listen(self) -> None:
         for key, value in zip(self.keys, self.store.multi_get(self.keys), strict=True):
@@ -72,7 +78,7 @@ class Watch:
                 self.said[key], self.heard[key] = said, time.monotonic()
 
     def _guard(self) -> None:
-        while True:
+        while not self.is_over:
             time.sleep(SILENCE / 20)
             silent = [key for key in self.keys if time.monotonic() - self.heard[key] > SILENCE]
             if silent:
@@ -92,5 +98,7 @@ class Watch:
         return f"process {key} on {self.said[key].partition(' ')[0]}"
 
     def _leave(self) -> None:
-        with contextlib.suppress(RuntimeError):  # where whoever keeps it has ended before
-            self.store.set(self.own, ENDED)
+        # One that fails is missed, since others may wait for it.
+        if not (FAILED or hasattr(sys, "last_value")):
+            with contextlib.suppress(RuntimeError):  # where whoever keeps it has ended before
+                self.store.set(self.own, ENDED)
