@@ -66,7 +66,7 @@ def stand_still(err: Path) -> None:
     """The third process is done, the second stops for good without a word, and the first is at work."""
     from urae.execution import this_process, watch
 
-    watch.SILENCE = 3.0
+    watch.SILENCE = 8.0
     rank = this_process().process_index
     os.dup2(os.open(err.with_suffix(f".{rank}"), os.O_WRONLY | os.O_CREAT), 2)
     if rank == 2:
