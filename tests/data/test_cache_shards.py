@@ -114,6 +114,9 @@ def test_a_damaged_shard_is_named(made, memory):
     memory.pipe_file(path, data.tobytes()[:1000])
     with pytest.raises(BadFile, match="ends within .*: write the shards again"):
         opened.load(opened.entries[-1])
+    memory.rm(path)
+    with pytest.raises(BadFile, match=r"\.tar is missing in memory://bucket/cache: write the shards again"):
+        opened.load(opened.entries[0])
 
 
 def test_another_cache_does_not_mix_with_what_is_there(made, memory, pipe, tmp_path):

@@ -41,6 +41,56 @@ def test_the_rented_machine_trains_a_recipe_that_exists():
     checked_by_bash(task["run"])
 
 
+def test_the_pods_run_the_launcher_on_as_many_machines_as_there_are():
+    service, job = yaml.safe_load_all((RUNS / "kubernetes.yaml").read_text())
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    *_, command = container["command"]
+    checked_by_bash(command)
+    words = command.split()
+    assert words[:2] == ["exec", "runs/torchrun.sh"]  # which is then the process that is asked to end
+    assert RECIPES[words[2]](batch_size=16).images_at_a_time(16) == 1
+    assert int(words[3]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert words[5] == f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert pod["terminationGracePeriodSeconds"] > 600  # the launcher's own patience
+
+
+def launched(tmp_path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`runs/torchrun.sh` with a launcher that only says what it was given."""
+    (tmp_path / "torchrun").write_text('#!/bin/sh\necho "$PET_SIGNALS_TO_HANDLE" "$@"\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    paths = [str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return subprocess.run(
+        ["bash", RUNS / "torchrun.sh", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": os.pathsep.join(paths), **environment},
+    )
+
+
+def test_a_launch_has_a_rendezvous_of_its_own(tmp_path):
+    alone = launched(tmp_path, "flux_4k", "1", "0", "here", PROCESSES="2").stdout
+    assert "--nproc-per-node 2 " in alone
+    assert "--rdzv-endpoint localhost:0 " in alone  # any free port
+    assert alone.endswith("urae train flux_4k gradient_accumulation=4\n")
+    assert "SIGUSR1" in alone.split()[0]
+    several = launched(
+        tmp_path,
+        *["flux_4k", "2", "1", "node-a:1234", "steps=3", "gradient_accumulation=2"],
+        PROCESSES="2",
+        RUN_ID="7",
+    ).stdout
+    assert "--rdzv-endpoint node-a:1234 --rdzv-id 7 " in several
+    assert several.endswith("urae train flux_4k steps=3 gradient_accumulation=2\n")
+
+
+def test_gpus_are_those_that_torch_may_use(tmp_path):
+    ended = launched(tmp_path, "flux_4k", "1", "0", "here", CUDA_VISIBLE_DEVICES="", PROCESSES="")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("there is no GPU here that torch can use")
+
+
 @pytest.mark.parametrize("script", ["flux_2k.sh", "flux_4k.sh"])
 @pytest.mark.parametrize("gpus", ["0", "3", "16", "many"])
 def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_path):

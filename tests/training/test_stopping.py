@@ -29,7 +29,7 @@ def steps_kept(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     pipe, recipe, pipe_folder, tmp_path, number
 ):
@@ -66,17 +66,35 @@ def test_a_checkpoint_comes_after_steps_or_minutes_whichever_is_first(pipe, reci
     assert len(set(results.values())) == 1
 
 
+def test_samples_come_after_the_checkpoint_and_a_rerun_draws_what_is_missing(pipe, recipe):
+    made = recipe(steps=4, sample_every=2, sample_prompts=("a", "b"), sample_steps=1)
+    samples = Path(made.out) / "samples"
+    (samples / "step-000002-01.png" / "in the way").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"step-000002-01\.png is a folder"):
+        train(pipe, made)
+    assert steps_kept(Path(made.out)) == ["step-000002"]
+    (samples / "step-000002-01.png" / "in the way").rmdir()
+    (samples / "step-000002-01.png").rmdir()
+    drawn = (samples / "step-000002-00.png").stat().st_mtime_ns
+    train(pipe, made)
+    assert (samples / "step-000002-00.png").stat().st_mtime_ns == drawn
+    names = [f"{when}-{place:02d}.png" for when in ("base", "step-000002", "step-000004") for place in (0, 1)]
+    assert sorted(path.name for path in samples.iterdir()) == names
+    assert [row["step"] for row in read_metrics(Path(made.out) / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_after_the_same_step(recipe, pipe_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(recipe, pipe_folder, tmp_path, number):
     made = recipe(steps=LONG, batch_size=2)
     recipe_file = tmp_path / "shared.yaml"
     save_recipe(made, recipe_file)
     processes = start(2, command, pipe_folder, recipe_file)
     waited_for(processes[0], steps_done(2, random.Random(0)), Path(made.out))
-    os.kill(processes[1].pid, signal.SIGTERM)
+    os.kill(processes[1].pid, number)
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [143, 143]
+    assert [process.exitcode for process in processes] == [128 + number] * 2
     done = len(read_metrics(Path(made.out) / "metrics.jsonl"))
     assert steps_kept(Path(made.out)) == [f"step-{done:06d}"]
 

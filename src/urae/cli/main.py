@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 import traceback
@@ -35,11 +36,19 @@ VERBS = {
 }
 """What `urae --help` lists: verb -> what it does."""
 
+SHARED = ("train", "generate", "data")
+"""Verbs that processes share. Any other would be done by each of them, over one another's files."""
+
 BESIDE = ("torch", "diffusers", "transformers", "peft", "accelerate")
 """Packages whose versions are shown beside ours."""
 
+LOST = (
+    "another process of the run has ended, or its machine or the network is lost; if it said why, that is above or in "
+    "its own log. The same command goes on after what was kept"
+)
 OF_THE_WORLD = {
-    "OutOfMemoryError": "the GPU's memory is full: take a smaller size, or see `urae plan` for what saves memory"
+    "OutOfMemoryError": "the GPU's memory is full: take a smaller size, or see `urae plan` for what saves memory",
+    **dict.fromkeys(("DistBackendError", "DistNetworkError", "DistStoreError"), LOST),
 }
 """Errors of libraries that are nobody's fault, by the name of their class -> a sentence."""
 
@@ -76,7 +85,8 @@ class Root(Verbs):
 
 
 def _report(error: Exception) -> NoReturn:
-    sentence = OF_THE_WORLD.get(type(error).__name__) or sentence_of(error)
+    lost = LOST if type(error) is RuntimeError and "gloo" in str(error) else None  # which has no class for it
+    sentence = lost or OF_THE_WORLD.get(type(error).__name__) or sentence_of(error)
     if sentence is not None:
         _end("error:", sentence, USER)
     name = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -90,6 +100,8 @@ def _report(error: Exception) -> NoReturn:
 
 
 def _end(word: str, text: str, code: int) -> NoReturn:
+    if watch := sys.modules.get("urae.execution.watch"):
+        watch.FAILED = True  # type: ignore[attr-defined]
     said = Text.assemble((word, "bold red"), f" {plain(text)}".rstrip())
     Console(stderr=True, highlight=False, soft_wrap=True).print(said)
     sys.exit(code)
@@ -115,8 +127,14 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
     """Make image diffusion transformers work far above the size they were trained for."""
+    num, verb = os.environ.get("WORLD_SIZE", "1"), context.invoked_subcommand
+    if "LOCAL_RANK" in os.environ and num != "1" and verb not in SHARED:
+        raise ValueError(
+            f"urae {verb} is done by one process, and {num} were started: leave out the launcher"
+        )

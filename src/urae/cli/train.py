@@ -43,7 +43,8 @@ def train(
     if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
-    plan = training.plan_training(families.open_pipeline(chosen.model, dtype=dtype), chosen)
+    pipe = execution.first_here(lambda: families.open_pipeline(chosen.model, dtype=dtype))
+    plan = training.plan_training(pipe, chosen)
     if state.is_main_process:
         say(plan)
     training.run_training(plan)

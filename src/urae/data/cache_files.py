@@ -113,7 +113,10 @@ class Shards:
             raise BadFile(f"{name} is not in the shards of {self.path}: write them again")
         shard, start, length = self._spans[name]
         system, folder = file_system(self.path)
-        data = system.cat_file(f"{folder}/{shard}", start=start, end=start + length)
+        try:
+            data = system.cat_file(f"{folder}/{shard}", start=start, end=start + length)
+        except FileNotFoundError as error:
+            raise BadFile(f"{shard} is missing in {self.path}: write the shards again") from error
         if len(data) != length:
             raise BadFile(f"{shard} in {self.path} ends within {name}: write the shards again")
         return data

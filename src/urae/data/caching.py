@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from urae.data.cache_files import Folder, part_name
@@ -43,10 +42,12 @@ from urae.execution import (
     encoding_way,
     free_bytes,
     gathered,
+    in_all,
     on_main,
     placed,
     share,
     text_encoders_placed,
+    this_process,
     vae_run,
 )
 from urae.execution.choices import VaeWay
@@ -58,6 +59,9 @@ __all__ = ["CacheReport", "cache", "make_cache"]
 
 AHEAD = 2
 """Images that are read while one is encoded."""
+
+SEEN_WITHIN = 60.0
+"""Seconds until a file that one machine has written is seen by others, as NFS has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +145,7 @@ def make_cache(
     with _alone(Path(out)):
         started = time.perf_counter()
         plan = on_main(lambda: _planned(records, header, Path(out), free_to_choose=encoding == "auto"))
+        in_all(lambda: _check_seen(Path(out)))
         work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
         num_embedded = work.embed()
         encoding_started = time.perf_counter()
@@ -183,7 +188,7 @@ def _asked(
 def _alone(out: Path) -> Iterator[None]:
     """Wait until no other run makes the cache in this folder, and keep others waiting: two trainings that start
     together on new data would encode all of it twice, into each other's files."""
-    if not PartialState().is_main_process:
+    if not this_process().is_main_process:
         yield  # and waits for the main process at the next step that they do together
         return
     said = f"another run is making {out}: waiting for it"
@@ -208,6 +213,17 @@ def _planned(records: list[Record], header: dict[str, Any], out: Path, *, free_t
     values = {"format": FORMAT, **header, "records": text_digest(lines)}
     Folder(out).write_text("cache.json", json.dumps(values, indent=2))
     return plan
+
+
+def _check_seen(out: Path) -> None:
+    """Raise unless the folder that the main process has claimed is this process's too."""
+    until = time.monotonic() + SEEN_WITHIN
+    while not (out / "cache.json").is_file():
+        if time.monotonic() > until:
+            raise UraeError(
+                f"{out}, where the first process caches, is not seen here: give data that all machines share"
+            )
+        time.sleep(1)
 
 
 def _check_same(out: Path, header: dict[str, Any], there: dict[str, Any]) -> None:
@@ -348,7 +364,7 @@ class _Work:
         self.folder.write_entry(item.name, stored, key=item.entry.keys[item.part])
 
     def _progress(self, doing: str, items: list[_Part]) -> Progress:
-        show = bool(items) and PartialState().is_main_process
+        show = bool(items) and this_process().is_main_process
         return Progress(f"{doing} at {self.plan.size} px", total=len(items), show=show)
 
 

@@ -165,7 +165,7 @@ class CachedDataset(torch.utils.data.Dataset):
 
 def _undisturbed(worker: int) -> None:
     """What stops a whole group of processes is for the one that trains, which needs the records of its last step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

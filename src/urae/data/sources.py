@@ -13,7 +13,7 @@ from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
 from urae.data.manifest import MANIFEST
 from urae.data.scenes import is_scenes, render_scenes
-from urae.execution import on_main
+from urae.execution import in_all, on_main
 from urae.families import family_of
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
@@ -40,8 +40,9 @@ def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.dev
     """
     if is_scenes(source):
         source = str(on_main(lambda: render_scenes(source, scenes, size=size)))
-    if is_url(source) or (Path(source) / "cache.json").is_file():
-        return _checked(open_cache(source), pipe, size=size)
+    # The first process says what it is: others, which do not see it, would wait elsewhere.
+    if on_main(lambda: is_url(source) or (Path(source) / "cache.json").is_file()):
+        return in_all(lambda: _checked(open_cache(source), pipe, size=size))
     folder = on_main(lambda: cache_folder(pipe, source, size=size))
     # What is damaged is found when it is read; to read everything first would take as long as an epoch.
     return cache(pipe, source, folder, size=size, device=device, verify=False)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 
 from urae.execution.modules import is_compiled
-from urae.execution.processes import num_groups, this_process
+from urae.execution.processes import PATIENCE, num_groups, this_process
 from urae.families import Exchange, family_of
 from urae.families.family import Stream
 
@@ -133,7 +133,7 @@ def context_group(context_parallel: int) -> Any:
     if context_parallel == 1:
         return None
     num_groups(this_process().num_processes, context_parallel)
-    return dist.new_subgroups(context_parallel)[0]
+    return dist.new_subgroups(context_parallel, timeout=PATIENCE)[0]
 
 
 @contextmanager

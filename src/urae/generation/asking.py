@@ -57,7 +57,9 @@ class ModelRequest:
         """The pipeline, its matrices stored as asked, and the adapter, which has seen them as they were loaded."""
         from urae.adapters import Adapter
 
-        pipe = families.open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        pipe = execution.first_here(
+            lambda: families.open_pipeline(self.model, base=self.base, dtype=self.dtype)
+        )
         pipe.set_progress_bar_config(disable=True)
         adapter = Adapter.load(self.adapter, base=pipe, start=self.start) if self.adapter else None
         rounded = self.base_weights != "as_loaded"

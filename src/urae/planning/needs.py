@@ -283,7 +283,7 @@ def _hours(
     seconds = {
         "training": step * recipe.steps,
         "validation": validations * recipe.num_validation * len(SIGMAS) * call / num_gpus,
-        # One process draws, and the others wait.
-        "samples": draws * len(recipe.sample_prompts) * recipe.sample_steps * calls * call,
+        # A picture is one process's, and all wait for the last.
+        "samples": draws * -(-len(recipe.sample_prompts) // num_gpus) * recipe.sample_steps * calls * call,
     }
     return {name: value / 3600 for name, value in seconds.items()}

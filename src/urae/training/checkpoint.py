@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from urae.errors import BadFile
+from urae.execution import from_main_, on_main
 from urae.io import (
     field_of,
     file_hash,
@@ -35,7 +38,7 @@ from urae.io import (
     writing_folder,
 )
 
-__all__ = ["Checkpoint", "latest_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "latest_checkpoint", "load_checkpoint", "of_main", "save_checkpoint"]
 
 STATE, DIGESTS = "state.json", "digests.json"
 FORMAT = 1
@@ -52,6 +55,14 @@ class Checkpoint:
     """Groups of tensors, one file each."""
     state: dict[str, Any]
     """The rest, in types that JSON has, and infinite numbers."""
+
+    def empty(self, device: str) -> Checkpoint:
+        """The same with tensors whose values are yet to come."""
+        groups = {
+            group: {name: torch.empty_like(tensor, device=device) for name, tensor in tensors.items()}
+            for group, tensors in self.tensors.items()
+        }
+        return replace(self, tensors=groups)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> Path:
@@ -90,6 +101,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     del state["step"]
     return Checkpoint(step=step, tensors=tensors, state=state)
+
+
+def of_main(find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """The checkpoint that the main process finds, in every process. What others see of the folder, which may be another
+    machine's or an older listing, does not matter."""
+    found: list[Checkpoint] = []
+
+    def outline() -> Checkpoint | None:
+        found.extend(filter(None, [find()]))
+        return found[0].empty("meta") if found else None
+
+    outlined = on_main(outline)
+    if outlined is None:
+        return None
+    checkpoint = found[0] if found else outlined.empty("cpu")
+    from_main_(tensor for tensors in checkpoint.tensors.values() for tensor in tensors.values())
+    return checkpoint
 
 
 def _files(path: Path) -> list[Path]:

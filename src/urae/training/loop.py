@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from urae.adapters import Attached
 from urae.data import CachedDataset, Sample
 from urae.errors import Stopped, TrainingDiverged
-from urae.execution import TokenSharing, group_of, on_main
+from urae.execution import group_of, in_all, on_main
 from urae.io import Journal, Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
@@ -41,13 +41,11 @@ class Setting:
     data: CachedDataset
     held_out: CachedDataset
     sampler: Sampler | None
-    """None where no samples are drawn, and beside the main process."""
+    """None where no samples are drawn."""
     metrics: Journal | None
     """None beside the main process."""
     identity: dict[str, Any]
     """What a checkpoint must share with a run that goes on from it."""
-    sharing: TokenSharing
-    """The processes that share the tokens of each image."""
     attention: str
     """Name of the attention kernel that was chosen; "" where torch chooses."""
 
@@ -71,16 +69,17 @@ class Loop:
         ):
             if self.step == 0 and self.recipe.validate_every:
                 self._log({"step": 0, **self._validate()})
+            elif self.step:
+                self._draw()  # those before which the run was stopped
             for row in self._steps():
                 self._log(row | self._validate() if self._due(self.recipe.validate_every) else row)
                 progress.advance(f"loss {row['loss']:.4f}, {row['seconds']:.2f} s/step")
-                if self._due(self.recipe.sample_every):
-                    on_main(self._draw)
                 signal = stopping.agreed()
-                if self._due(self.recipe.checkpoint_every) or self.step == total or signal or self._is_time():
+                if self._is_saved_now() or signal:
                     on_main(self._save)
                 if signal and self.step < total:
                     raise Stopped(f"after step {self.step} of {total}; the same command goes on", signal)
+                self._draw()
 
     @contextmanager
     def result(self) -> Iterator[None]:
@@ -162,6 +161,11 @@ class Loop:
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
+    def _is_saved_now(self) -> bool:
+        # Before samples, which may take longer than the steps between them.
+        due = any(map(self._due, (self.recipe.checkpoint_every, self.recipe.sample_every)))
+        return due or self.step == self.recipe.steps or self._is_time()
+
     def _is_time(self) -> bool:
         """Whether the last checkpoint is too long ago; the main process says so, since clocks differ."""
         seconds = self.recipe.checkpoint_minutes * 60
@@ -183,9 +187,11 @@ class Loop:
             )
 
     def _draw(self) -> None:
-        assert self.setting.sampler is not None
-        with self.result(), self.setting.sharing.paused():  # this process draws alone
-            self.setting.sampler.draw(self.step)
+        """The sample images that are due after this step, but for those that it has."""
+        sampler = self.setting.sampler
+        if sampler and self._due(self.recipe.sample_every):
+            with self.result():
+                in_all(lambda: sampler.draw(self.step))
 
     def _save(self) -> None:
         assert self.setting.metrics is not None

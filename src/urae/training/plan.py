@@ -15,12 +15,12 @@ from urae.adapters import Adapter
 from urae.adapters.base import base_of
 from urae.adapters.targets import resolved, transformer_of
 from urae.data import CAPTION_KINDS, CachedDataset, cached_dataset
-from urae.execution import check_can_multiply, this_process
+from urae.execution import agree, check_can_multiply, in_all, this_process
 from urae.resolution import ResolutionPolicy, native_size, size_scale
-from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, of_main
 from urae.training.metrics import check_loggers
 from urae.training.recipe import Recipe
-from urae.training.resume import check_same_run, run_identity
+from urae.training.resume import check_same_run, run_identity, started_as
 from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 
 __all__ = ["TrainingPlan", "plan_training"]
@@ -76,16 +76,18 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
     on depends on what it holds; the pipeline itself is left as it is. Errors are those of `train` before it trains."""
     check_loggers(recipe.loggers)
     accelerator = _accelerator(recipe)
+    agree(started_as(recipe))
     spec = resolved(recipe.adapter, transformer_of(pipe))
     recipe = replace(recipe, policy=_policy(pipe, recipe), adapter=spec)
     num_images = recipe.images_at_a_time(accelerator.num_processes)
-    check_fit(pipe, recipe, accelerator.device, num_images=num_images)
-    start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
+    in_all(lambda: check_fit(pipe, recipe, accelerator.device, num_images=num_images))
+    start = in_all(lambda: Adapter.load(recipe.start, base=pipe) if recipe.start else None)
     scenes = Path(recipe.out) / "data"
     data = cached_dataset(pipe, recipe.data, size=recipe.size, scenes=scenes, device=accelerator.device)
     train_on, held_out = data.split(recipe.num_validation)
     identity = _identity(pipe, recipe, data, start)
-    checkpoint = _checkpoint(recipe, identity)
+    agree({name: identity[name] for name in ("data", "base", "start")})
+    checkpoint = of_main(lambda: _checkpoint(recipe, identity))
     return TrainingPlan(
         pipe=pipe,
         accelerator=accelerator,

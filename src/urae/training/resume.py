@@ -7,14 +7,16 @@ it starts from. So a run that was begun on eight GPUs goes on on one, in smaller
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from urae.adapters.attaching import PACKAGES
 from urae.training.checkpoint import Checkpoint
 from urae.training.recipe import Recipe
 from urae.training.settings import to_dict
 
-__all__ = ["check_same_run", "run_identity"]
+__all__ = ["check_same_run", "run_identity", "started_as"]
 
 NO_EFFECT = (
     *("model", "data", "start", "out"),  # compared by content, or no part of the run
@@ -31,6 +33,11 @@ def run_identity(recipe: Recipe, *, data: str, base: str, start: str) -> dict[st
     of the weights, and of the adapter that the run starts from."""
     settings = {name: value for name, value in to_dict(recipe).items() if name not in NO_EFFECT}
     return {**settings, "data": data, "base": base, "start": start}
+
+
+def started_as(recipe: Recipe) -> dict[str, Any]:
+    """What every process of a run must have been started with: all settings, and the versions of what computes."""
+    return _flat(to_dict(recipe)) | {name: version(name) for name in PACKAGES}
 
 
 def check_same_run(checkpoint: Checkpoint, identity: dict[str, Any], recipe: Recipe) -> None:

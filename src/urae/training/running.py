@@ -11,11 +11,10 @@ The pipeline is as it was before when `train` returns or raises: weights to the 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,13 @@ from urae.execution import (
     compiled_blocks,
     context_group,
     context_parallel,
+    from_main_,
     frozen_base_placed,
     gradient_checkpointing,
+    in_all,
     on_main,
     placed,
+    share,
     text_encoders_placed,
 )
 from urae.families import family_of, open_transformer
@@ -76,7 +78,7 @@ def run_training(plan: TrainingPlan) -> Adapter:
     where a run has gone further since it was planned."""
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_alone(Path(plan.recipe.out))))
-        _check_current(plan)
+        on_main(lambda: _check_current(plan))
         return _saved(_trained(plan), plan)
 
 
@@ -162,7 +164,6 @@ def _loop(plan: TrainingPlan, model: Trainable) -> Iterator[Loop]:
                 sampler=sampler,
                 metrics=metrics,
                 identity=dict(plan.identity),
-                sharing=model.sharing,
                 attention=model.attention,
             )
         )
@@ -184,6 +185,8 @@ def _attached(plan: TrainingPlan) -> Iterator[Attached]:
                 transformer, device, weights=recipe.base_weights, num_swapped=recipe.swap_blocks
             )
         )
+        # A decomposition on another machine may differ in its last bits.
+        from_main_(attached.state_dict().values())
         yield attached
 
 
@@ -241,21 +244,28 @@ def _predictor(plan: TrainingPlan, transformer: Any, guidance: float) -> Predict
 
 @contextmanager
 def _sampler(plan: TrainingPlan, model: Trainable) -> Iterator[Sampler | None]:
-    """The sampler, with the base's images drawn, in the main process of a run that wants samples."""
+    """The sampler, with the base's images drawn; None in a run without samples."""
     pipe, recipe, device = plan.pipe, plan.recipe, plan.accelerator.device
-    if not (recipe.sample_every and plan.accelerator.is_main_process):
+    if not recipe.sample_every:
         yield None
         return
-    with text_encoders_placed(pipe, device):
+    places = share(range(len(recipe.sample_prompts)))  # none where there are more processes than prompts
+    with text_encoders_placed(pipe, device) if places else nullcontext():
         text = family_of(pipe).text
-        embeddings = text.encode(pipe, recipe.sample_prompts)
+        embeddings = text.encode(pipe, recipe.sample_prompts) if places else {}
         # Of the empty prompt, from here on without encoders.
-        negative = text.encode(pipe, [""]) if has_negative(pipe, recipe) else ""
-    with placed(pipe.vae, device):
-        base = json.dumps([plan.identity[name] for name in ("base", "base_weights", "start", "policy")])
-        sampler = Sampler(model.lean, recipe, embeddings=embeddings, negative=negative, base=base)
-        with model.sharing.paused():  # this process draws alone
-            sampler.draw_base()
+        negative = text.encode(pipe, [""]) if places and has_negative(pipe, recipe) else ""
+    with placed(pipe.vae, device) if places else nullcontext():
+        sampler = Sampler(
+            model.lean,
+            recipe,
+            places=places,
+            embeddings=embeddings,
+            negative=negative,
+            identity=plan.identity,
+            sharing=model.sharing,
+        )
+        in_all(sampler.draw_base)
         yield sampler
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from urae.execution import TokenSharing
 from urae.families import Drawing, family_of
 from urae.io import Unreadable, picture_texts, read_picture, write_png
 from urae.training.prediction import autocast
@@ -41,7 +43,8 @@ class Sampler:
     """Draws a recipe's sample images; the pipeline runs as it is, under whatever policy is on.
 
     `samples/base-00.png` is the first prompt before training, `samples/step-000200-00.png` the same prompt
-    and noise after 200 steps, with the base's image at its left.
+    and noise after 200 steps, with the base's image at its left. Each process draws its own, alone; an image that is
+    there from an earlier start of this run is not drawn again.
     """
 
     def __init__(
@@ -49,51 +52,43 @@ class Sampler:
         pipe: Any,
         recipe: Recipe,
         *,
+        places: Sequence[int],
         embeddings: dict[str, Tensor],
         negative: str | dict[str, Tensor],
-        base: str,
+        identity: Mapping[str, Any],
+        sharing: TokenSharing,
     ) -> None:
-        """negative: what guidance leads away from, as `Drawing` has it. base: what the base's images depend on beside
-        the recipe, as text."""
-        self.pipe, self.recipe, self.embeddings, self.base = pipe, recipe, embeddings, base
-        self.negative = negative
+        """places: of the prompts that this process draws. negative: what guidance leads away from, as `Drawing` has it.
+        identity: of the run, as its checkpoints have it."""
+        self.pipe, self.recipe, self.places, self.embeddings = pipe, recipe, places, embeddings
+        self.negative, self.identity, self.sharing = negative, identity, sharing
         self.folder = Path(recipe.out) / "samples"
 
     def draw_base(self) -> None:
-        """The images of the base model, those that are not there from an earlier start of this run."""
-        for index in self._places:
-            if not self._is_kept(index):
-                self._save(self._image(index), self._base(index), index)
+        """The images of the base model."""
+        names = ("base", "base_weights", "start", "policy")
+        for index in self.places:
+            self._make(self._base(index), index, [self.identity[name] for name in names])
 
-    def draw(self, step: int) -> list[Path]:
-        """The images after this step, base at the left; returns the files."""
-        files = [self.folder / f"step-{step:06d}-{index:02d}.png" for index in self._places]
-        for index, file in enumerate(files):
-            pair = _side_by_side(read_picture(self._base(index)), self._image(index))
-            self._save(pair, file, index)
-        return files
-
-    @property
-    def _places(self) -> range:
-        return range(len(self.recipe.sample_prompts))
+    def draw(self, step: int) -> None:
+        """The images after this step, base at the left."""
+        for index in self.places:
+            self._make(self.folder / f"step-{step:06d}-{index:02d}.png", index, dict(self.identity))
 
     def _base(self, index: int) -> Path:
         return self.folder / f"base-{index:02d}.png"
 
-    def _is_kept(self, index: int) -> bool:
-        try:
-            read_picture(self._base(index))
-            return picture_texts(self._base(index)).get("origin") == self._origin(index)
-        except Unreadable:
-            return False
-
-    def _save(self, image: Image.Image, path: Path, index: int) -> None:
-        write_png(image, path, texts={"origin": self._origin(index)})
-
-    def _origin(self, index: int) -> str:
+    def _make(self, path: Path, index: int, depends_on: Any) -> None:
         recipe = self.recipe
         settings = [recipe.size, recipe.sample_steps, recipe.sample_guidance, recipe.base_dtype]
-        return json.dumps([recipe.sample_prompts[index], *settings, self.base])
+        origin = json.dumps([recipe.sample_prompts[index], *settings, depends_on])
+        if _is_kept(path, origin):
+            return
+        with self.sharing.paused():
+            image = self._image(index)
+        if path != self._base(index):
+            image = _side_by_side(read_picture(self._base(index)), image)
+        write_png(image, path, texts={"origin": origin})
 
     def _image(self, index: int) -> Image.Image:
         recipe = self.recipe
@@ -110,6 +105,14 @@ class Sampler:
             steps=recipe.sample_steps,
             settings={"generator": torch.Generator().manual_seed(index)},
         )
+
+
+def _is_kept(path: Path, origin: str) -> bool:
+    try:
+        read_picture(path)
+        return picture_texts(path).get("origin") == origin
+    except Unreadable:
+        return False
 
 
 def _side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:

@@ -1,4 +1,5 @@
-"""Stopping a run from outside: Ctrl-C, and the SIGTERM of a cluster, wait for the step that is under way."""
+"""Stopping a run from outside: Ctrl-C, the SIGTERM of a cluster and the SIGUSR1 by which a scheduler warns of its limit
+wait for the step that is under way."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import Any, Self
 from urae.execution import gathered, this_process
 
 __all__ = ["Stopping"]
+
+WARNING = signal.SIGUSR1
 
 
 class Stopping(contextlib.AbstractContextManager):
@@ -28,8 +31,9 @@ class Stopping(contextlib.AbstractContextManager):
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for one in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(one) is not signal.SIG_IGN:  # as under nohup
+            for one in (signal.SIGINT, signal.SIGTERM, WARNING):
+                # What is ignored stays so, as Ctrl-C in the background. A warning is ignored by those who pass it on.
+                if one == WARNING or signal.getsignal(one) is not signal.SIG_IGN:
                     self.before[one] = signal.signal(one, self._note)
         return self
 

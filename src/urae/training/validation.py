@@ -28,15 +28,16 @@ def validation_row(
 ) -> dict[str, float]:
     """Mean flow-matching loss over the held-out records, at each of `SIGMAS` ("validation_loss_0.1", ...) and
     over all ("validation_loss"). The groups of processes share the records out; `group`, see `group_of`."""
-    total = torch.zeros(len(SIGMAS), device=accelerator.device)
+    errors = torch.zeros(len(held_out), len(SIGMAS), device=accelerator.device)
+    is_first = accelerator.process_index % (accelerator.num_processes // group[1]) == 0
     for place in range(group[0], len(held_out), group[1]):
         for level, batch in enumerate(_batches(held_out, place)):
             batch = batch.to(accelerator.device)
-            total[level] += velocity_error(predict(batch), batch.velocity).sum()
-    times = (
-        len(held_out) * accelerator.num_processes // group[1]
-    )  # all processes of a group count its records
-    means = (accelerator.reduce(total, reduction="sum") / times).tolist()
+            error = velocity_error(predict(batch), batch.velocity).sum()
+            if is_first:  # of its group, whose others have the same
+                errors[place, level] = error
+    # Each number is one process's, and zero in the others: so sums are one process's to the bit.
+    means = accelerator.reduce(errors, reduction="sum").mean(dim=0).tolist()
     by_level = {f"validation_loss_{sigma}": mean for sigma, mean in zip(SIGMAS, means, strict=True)}
     return {"validation_loss": sum(means) / len(means), **by_level}
 

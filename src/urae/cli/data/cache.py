@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
 from typing import Annotated, Literal
 
 import typer
@@ -13,10 +12,6 @@ from urae.cli.printed import say
 from urae.io import check_can_write
 
 __all__ = ["cache"]
-
-PATIENCE = timedelta(days=7)
-"""That processes wait for the slowest: shares of a large data set end hours apart, and by default a wait of ten
-minutes is an error."""
 
 
 def cache(
@@ -52,16 +47,14 @@ def cache(
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae data cache data/2k/manifest.jsonl --size 2048
     """
-    from accelerate import PartialState
-
     from urae.data.sources import cache_folder
-    from urae.execution import on_main
+    from urae.execution import first_here, on_main, this_process
     from urae.families import open_encoders
 
     if out:
         check_can_write(out, folder=True)
-    state = PartialState(timeout=PATIENCE)
-    pipe = open_encoders(model, dtype=dtype)
+    state = this_process()
+    pipe = first_here(lambda: open_encoders(model, dtype=dtype))
     folder = out or on_main(lambda: str(cache_folder(pipe, source, size=size, form=form)))
     report = data.make_cache(
         pipe,
