@@ -283,7 +283,9 @@ def _metrics(plan: TrainingPlan) -> Iterator[Journal | None]:
 def _stored(recipe: Recipe) -> dict[str, Any]:
     """The recipe as the adapter keeps it. Where the run wrote its files, and at what time, is no part of the result."""
     values = {
-        name: value for name, value in to_dict(recipe).items() if name not in ("out", "checkpoint_minutes")
+        name: value
+        for name, value in to_dict(recipe).items()
+        if name not in ("out", "cache", "checkpoint_minutes")
     }
     return values | {name: _public(values[name]) for name in ("data", "model", "start", "teacher")}
 
