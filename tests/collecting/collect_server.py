@@ -86,7 +86,9 @@ class Server:
                 return None
             self.most_active = max(self.most_active, active + 1)
             name = f"task-{len(self.tasks)}"
-            task = Task(id=name, body=body, image=self.draw(name, body), ready=time.monotonic() + self.seconds)
+            task = Task(
+                id=name, body=body, image=self.draw(name, body), ready=time.monotonic() + self.seconds
+            )
             self.tasks[name] = task
             return task
 

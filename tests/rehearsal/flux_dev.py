@@ -1,6 +1,8 @@
-"""FLUX.1-dev as its repository lies in the hub's cache, of a width that a CPU can train: 19 + 38 blocks with guidance
-embedding, 16 latent channels, 77 and 512 text tokens, its scheduler, sharded weights with an index, the real classes and
-the real name. One head of 16 channels in place of 24 of 128, and random weights."""
+"""FLUX.1-dev as its repository lies in the hub's cache, of a width that a CPU can train.
+
+The real name and classes, 19 + 38 blocks with guidance embedding, 16 latent channels, 77 and 512 text tokens, its
+scheduler, and weights in shards with an index. One head of 16 channels stands for 24 of 128, and weights are random.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,7 +15,10 @@ import numpy as np
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1] / "collecting"))  # where the servers are
-from collect_server import KEY, Server
+from collect_server import KEY, Server, running
+from post_server import serving
+
+__all__ = ["ROOT", "ULTRA", "Road", "Ultra", "described", "picture", "running", "serving", "size_of"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +56,9 @@ def picture(size: tuple[int, int], *, seed: int) -> Image.Image:
 
 def described(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
     """A captioner's answer in the form of OpenAI's chat completions."""
-    text = f"Picture {number} of soft colours under a fine grain, lit from one side, with nothing written on it"
+    text = (
+        f"Picture {number} of soft colours under a fine grain, lit from one side, with nothing written on it"
+    )
     message = {"role": "assistant", "content": text}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
@@ -68,7 +73,7 @@ class Road:
     hub: Path
     environment: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    """The transcript."""
+    """Commands and what they printed, as `transcript.txt` has it too."""
 
     def go(self, *words: object) -> str:
         """Run a command as a user does; returns what it printed. It must succeed."""
@@ -81,9 +86,15 @@ class Road:
         log = self.folder / "log.txt"
         with log.open("w") as errors:
             ended = subprocess.run(
-                command, cwd=self.folder, stdout=subprocess.PIPE, stderr=errors, text=True, env=self._environment()
+                command,
+                cwd=self.folder,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=self._environment(),
             )
-        self.said += ["$ " + " ".join(command).replace(f"{ROOT}/", ""), ended.stdout + log.read_text()]
+        self.said += ["$ " + shlex.join(command).replace(f"{ROOT}/", ""), ended.stdout + log.read_text()]
+        (self.folder / "transcript.txt").write_text("\n".join(self.said))
         return ended
 
     def _environment(self) -> dict[str, str]:
@@ -103,9 +114,3 @@ class Road:
 def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as opened:
         return opened.size
-
-
-def found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
-    assert match, f"{pattern} is not in: {text}"
-    return match[1]

@@ -22,7 +22,9 @@ from urae.io import check_can_write
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
-ELSEWHERE = "name another folder for the cache, by cache=FOLDER in training or --out FOLDER in urae data cache"
+ELSEWHERE = (
+    "name another folder for the cache, by cache=FOLDER in training or --out FOLDER in urae data cache"
+)
 
 
 def cached_dataset(
@@ -106,9 +108,7 @@ def _places(source: Path, chosen: str | Path) -> Iterator[Path]:
         yield Path(chosen) / f"{data.name}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}" / part
         return
     if data.is_mount():
-        raise ValueError(
-            f"{data} is a disk of its own, so that its cache cannot lie beside it: {ELSEWHERE}"
-        )
+        raise ValueError(f"{data} is a disk of its own, so that its cache cannot lie beside it: {ELSEWHERE}")
     yield _from_here(data.with_name(f"{data.name}.cache")) / part
     yield from (data / older for older in ([f"{part}.cache"] if part else ["cache", "manifest.cache"]))
 
