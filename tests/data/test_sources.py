@@ -161,5 +161,5 @@ def test_data_that_is_a_disk_of_its_own_needs_a_place(pipe, tmp_path):
 
 
 def test_where_nothing_can_be_written_another_place_is_asked_for(pipe):
-    with pytest.raises(CannotWrite, match="name another folder for the cache, by cache=FOLDER"):
+    with pytest.raises(CannotWrite, match="name another folder for it, by cache=FOLDER"):
         cache_folder(pipe, "/proc/sys", size=64)

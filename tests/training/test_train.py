@@ -226,7 +226,7 @@ def test_another_transformer_teaches(pipe, recipe, tmp_path):
 
 def test_a_poisoned_record_is_named_and_the_last_state_kept(pipe, recipe, images, tmp_path):
     train(pipe, recipe(steps=1, out=str(tmp_path / "before")))
-    cache = Path(shutil.copytree(next((images / "cache").iterdir()), tmp_path / "cache"))
+    cache = Path(shutil.copytree(next(images.with_name("images.cache").iterdir()), tmp_path / "cache"))
     made = recipe(steps=9, batch_size=1, data=str(cache))
     poisoned = next((cache / "entries").glob("*.latents.safetensors"))
     tensors, key = parsed(poisoned.read_bytes(), poisoned.name)
@@ -247,7 +247,7 @@ def test_a_missing_logger_answers_with_the_install_line(pipe, recipe):
 
 def test_a_cache_may_be_the_data_and_must_fit(pipe, recipe, images, tmp_path):
     first = train(pipe, recipe())
-    cache = next((images / "cache").iterdir())
+    cache = next(images.with_name("images.cache").iterdir())
     again = train(pipe, recipe(data=str(cache), out=str(tmp_path / "again")))
     assert same_tensors(first.state_dict(), again.state_dict())
     with pytest.raises(ValueError, match="was cached at 128 px, asked for 64 px"):

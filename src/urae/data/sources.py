@@ -18,13 +18,11 @@ from urae.data.scenes import is_scenes, render_scenes
 from urae.errors import CannotWrite
 from urae.execution import on_main
 from urae.families import family_of
-from urae.io import check_can_write
+from urae.io import Progress, check_can_write
 
 __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
-ELSEWHERE = (
-    "name another folder for the cache, by cache=FOLDER in training or --out FOLDER in urae data cache"
-)
+ELSEWHERE = "name another folder for it, by cache=FOLDER in training or --out FOLDER in urae data cache"
 
 
 def cached_dataset(
@@ -75,12 +73,15 @@ def cache_folder(
     family = family_of(pipe)
     name = f"{size}px-{family.latents.identity(pipe)[:8]}-{family.text.identity(pipe)[:8]}"
     name += "" if form == "full" else f"-{form}"
-    places = [place / name for place in _places(Path(source), folder)]
+    data, part = _one_name(Path(source))
+    places = [place / name for place in _places(data, part, folder)]
     there = next((place for place in places if _is_cache(place)), None)
-    return there or _writable(places[0])
+    return there or _new(places[0], data, asked_for=bool(folder))
 
 
-def _writable(place: Path) -> Path:
+def _new(place: Path, data: Path, *, asked_for: bool) -> Path:
+    if data.is_mount() and not asked_for:
+        raise ValueError(f"{data} is a disk of its own, so that its cache cannot lie beside it: {ELSEWHERE}")
     try:
         check_can_write(place, folder=True)
     except CannotWrite as error:
@@ -93,23 +94,23 @@ def _found_or_new(pipe: Any, source: str, *, size: int, folder: str) -> tuple[Pa
     full, small = (
         cache_folder(pipe, source, size=size, form=form, folder=folder) for form in ("full", "small")
     )
-    return (small, "small") if _is_cache(small) and not _is_cache(full) else (full, "full")
+    if not _is_cache(small) or _is_cache(full):
+        return full, "full"
+    Progress("", total=0).say(f"taking the cache in its small form, {small}")
+    return small, "small"
 
 
 def _is_cache(source: str | Path) -> bool:
     return is_url(source) or (Path(source) / "cache.json").is_file()
 
 
-def _places(source: Path, chosen: str | Path) -> Iterator[Path]:
+def _places(data: Path, part: str, chosen: str | Path) -> Iterator[Path]:
     """Where caches of this data may lie, the usual place first."""
-    data, part = _one_name(source)
     if chosen:
         # Of data sets with the same name, such as "images", each has its own.
         yield Path(chosen) / f"{data.name}-{hashlib.sha256(str(data).encode()).hexdigest()[:8]}" / part
         return
-    if data.is_mount():
-        raise ValueError(f"{data} is a disk of its own, so that its cache cannot lie beside it: {ELSEWHERE}")
-    yield _from_here(data.with_name(f"{data.name}.cache")) / part
+    yield _from_here(Path(f"{data}.cache")) / part
     yield from (data / older for older in ([f"{part}.cache"] if part else ["cache", "manifest.cache"]))
 
 
