@@ -34,8 +34,8 @@ test-slow: install
 
 # FLUX.1-dev's commands and scripts from an empty folder on, with a model of its configuration and a toy's width. SIZE_2K
 # and SIZE_4K are the sizes trained at: 2048 and 4096 are the whole thing, at the price that docs/guides/flux.md names.
-SIZE_2K ?= 512
-SIZE_4K ?= 1024
+SIZE_2K ?= 1152
+SIZE_4K ?= 1152
 rehearsal: install
 	OMP_NUM_THREADS=1 REHEARSAL_2K=$(SIZE_2K) REHEARSAL_4K=$(SIZE_4K) \
 		$(BIN)/python -m pytest -m slow tests/rehearsal --basetemp .cache/rehearsal

@@ -23,8 +23,8 @@ from urae.adapters import Adapter
 
 pytestmark = pytest.mark.slow
 
-SIZE_2K = int(os.environ.get("REHEARSAL_2K", 512))
-SIZE_4K = int(os.environ.get("REHEARSAL_4K", 1024))
+SIZE_2K = int(os.environ.get("REHEARSAL_2K", 1152))
+SIZE_4K = int(os.environ.get("REHEARSAL_4K", 1152))
 
 PHOTOGRAPHS = ((4096, 4096), (5504, 3072), (3840, 2160))
 """Pixels. The last is UHD, half of what 4K asks for."""
