@@ -80,6 +80,17 @@ def test_the_adapter_says_how_it_was_made(pipe, recipe):
     assert not any("/" in str(value) for value in (loaded.recipe["data"], loaded.data["source"]))
 
 
+def test_however_the_data_are_named_the_adapter_is_the_same(pipe, recipe, images, tmp_path, monkeypatch):
+    """Also its hash, by which pictures and further runs know it."""
+    monkeypatch.chdir(images.parent)
+    names = (str(images), f"./{images.name}/")
+    hashes = {
+        train(pipe, recipe(steps=1, data=name, out=str(tmp_path / f"run{number}"))).hash
+        for number, name in enumerate(names)
+    }
+    assert len(hashes) == 1
+
+
 def test_the_written_recipe_repeats_the_run(pipe, recipe, tmp_path):
     made = recipe()
     first = train(pipe, made)

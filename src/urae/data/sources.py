@@ -20,7 +20,7 @@ from urae.execution import on_main
 from urae.families import family_of
 from urae.io import Progress, check_can_write
 
-__all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
+__all__ = ["cache_folder", "cached", "cached_dataset", "public_name", "split_mix"]
 
 ELSEWHERE = "name another folder for it, by cache=FOLDER in training or --out FOLDER in urae data cache"
 
@@ -128,6 +128,22 @@ def _one_name(source: Path) -> tuple[Path, str]:
 def _from_here(path: Path) -> Path:
     """The path as a reader likes it: relative where it lies below the working folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def public_name(data: str) -> str:
+    """What an adapter says of the data that it was trained on: the same however they were named, so that the same run
+    gives the same file, and nothing of the folders of the machine that made it."""
+    mix = split_mix(data)
+    names = [_own_name(source) for source, _ in mix]
+    shares = [share for _, share in mix]
+    return names[0] if shares == [1.0] else ",".join(f"{n}:{s:g}" for n, s in zip(names, shares, strict=True))
+
+
+def _own_name(source: str) -> str:
+    if is_url(source) or not Path(source).exists():
+        return source
+    folder, part = _one_name(Path(source))
+    return f"{folder.name}/{part}" if part else folder.name
 
 
 def split_mix(data: str) -> list[tuple[str, float]]:

@@ -71,8 +71,8 @@ def check_encoders(pipe: Any, num_prompts: int) -> None:
 
 @contextmanager
 def _without_clips_end(pipeline: str) -> Iterator[None]:
-    """Nothing said of where CLIP stops reading: its vector stands for the first 77 tokens of a prompt by design, T5 reads
-    the whole, and detailed captions would give thousands of such lines."""
+    """Nothing said of where CLIP stops reading: its vector stands for the first 77 tokens of a prompt by design, T5
+    reads the whole, and detailed captions would give thousands of such lines."""
 
     def is_news(record: logging.LogRecord) -> bool:
         return "CLIP can only handle" not in record.getMessage()
