@@ -19,9 +19,12 @@ for ((i = 3; i <= $#; i++)); do
 done
 # A setting as it was given, or as the recipe has it.
 setting() {
-    local one found="$2"
+    local one found
+    found="$2"
     for one in "${settings[@]}"; do
-        if [[ "$one" == "$1="* ]]; then found="${one#*=}"; fi
+        if [[ "$one" == "$1="* ]]; then
+            found="${one#*=}"
+        fi
     done
     echo "$found"
 }
