@@ -38,7 +38,7 @@ SIZE_2K ?= 1152
 SIZE_4K ?= 1152
 rehearsal: install
 	OMP_NUM_THREADS=1 REHEARSAL_2K=$(SIZE_2K) REHEARSAL_4K=$(SIZE_4K) \
-		$(BIN)/python -m pytest -m slow tests/rehearsal --basetemp .cache/rehearsal
+		$(BIN)/python -m pytest -m slow tests/flux_road --basetemp .cache/rehearsal
 	@echo "what was typed and printed: .cache/rehearsal/road0/transcript.txt"
 
 # 13,200 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
-
 from rehearsal import Architecture, count_flops
+
 from urae import recipes
 from urae.adapters import PAPER_TARGETS, Full, Lora, Mica, Minor
 from urae.families import open_architecture

@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLQwenImage, Krea2Transformer2DModel
 from diffusers.models.transformers.transformer_krea2 import Krea2RMSNorm
+from rehearsal import FusedRms, Live, Saved
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from rehearsal import FusedRms, Live, Saved
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
 from urae.adapters.targets import linear_layers, select

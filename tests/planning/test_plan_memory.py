@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rehearsal import Architecture, Live, count_bytes, saved_by_compiled_blocks
 from test_compute import SMALL, on_meta
 
-from rehearsal import Architecture, Live, count_bytes, saved_by_compiled_blocks
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
 from urae.execution import quantised
