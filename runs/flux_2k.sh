@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FLUX.1-dev to 2048 px by the paper: a LoRA on some 3,000 images of a strong teacher, 2,000 steps of 8.
-# Usage: runs/flux_2k.sh [folder of captioned images] [GPUs] [key=value ...]. Stopped, it goes on.
+# Stopped, it goes on. Usage: runs/flux_2k.sh [folder of captioned images] [GPUs] [key=value ...] [-- options of urae generate]
 # What to add for a smaller card: urae plan flux_2k gradient_accumulation=8 --gpu 4090
 set -euo pipefail
 data="${1:-data/2k}"
@@ -9,14 +9,34 @@ if [[ ! "$gpus" =~ ^[1248]$ ]]; then
     echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
     exit 2
 fi
-# One image at a time on each GPU, the batch of 8 in as many parts as are left, unless the settings say otherwise.
-settings=("${@:3}")
+# Settings of the recipe, and after `--` options of the drawing.
+settings=("${@:3}") drawing=()
+for ((i = 3; i <= $#; i++)); do
+    if [[ "${!i}" == -- ]]; then
+        settings=("${@:3:i-3}") drawing=("${@:i+1}")
+        break
+    fi
+done
+# A setting as it was given, or as the recipe has it.
+setting() {
+    local one found
+    found="$2"
+    for one in "${settings[@]}"; do
+        if [[ "$one" == "$1="* ]]; then
+            found="${one#*=}"
+        fi
+    done
+    echo "$found"
+}
+
+# One image at a time on each GPU, the batch in as many parts as are left, unless the settings say otherwise.
 if [[ " ${settings[*]} " != *" gradient_accumulation="* ]]; then
-    settings+=("gradient_accumulation=$((8 / gpus))")
+    settings+=("gradient_accumulation=$(($(setting batch_size 8) / gpus))")
 fi
 
 torchrun --nproc-per-node "$gpus" --no-python urae train flux_2k data="$data" "${settings[@]}"
 
+out="$(setting out out/flux_2k)" size="$(setting size 2048)"
 urae generate "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting" \
-    --model black-forest-labs/FLUX.1-dev --size 2048x2048 \
-    --adapter out/flux_2k/adapter.safetensors --out out/flux_2k/images
+    --model "$(setting model black-forest-labs/FLUX.1-dev)" --size "${size}x${size}" \
+    --adapter "$out/adapter.safetensors" --out "$out/images" "${drawing[@]}"

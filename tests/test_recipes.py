@@ -119,7 +119,7 @@ def test_a_missing_start_is_named_before_anything_is_done(pipe, images, tmp_path
             mini_4x(**small(images, tmp_path / "run"), start=str(tmp_path / "first" / "adapter.safetensors")),
         )
     assert not (tmp_path / "run").exists()
-    assert not (images / "cache").exists()
+    assert not images.with_name(f"{images.name}.cache").exists()
 
 
 def test_the_command_says_what_it_does_not_know(tmp_path):

@@ -16,10 +16,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXT_TOKENS = 8
 
 
-def with_text_encoders(pipe: FluxPipeline) -> FluxPipeline:
+def with_text_encoders(pipe: FluxPipeline, *, text_tokens: int = TEXT_TOKENS) -> FluxPipeline:
     """The pipeline with CLIP and T5 of toy width: 8 text tokens, one a letter."""
     torch.manual_seed(1)
-    clip, t5 = _clip_tokenizer(), t5_tokenizer()
+    clip, t5 = _clip_tokenizer(), t5_tokenizer(text_tokens)
     pipe.register_modules(
         tokenizer=clip, tokenizer_2=t5, text_encoder=_clip(clip).eval(), text_encoder_2=t5_encoder(t5).eval()
     )
@@ -46,7 +46,7 @@ def _clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
 
 
-def t5_tokenizer() -> T5Tokenizer:
+def t5_tokenizer(text_tokens: int = TEXT_TOKENS) -> T5Tokenizer:
     pieces = [
         ("<pad>", 0.0),
         ("</s>", 0.0),
@@ -54,7 +54,7 @@ def t5_tokenizer() -> T5Tokenizer:
         ("▁", -2.0),
         *((letter, -3.0) for letter in LETTERS),
     ]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TEXT_TOKENS)
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=text_tokens)
 
 
 def _clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:

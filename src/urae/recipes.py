@@ -2,8 +2,8 @@
 
 Each function returns a `Recipe` and takes changes by keyword: `flux_2k(data="my/images", seed=1)`. Keys of
 nested settings are dotted, `flux_2k(**{"adapter.rank": 8})`, as on the command line. Defaults are the
-paper's: 2,000 steps of batch 8, Prodigy at lr 1, guidance 1 in training, the original caption with
-probability 0.2.
+paper's, 2,000 steps of batch 8 (Sec. 3.1) and guidance 1 in training (Sec. 2.4), and where it is silent its published
+code's: rank 16, Prodigy at lr 1, the original caption with probability 0.2.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def schnell_2k(**changes: Any) -> Recipe:
 def mini_2x(**changes: Any) -> Recipe:
     """The miniature at 256 px, twice its native size: a LoRA on clean scenes, in about three minutes on two
     cores. Its 192 channels leave attention alone too little to change: after 250 steps the validation loss is 0.354
-    with the whole image stream and 0.399 with the paper's targets."""
+    with the whole image stream and 0.399 with FLUX's targets."""
     recipe = Recipe(
         model="mini",
         size=256,

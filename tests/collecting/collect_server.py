@@ -61,6 +61,10 @@ class Server:
     """Comes in place of what the answers say."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def draw(self, name: str, body: dict[str, Any]) -> bytes:
+        """The picture that an order gets."""
+        return picture(name)
+
     @property
     def orders(self) -> Counter[str]:
         """Orders that were taken, by prompt: what has to be paid."""
@@ -82,7 +86,9 @@ class Server:
                 return None
             self.most_active = max(self.most_active, active + 1)
             name = f"task-{len(self.tasks)}"
-            task = Task(id=name, body=body, image=picture(name), ready=time.monotonic() + self.seconds)
+            task = Task(
+                id=name, body=body, image=self.draw(name, body), ready=time.monotonic() + self.seconds
+            )
             self.tasks[name] = task
             return task
 
@@ -102,9 +108,9 @@ def sometimes(seed: int, words: list[str], share: float) -> Iterator[str]:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(kind: type[Server] = Server) -> Iterator[Server]:
     """The server in a thread, until the end of the block."""
-    state = Server()
+    state = kind()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

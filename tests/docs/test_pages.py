@@ -27,6 +27,7 @@ RUN_ELSEWHERE = {
     "make test": "is this",
     "make check": ".ci/run runs it",
     "make test-slow": "minutes long",
+    "make rehearsal": "minutes long: tests/flux_road (slow)",
     "make docs": "tests/contracts checks that its output is up to date",
     "make bench": "minutes long",
 }

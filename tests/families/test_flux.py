@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,24 @@ def test_prompts_are_encoded_as_the_pipeline_does(flux, pipe):
     assert torch.equal(embeddings["pooled_prompt_embeds"], pooled)
     assert tokens.shape == (2, 8, 32)
     assert not torch.equal(tokens[0], tokens[1])
+
+
+def test_a_caption_beyond_clip_is_no_news_and_one_beyond_t5_is(flux, pipe):
+    with_text_encoders(pipe, text_tokens=512)
+    said: list[str] = []
+    listening = logging.Handler()
+    listening.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("diffusers.pipelines.flux.pipeline_flux")
+    logger.addHandler(listening)
+    try:
+        flux.text.encode(pipe, ["a " * 200])
+        assert said == []
+        flux.text.encode(pipe, ["a " * 600])
+        assert ["`max_sequence_length` is set to" in line for line in said] == [True]
+        pipe.encode_prompt(["a " * 200])
+        assert "CLIP can only handle" in said[-1]
+    finally:
+        logger.removeHandler(listening)
 
 
 def test_prompts_without_text_encoders_are_refused(flux, pipe):

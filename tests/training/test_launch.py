@@ -117,3 +117,37 @@ def test_settings_after_the_gpus_reach_the_training(script, gpus, settings, tmp_
     assert ended.returncode == 1  # the launcher's
     assert "no_such_key" in ended.stderr
     assert "given twice" not in ended.stderr
+
+
+@pytest.mark.parametrize(("script", "name"), [("flux_2k.sh", "flux_2k"), ("flux_4k.sh", "flux_4k")])
+def test_the_drawing_follows_the_settings_and_takes_options_of_its_own(script, name, tmp_path):
+    """With the commands' names standing for a list of their words: what is drawn is what was trained."""
+    for command in ("torchrun", "urae"):
+        (tmp_path / command).write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/}" "$@"\n')
+        (tmp_path / command).chmod(0o755)
+    settings = [
+        "batch_size=4",
+        "size=1536",
+        "out=my out",
+        "model=models/tuned",
+        "start=",
+        "--",
+        "--steps",
+        "4",
+    ]
+    ended = subprocess.run(
+        ["bash", RUNS / script, "data", "2", *settings],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )
+    said = ended.stdout.splitlines()
+    trained, drawn = said[: said.index("generate") - 1], said[said.index("generate") + 2 :]
+    assert trained[4:] == ["urae", "train", name, "data=data", *settings[:5], "gradient_accumulation=2"]
+    assert dict(zip(drawn[::2], drawn[1::2], strict=True)) == {
+        "--model": "models/tuned",
+        "--size": "1536x1536",
+        "--adapter": "my out/adapter.safetensors",
+        "--out": "my out/images",
+        "--steps": "4",
+    }

@@ -80,6 +80,17 @@ def test_the_adapter_says_how_it_was_made(pipe, recipe):
     assert not any("/" in str(value) for value in (loaded.recipe["data"], loaded.data["source"]))
 
 
+def test_however_the_data_are_named_the_adapter_is_the_same(pipe, recipe, images, tmp_path, monkeypatch):
+    """Also its hash, by which pictures and further runs know it."""
+    monkeypatch.chdir(images.parent)
+    names = (str(images), f"./{images.name}/")
+    hashes = {
+        train(pipe, recipe(steps=1, data=name, out=str(tmp_path / f"run{number}"))).hash
+        for number, name in enumerate(names)
+    }
+    assert len(hashes) == 1
+
+
 def test_the_written_recipe_repeats_the_run(pipe, recipe, tmp_path):
     made = recipe()
     first = train(pipe, made)
@@ -226,7 +237,7 @@ def test_another_transformer_teaches(pipe, recipe, tmp_path):
 
 def test_a_poisoned_record_is_named_and_the_last_state_kept(pipe, recipe, images, tmp_path):
     train(pipe, recipe(steps=1, out=str(tmp_path / "before")))
-    cache = Path(shutil.copytree(next((images / "cache").iterdir()), tmp_path / "cache"))
+    cache = Path(shutil.copytree(next(images.with_name("images.cache").iterdir()), tmp_path / "cache"))
     made = recipe(steps=9, batch_size=1, data=str(cache))
     poisoned = next((cache / "entries").glob("*.latents.safetensors"))
     tensors, key = parsed(poisoned.read_bytes(), poisoned.name)
@@ -247,7 +258,7 @@ def test_a_missing_logger_answers_with_the_install_line(pipe, recipe):
 
 def test_a_cache_may_be_the_data_and_must_fit(pipe, recipe, images, tmp_path):
     first = train(pipe, recipe())
-    cache = next((images / "cache").iterdir())
+    cache = next(images.with_name("images.cache").iterdir())
     again = train(pipe, recipe(data=str(cache), out=str(tmp_path / "again")))
     assert same_tensors(first.state_dict(), again.state_dict())
     with pytest.raises(ValueError, match="was cached at 128 px, asked for 64 px"):

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 __all__ = ["IMAGE_STREAM", "PAPER_TARGETS", "SPECS", "Full", "Lora", "Major", "Mica", "Minor", "Spec"]
 
 PAPER_TARGETS = ("attention",)
-"""The image stream's attention projections of all blocks (paper, Sec. 3.1), whatever the model's family calls them; the
-text stream's own projections and the MLPs are left alone."""
+"""The image stream's attention projections of all blocks, as in the paper's published code, whatever the model's family
+calls them; the text stream's own projections and the MLPs are left alone."""
 
 IMAGE_STREAM = ("image_stream",)
 """All linear layers inside the blocks that image tokens flow through."""

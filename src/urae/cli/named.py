@@ -13,13 +13,19 @@ __all__ = ["named", "options_from_json", "settings_from_yaml"]
 
 
 def named(
-    given: Sequence[str], what: str, *, value: str = "PATH", read: Callable[[str], Any] = Path
+    given: Sequence[str],
+    what: str,
+    *,
+    value: str = "PATH",
+    read: Callable[[str], Any] = Path,
+    empty: bool = False,
 ) -> dict[str, Any]:
-    """By name; ValueError for a text that is no name=VALUE, and for a name that is given twice."""
+    """By name; ValueError for a text that is no name=VALUE, and for a name that is given twice. empty: whether a value
+    may be, as in start=, which takes a recipe's own away."""
     by_name: dict[str, Any] = {}
     for text in given:
-        name, _, said = text.partition("=")
-        if not (name and said):
+        name, equals, said = text.partition("=")
+        if not (name and equals and (said or empty)):
             raise ValueError(f"{what} is {text!r}: expected name={value}")
         if name in by_name:
             raise ValueError(f"{what} {name!r} is given twice: expected each name once")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urae import execution, families, planning, training
+from urae import execution, families, generation, planning, training
 from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import check_can_write
 from urae.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from urae.training import Recipe
+    from urae.training import Recipe, TrainingPlan
 
 __all__ = ["chosen_recipe", "train"]
 
@@ -50,13 +51,13 @@ def train(
     training.run_training(plan)
     if state.is_main_process:
         say(f"wrote {Path(chosen.out) / 'adapter.safetensors'}")
-        say(f"next: {_next(chosen)}")
+        say(f"next: {_next(plan)}")
 
 
 def chosen_recipe(name: str, changes: list[str]) -> Recipe:
     """The recipe of this name or file, with changes as key=value."""
     return training.override(
-        _recipe(name), named(changes, "change", value="value, such as steps=50", read=str)
+        _recipe(name), named(changes, "change", value="value, such as steps=50", read=str, empty=True)
     )
 
 
@@ -78,7 +79,16 @@ def _recipe(name: str) -> Recipe:
     raise ValueError(f"there is no recipe {name!r}: expected a YAML file or one of {', '.join(RECIPES)}")
 
 
-def _next(recipe: Recipe) -> str:
-    adapter, size = Path(recipe.out) / "adapter.safetensors", f"{recipe.size}x{recipe.size}"
-    prompt = recipe.sample_prompts[0] if recipe.sample_prompts else "your prompt"
-    return f'urae generate "{prompt}" --model {recipe.model} --adapter {adapter} --size {size}'
+def _next(plan: TrainingPlan) -> str:
+    """How to draw with what was trained: at its size, with its sampling steps, something that its data show."""
+    recipe, adapter = plan.recipe, Path(plan.recipe.out) / "adapter.safetensors"
+    captions = [caption for entry in plan.data.entries for caption in entry.record.captions.values()]
+    words = [
+        *("urae", "generate", min(captions, key=len)),
+        *("--model", recipe.model, "--adapter", str(adapter), "--size", f"{recipe.size}x{recipe.size}"),
+    ]
+    if recipe.sample_steps != generation.Direct.steps:
+        words += ["--steps", str(recipe.sample_steps)]
+    if recipe.base_weights != "as_loaded":
+        words += ["--base-weights", recipe.base_weights]
+    return shlex.join(words)

@@ -319,7 +319,7 @@ class Layers(Protocol):
 
     @property
     def attention(self) -> tuple[str, ...]:
-        """Patterns of the image stream's attention projections in all blocks (paper, Sec. 3.1)."""
+        """Patterns of the image stream's attention projections in all blocks, the published code's targets."""
 
     @property
     def wide(self) -> tuple[str, ...]:

@@ -82,8 +82,14 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
     num_images = recipe.images_at_a_time(accelerator.num_processes)
     in_all(lambda: check_fit(pipe, recipe, accelerator.device, num_images=num_images))
     start = in_all(lambda: Adapter.load(recipe.start, base=pipe) if recipe.start else None)
-    scenes = Path(recipe.out) / "data"
-    data = cached_dataset(pipe, recipe.data, size=recipe.size, scenes=scenes, device=accelerator.device)
+    data = cached_dataset(
+        pipe,
+        recipe.data,
+        size=recipe.size,
+        scenes=Path(recipe.out) / "data",
+        device=accelerator.device,
+        folder=recipe.cache,
+    )
     train_on, held_out = data.split(recipe.num_validation)
     identity = _identity(pipe, recipe, data, start)
     agree({name: identity[name] for name in ("data", "base", "start")})

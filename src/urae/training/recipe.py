@@ -51,6 +51,9 @@ class Recipe:
     data: str
     """A folder of captioned images, a manifest (.jsonl), a cache or the URL of its shards; or several of these with
     their shares, as in "data/synthetic:0.7,data/real:0.3"."""
+    cache: str = ""
+    """A folder for what is encoded of the data; by default it lies beside the data, `data/2k.cache` for `data/2k`. No
+    effect on results."""
     caption_mix: float = 0.2
     """Probability of the original caption, where a record has a detailed one too."""
     num_validation: int = 0

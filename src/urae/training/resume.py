@@ -19,7 +19,7 @@ from urae.training.settings import to_dict
 __all__ = ["check_same_run", "run_identity", "started_as"]
 
 NO_EFFECT = (
-    *("model", "data", "start", "out"),  # compared by content, or no part of the run
+    *("model", "data", "cache", "start", "out"),  # compared by content, or no part of the run
     *("steps", "num_workers", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "loggers"),
     *("validate_every", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"),
     *("gradient_accumulation", "gradient_checkpointing", "compile"),  # sums in another order, no more

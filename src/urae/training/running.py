@@ -11,6 +11,7 @@ The pipeline is as it was before when `train` returns or raises: weights to the 
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ import torch
 from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
+from urae.data.sources import public_name
 from urae.execution import (
     Carrier,
     HostCheckpointing,
@@ -293,20 +295,23 @@ def _metrics(plan: TrainingPlan) -> Iterator[Journal | None]:
 def _stored(recipe: Recipe) -> dict[str, Any]:
     """The recipe as the adapter keeps it. Where the run wrote its files, and at what time, is no part of the result."""
     values = {
-        name: value for name, value in to_dict(recipe).items() if name not in ("out", "checkpoint_minutes")
+        name: value
+        for name, value in to_dict(recipe).items()
+        if name not in ("out", "cache", "checkpoint_minutes")
     }
-    return values | {name: _public(values[name]) for name in ("data", "model", "start", "teacher")}
+    named = {name: _public(values[name]) for name in ("model", "start", "teacher")}
+    return values | named | {"data": public_name(recipe.data)}
 
 
 def _public(name: str) -> str:
     # An adapter travels, and the folders of the machine that made it are nobody's business.
-    return ",".join(Path(part).name if Path(part).is_absolute() else part for part in name.split(","))
+    return Path(name).name if Path(name).is_absolute() else os.path.normpath(name) if name else ""
 
 
 def _provenance(plan: TrainingPlan) -> dict[str, Any]:
     sources = Counter(entry.record.source for entry in plan.data.entries)
     return {
-        "source": _public(plan.recipe.data),
+        "source": public_name(plan.recipe.data),
         "digest": plan.data.digest,
         "records": len(plan.data.entries),
         "held_out": len(plan.held_out),

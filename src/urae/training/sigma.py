@@ -58,6 +58,6 @@ def shift_at(scale: float, *, shift: float, rule: str, distribution: str) -> flo
     if share > 0.5:
         raise ValueError(
             f"a sigma shift of {grown:g} puts {share:.1%} of the {distribution} draws above sigma = "
-            f"{NEARLY_NOISE}, where there is only noise to learn from: use 1, the paper's, or a few units"
+            f"{NEARLY_NOISE}, where there is only noise to learn from: use 1, the published code's, or a few units"
         )
     return grown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Annotated, Literal
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from urae import data
 from urae.cli.printed import say
 from urae.io import check_can_write
+from urae.recipes import RECIPES
 
 __all__ = ["cache"]
 
@@ -71,4 +73,12 @@ def cache(
     if shards:
         lines.append(f"wrote {data.write_shards(report.cache, shards)} shards to {shards}")
     if state.is_main_process:
-        say("\n".join([*lines, f"next: urae train RECIPE data={shards or folder} size={size}"]))
+        say("\n".join([*lines, f"next: {_next(shards or out or source, model=model, size=size)}"]))
+
+
+def _next(data: str, *, model: str, size: int) -> str:
+    """The recipe for this model and size, or how to tell one of its own."""
+    fitting = [name for name, made in RECIPES.items() if (made().model, made().size) == (model, size)]
+    if fitting:
+        return shlex.join(["urae", "train", fitting[0], f"data={data}"])
+    return f"urae train RECIPE {shlex.join([f'data={data}', f'size={size}', f'model={model}'])}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +26,15 @@ class FluxText:
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
         """`prompt_embeds` (B, T, C) and `pooled_prompt_embeds` (B, D), in the encoders' types. T is the tokenizer's
-        length (512 for FLUX.1-dev); longer prompts are cut there, as in the pipeline."""
+        length (512 for FLUX.1-dev); longer prompts are cut there, as in the pipeline, which says so."""
         check_encoders(pipe, len(prompts))
-        tokens, pooled, _ = pipe.encode_prompt(
-            list(prompts), None, device=pipe.text_encoder.device, max_sequence_length=self.num_tokens(pipe)
-        )
+        with _without_clips_end(type(pipe).__module__):
+            tokens, pooled, _ = pipe.encode_prompt(
+                list(prompts),
+                None,
+                device=pipe.text_encoder.device,
+                max_sequence_length=self.num_tokens(pipe),
+            )
         return {"prompt_embeds": tokens.cpu(), "pooled_prompt_embeds": pooled.cpu()}
 
     def num_tokens(self, pipe: Any) -> int:
@@ -61,3 +67,19 @@ def check_encoders(pipe: Any, num_prompts: int) -> None:
             f"this {type(pipe).__name__} has no text encoders to encode {num_prompts} prompts with: "
             "load it with its text encoders, or use data whose embeddings are cached"
         )
+
+
+@contextmanager
+def _without_clips_end(pipeline: str) -> Iterator[None]:
+    """Nothing said of where CLIP stops reading: its vector stands for the first 77 tokens of a prompt by design, T5
+    reads the whole, and detailed captions would give thousands of such lines."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "CLIP can only handle" not in record.getMessage()
+
+    logger = logging.getLogger(pipeline)
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
