@@ -1,4 +1,4 @@
-"""A server that speaks the documented contract of FLUX1.1 [pro] Ultra's API, on a free local port, and counts orders.
+"""A server that speaks the documented contract of Black Forest Labs' API, on a free local port, and counts orders.
 
 Submit, poll, download from a signed address; no more than `most_tasks` at a time, or 429. What goes wrong is told by
 `faults`: for each of "order", "poll" and "download" an iterator with a word for every request, "" for none.
@@ -22,6 +22,14 @@ from typing import Any
 from PIL import Image
 
 KEY = "bfl-very-secret-key"
+COMMON = {"prompt", "safety_tolerance"}
+FIELDS = {
+    "flux-pro": {"seed", "aspect_ratio", "raw", "output_format", "prompt_upsampling"},
+    "flux-2-klein": {"seed", "width", "height", "output_format"},
+    "flux-2": {"seed", "width", "height", "output_format", "prompt_upsampling"},
+    "flux-3": {"aspect_ratio", "resolution", "grounding"},
+}
+"""What a model's endpoint takes, by the beginning of its name; others are refused with 422."""
 
 
 @dataclass
@@ -42,6 +50,9 @@ class Task:
 @dataclass
 class Server:
     url: str = ""
+    model: str = "flux-pro-1.1-ultra"
+    paint: Callable[[dict[str, Any]], bytes] = lambda body: b""
+    """The image of an order; a small one of its own where that is empty."""
     tasks: dict[str, Task] = field(default_factory=dict)
     faults: dict[str, Iterator[str]] = field(default_factory=dict)
     seconds: float = 0.02
@@ -82,7 +93,8 @@ class Server:
                 return None
             self.most_active = max(self.most_active, active + 1)
             name = f"task-{len(self.tasks)}"
-            task = Task(id=name, body=body, image=picture(name), ready=time.monotonic() + self.seconds)
+            image = self.paint(body) or picture(name)
+            task = Task(id=name, body=body, image=image, ready=time.monotonic() + self.seconds)
             self.tasks[name] = task
             return task
 
@@ -148,7 +160,10 @@ def running() -> Iterator[Server]:
 
 
 def order(handler: Any, state: Server, body: dict[str, Any]) -> None:
-    assert handler.path == "/v1/flux-pro-1.1-ultra"
+    assert handler.path == f"/v1/{state.model}"
+    known = next(fields for name, fields in FIELDS.items() if state.model.startswith(name))
+    if body.keys() - COMMON - known:
+        return handler.send(422, {"detail": f"extra_forbidden: {sorted(body.keys() - COMMON - known)}"})
     state.times.append(time.monotonic())
     fault = state.fault("order")
     status, _, seconds = fault.partition(":")
