@@ -18,9 +18,11 @@ from urae.training import Recipe, override
 __all__ = [
     "RECIPES",
     "flux_2k",
+    "flux_2k_subject",
     "flux_4k",
     "flux_4k_synthetic",
     "mini_2x",
+    "mini_2x_subject",
     "mini_4x",
     "schnell_2k",
     "training_at_4k",
@@ -147,11 +149,56 @@ def mini_4x(**changes: Any) -> Recipe:
     return override(recipe, changes)
 
 
+def flux_2k_subject(**changes: Any) -> Recipe:
+    """A subject of one's own at 2048 px, from a few pictures: a LoRA on top of the 2K adapter, which stays apart in
+    the file. At 4096 px: `size=4096 start=` the 4K adapter."""
+    recipe = replace(
+        flux_2k(),
+        adapter=Lora(rank=16),
+        start="out/flux_2k/adapter.safetensors",
+        data="data/subject",
+        out="out/flux_2k_subject",
+        trigger="ohwx",
+        caption_dropout=0.1,
+        steps=800,
+        batch_size=2,
+        num_validation=1,
+        validate_every=100,
+        sample_every=200,
+        sample_prompts=(
+            "a photo of {trigger}",
+            "{trigger} on a beach at sunset",
+            "an oil painting of {trigger}",
+        ),
+    )
+    return override(recipe, changes)
+
+
+def mini_2x_subject(**changes: Any) -> Recipe:
+    """A subject of one's own on the miniature, at 256 px, on top of the 2x adapter."""
+    recipe = replace(
+        mini_2x(),
+        start="out/mini_2x/adapter.safetensors",
+        data="data/subject",
+        out="out/mini_2x_subject",
+        trigger="zorb",
+        caption_dropout=0.1,
+        steps=120,
+        num_validation=1,
+        validate_every=40,
+        sample_every=120,
+        sample_prompts=("a glossy {trigger} on a wood background",),
+    )
+    return override(recipe, changes)
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "flux_2k": flux_2k,
+    "flux_2k_subject": flux_2k_subject,
     "flux_4k": flux_4k,
     "flux_4k_synthetic": flux_4k_synthetic,
     "mini_2x": mini_2x,
+    "mini_2x_subject": mini_2x_subject,
     "mini_4x": mini_4x,
     "schnell_2k": schnell_2k,
 }

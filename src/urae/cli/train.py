@@ -79,5 +79,5 @@ def _recipe(name: str) -> Recipe:
 
 def _next(recipe: Recipe) -> str:
     adapter, size = Path(recipe.out) / "adapter.safetensors", f"{recipe.size}x{recipe.size}"
-    prompt = recipe.sample_prompts[0] if recipe.sample_prompts else "your prompt"
+    prompt = recipe.shown_prompts[0] if recipe.sample_prompts else "your prompt"
     return f'urae generate "{prompt}" --model {recipe.model} --adapter {adapter} --size {size}'

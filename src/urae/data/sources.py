@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,47 @@ __all__ = ["cache_folder", "cached", "cached_dataset", "split_mix"]
 
 
 def cached_dataset(
-    pipe: Any, data: str, *, size: int, scenes: Path, device: torch.device | str = ""
+    pipe: Any, data: str, *, size: int, scenes: Path, device: torch.device | str = "", trigger: str = ""
 ) -> CachedDataset:
     """The data set that `data` names: one source, or several with their shares, as in
     "data/synthetic:0.7,data/real:0.3"; see `cached`."""
     made = [
-        (cached(pipe, source, size=size, scenes=scenes, device=device), share)
+        (cached(pipe, source, size=size, scenes=scenes, device=device, trigger=trigger), share)
         for source, share in split_mix(data)
     ]
     return CachedDataset(tuple(Source(cache=c, entries=c.entries, share=share) for c, share in made))
 
 
-def cached(pipe: Any, source: str, *, size: int, scenes: Path, device: torch.device | str = "") -> Cache:
+def cached(
+    pipe: Any, source: str, *, size: int, scenes: Path, device: torch.device | str = "", trigger: str = ""
+) -> Cache:
     """The cache of this data at this size for this pipeline, made or completed if need be, on `device` ("" is
     where the encoders are). Under `torchrun` the processes share the work.
 
     source: a folder of captioned images, a manifest, scenes such as "mini:clean:384" (rendered into the
-    folder `scenes`), or a cache, which must be of this size (`ValueError`) and this pipeline (`StaleCache`).
+    folder `scenes`), or a cache, which must be of this size (`ValueError`) and this pipeline (`StaleCache`). trigger:
+    put before every caption, which a cache cannot do any more (`ValueError`).
     """
     if is_scenes(source):
         source = str(on_main(lambda: render_scenes(source, scenes, size=size)))
     if is_url(source) or (Path(source) / "cache.json").is_file():
+        if trigger:
+            raise ValueError(
+                f"the trigger {trigger!r} has no effect on {source}, whose captions are embedded: give the pictures"
+            )
         return _checked(open_cache(source), pipe, size=size)
-    folder = on_main(lambda: cache_folder(pipe, source, size=size))
+    folder = on_main(lambda: cache_folder(pipe, source, size=size, trigger=trigger))
     # What is damaged is found when it is read; to read everything first would take as long as an epoch.
-    return cache(pipe, source, folder, size=size, device=device, verify=False)
+    return cache(pipe, source, folder, size=size, device=device, verify=False, trigger=trigger)
 
 
-def cache_folder(pipe: Any, source: str | Path, *, size: int, form: str = "full") -> Path:
+def cache_folder(pipe: Any, source: str | Path, *, size: int, form: str = "full", trigger: str = "") -> Path:
     """Where the cache of this data lies: beside it, under a name that tells sizes, models and forms apart. A folder and
     the manifest in it are one data set and have one cache; one that is there is found under either name."""
     family = family_of(pipe)
     name = f"{size}px-{family.latents.identity(pipe)[:8]}-{family.text.identity(pipe)[:8]}"
     name += "" if form == "full" else f"-{form}"
+    name += f"-{hashlib.sha256(trigger.encode()).hexdigest()[:8]}" if trigger else ""
     places = [place / name for place in _places(Path(source))]
     return next((place for place in places if (place / "cache.json").is_file()), places[0])
 

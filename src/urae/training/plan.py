@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from torch import Tensor
 
 from urae.adapters import Adapter
 from urae.adapters.base import base_of
 from urae.adapters.targets import resolved, transformer_of
 from urae.data import CAPTION_KINDS, CachedDataset, cached_dataset
-from urae.execution import check_can_multiply, this_process
+from urae.execution import check_can_multiply, text_encoders_placed, this_process
+from urae.families import family_of
 from urae.resolution import ResolutionPolicy, native_size, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from urae.training.metrics import check_loggers
@@ -82,7 +84,11 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
     check_fit(pipe, recipe, accelerator.device, num_images=num_images)
     start = Adapter.load(recipe.start, base=pipe) if recipe.start else None
     scenes = Path(recipe.out) / "data"
-    data = cached_dataset(pipe, recipe.data, size=recipe.size, scenes=scenes, device=accelerator.device)
+    data = cached_dataset(
+        pipe, recipe.data, size=recipe.size, scenes=scenes, device=accelerator.device, trigger=recipe.trigger
+    )
+    if recipe.caption_dropout:
+        data = replace(data, empty=_empty(pipe, accelerator.device))
     train_on, held_out = data.split(recipe.num_validation)
     identity = _identity(pipe, recipe, data, start)
     checkpoint = _checkpoint(recipe, identity)
@@ -100,6 +106,13 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
         checkpoint=checkpoint,
         done=checkpoint.step if checkpoint else 0,
     )
+
+
+def _empty(pipe: Any, device: torch.device) -> dict[str, Tensor]:
+    """The embeddings of the empty caption, as a cache has those of others."""
+    with text_encoders_placed(pipe, device):
+        embeddings = family_of(pipe).text.encode(pipe, [""])
+    return {name: tensor[0].cpu() for name, tensor in embeddings.items()}
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -248,7 +248,7 @@ def _sampler(plan: TrainingPlan, model: Trainable) -> Iterator[Sampler | None]:
         return
     with text_encoders_placed(pipe, device):
         text = family_of(pipe).text
-        embeddings = text.encode(pipe, recipe.sample_prompts)
+        embeddings = text.encode(pipe, list(recipe.shown_prompts))
         # Of the empty prompt, from here on without encoders.
         negative = text.encode(pipe, [""]) if has_negative(pipe, recipe) else ""
     with placed(pipe.vae, device):

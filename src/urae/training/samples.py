@@ -93,7 +93,7 @@ class Sampler:
     def _origin(self, index: int) -> str:
         recipe = self.recipe
         settings = [recipe.size, recipe.sample_steps, recipe.sample_guidance, recipe.base_dtype]
-        return json.dumps([recipe.sample_prompts[index], *settings, self.base])
+        return json.dumps([recipe.shown_prompts[index], *settings, self.base])
 
     def _image(self, index: int) -> Image.Image:
         recipe = self.recipe
