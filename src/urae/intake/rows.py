@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,7 +65,7 @@ def choose_rows(table: Path, out: Path, rows: Rows) -> Counter[str]:
         )
     left_out: Counter[str] = Counter()
     kept = [name for name in ("url", "caption", "generated_prompt", "licence") if name in columns]
-    with writing(out) as path, _writer(path, kept, table.suffix) as write:
+    with writing(out) as path, _Writer(path, kept, table.suffix) as write:
         for batch in _batches(table, columns):
             chosen = _chosen(batch, rows, left_out)
             write({name: [batch[name][place] for place in chosen] for name in kept})
@@ -161,10 +161,10 @@ def _numbers(values: list[Any]) -> np.ndarray:
         raise BadFile(f"a width, height or similarity of the table is no number ({error})") from error
 
 
-class _writer:
+class _Writer:
     """A table that is written batch by batch."""
 
-    def __init__(self, path: Path, columns: list[str], suffix: str) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], suffix: str) -> None:
         self.path, self.columns, self.suffix = path, columns, suffix
 
     def __enter__(self) -> Any:
