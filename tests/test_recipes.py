@@ -12,7 +12,7 @@ from urae.adapters import Lora, Minor
 from urae.adapters.targets import resolved
 from urae.cli import app
 from urae.mini.model import vocabulary
-from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k
+from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k, training_at_4k
 from urae.resolution import ResolutionPolicy
 from urae.training import from_dict, read_metrics, save_recipe, to_dict, train
 
@@ -25,6 +25,11 @@ def pipe(pipe):
 @pytest.fixture
 def images(tmp_path):
     return write_images(tmp_path / "images", [(128, 128)] * 9)
+
+
+def test_a_mix_at_4k_is_trained_as_most_of_it_is():
+    assert training_at_4k(0.7) == "urae train flux_4k_synthetic data=data/4k_synthetic:0.70,data/4k:0.30"
+    assert training_at_4k(0.2) == "urae train flux_4k data=data/4k_synthetic:0.20,data/4k:0.80"
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

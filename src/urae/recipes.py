@@ -15,7 +15,18 @@ from typing import Any
 from urae.adapters import IMAGE_STREAM, Lora, Minor
 from urae.training import Recipe, override
 
-__all__ = ["RECIPES", "flux_2k", "flux_4k", "mini_2x", "mini_4x", "schnell_2k"]
+__all__ = [
+    "RECIPES",
+    "flux_2k",
+    "flux_2k_subject",
+    "flux_4k",
+    "flux_4k_synthetic",
+    "mini_2x",
+    "mini_2x_subject",
+    "mini_4x",
+    "schnell_2k",
+    "training_at_4k",
+]
 
 PHOTOGRAPHS = (
     "a lighthouse on a cliff in a storm, waves breaking against the rocks, oil painting",
@@ -64,6 +75,24 @@ def flux_4k(**changes: Any) -> Recipe:
         sample_prompts=PHOTOGRAPHS[:2],
     )
     return override(recipe, changes)
+
+
+def flux_4k_synthetic(**changes: Any) -> Recipe:
+    """FLUX.1-dev at 4096 px on images of a 4K teacher: a LoRA, as at 2K, on top of the 2K adapter. The paper had no
+    such teacher and takes real images and the minor components (`flux_4k`); `urae theory advise` says which to take."""
+    recipe = replace(flux_4k(), adapter=Lora(rank=16), data="data/4k_synthetic", out="out/flux_4k_synthetic")
+    return override(recipe, changes)
+
+
+def training_at_4k(share: float) -> str:
+    """The command that trains at 4096 px on so much synthetic data, a share in [0, 1]. A mix takes what synthetic
+    images are trained with once they are most of it."""
+    if share < 0.01:
+        return "urae train flux_4k"
+    if share > 0.99:
+        return "urae train flux_4k_synthetic"
+    name = "flux_4k_synthetic" if share >= 0.5 else "flux_4k"
+    return f"urae train {name} data=data/4k_synthetic:{share:.2f},data/4k:{1 - share:.2f}"
 
 
 def schnell_2k(**changes: Any) -> Recipe:
@@ -120,10 +149,56 @@ def mini_4x(**changes: Any) -> Recipe:
     return override(recipe, changes)
 
 
+def flux_2k_subject(**changes: Any) -> Recipe:
+    """A subject of one's own at 2048 px, from a few pictures: a LoRA on top of the 2K adapter, which stays apart in
+    the file. At 4096 px: `size=4096 start=` the 4K adapter."""
+    recipe = replace(
+        flux_2k(),
+        adapter=Lora(rank=16),
+        start="out/flux_2k/adapter.safetensors",
+        data="data/subject",
+        out="out/flux_2k_subject",
+        trigger="ohwx",
+        caption_dropout=0.1,
+        steps=800,
+        batch_size=2,
+        num_validation=1,
+        validate_every=100,
+        sample_every=200,
+        sample_prompts=(
+            "a photo of {trigger}",
+            "{trigger} on a beach at sunset",
+            "an oil painting of {trigger}",
+        ),
+    )
+    return override(recipe, changes)
+
+
+def mini_2x_subject(**changes: Any) -> Recipe:
+    """A subject of one's own on the miniature, at 256 px, on top of the 2x adapter."""
+    recipe = replace(
+        mini_2x(),
+        start="out/mini_2x/adapter.safetensors",
+        data="data/subject",
+        out="out/mini_2x_subject",
+        trigger="zorb",
+        caption_dropout=0.1,
+        steps=120,
+        num_validation=1,
+        validate_every=40,
+        sample_every=120,
+        sample_prompts=("a glossy {trigger} on a wood background",),
+    )
+    return override(recipe, changes)
+
+
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "flux_2k": flux_2k,
+    "flux_2k_subject": flux_2k_subject,
     "flux_4k": flux_4k,
+    "flux_4k_synthetic": flux_4k_synthetic,
     "mini_2x": mini_2x,
+    "mini_2x_subject": mini_2x_subject,
     "mini_4x": mini_4x,
     "schnell_2k": schnell_2k,
 }

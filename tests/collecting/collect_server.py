@@ -1,4 +1,4 @@
-"""A server that speaks the documented contract of FLUX1.1 [pro] Ultra's API, on a free local port, and counts orders.
+"""A server that speaks the documented contract of Black Forest Labs' API, on a free local port, and counts orders.
 
 Submit, poll, download from a signed address; no more than `most_tasks` at a time, or 429. What goes wrong is told by
 `faults`: for each of "order", "poll" and "download" an iterator with a word for every request, "" for none.
@@ -22,6 +22,14 @@ from typing import Any
 from PIL import Image
 
 KEY = "bfl-very-secret-key"
+COMMON = {"prompt", "safety_tolerance"}
+FIELDS = {
+    "flux-pro": {"seed", "aspect_ratio", "raw", "output_format", "prompt_upsampling"},
+    "flux-2-klein": {"seed", "width", "height", "output_format"},
+    "flux-2": {"seed", "width", "height", "output_format", "prompt_upsampling"},
+    "flux-3": {"aspect_ratio", "resolution", "grounding"},
+}
+"""What a model's endpoint takes, by the beginning of its name; others are refused with 422."""
 
 
 @dataclass
@@ -42,6 +50,9 @@ class Task:
 @dataclass
 class Server:
     url: str = ""
+    model: str = "flux-pro-1.1-ultra"
+    paint: Callable[[dict[str, Any]], bytes] = lambda body: b""
+    """The image of an order; a small one of its own where that is empty."""
     tasks: dict[str, Task] = field(default_factory=dict)
     faults: dict[str, Iterator[str]] = field(default_factory=dict)
     seconds: float = 0.02
@@ -63,7 +74,7 @@ class Server:
 
     def draw(self, name: str, body: dict[str, Any]) -> bytes:
         """The picture that an order gets."""
-        return picture(name)
+        return self.paint(body) or picture(name)
 
     @property
     def orders(self) -> Counter[str]:
@@ -154,7 +165,10 @@ def running(kind: type[Server] = Server) -> Iterator[Server]:
 
 
 def order(handler: Any, state: Server, body: dict[str, Any]) -> None:
-    assert handler.path == "/v1/flux-pro-1.1-ultra"
+    assert handler.path == f"/v1/{state.model}"
+    known = next(fields for name, fields in FIELDS.items() if state.model.startswith(name))
+    if body.keys() - COMMON - known:
+        return handler.send(422, {"detail": f"extra_forbidden: {sorted(body.keys() - COMMON - known)}"})
     state.times.append(time.monotonic())
     fault = state.fault("order")
     status, _, seconds = fault.partition(":")

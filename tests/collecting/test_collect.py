@@ -27,7 +27,7 @@ from urae.collecting import (
     run_collection,
 )
 from urae.collecting.plan import image_orders
-from urae.collecting.teachers.flux import _same_site
+from urae.collecting.teachers.bfl import _same_site
 from urae.collecting.teachers.teacher import ImageOrder, Later, Unserved
 from urae.data import read_manifest, write_manifest
 from urae.errors import BadFile, CannotWrite, UraeError
@@ -509,7 +509,7 @@ def test_a_journal_of_something_else_is_named(server, tmp_path, line):
 def test_a_wait_without_end_has_one(server):
     server.fail("order", "429:1000000000")
     with pytest.raises(Later, match="status 429") as raised:
-        teacher_at(server).order(ImageOrder(key="x", prompt="one", shape="1:1", seed=0))
+        teacher_at(server).order(ImageOrder(key="x", name="x", prompt="one", shape="1:1", seed=0))
     assert raised.value.seconds == 600
 
 

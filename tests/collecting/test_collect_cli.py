@@ -85,7 +85,12 @@ def test_a_limit_is_told(server, prompts, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "shapes", "message"),
     [
-        ("midjourney", [], [], "teacher is 'midjourney': expected one of flux-pro-1.1-ultra, openai, local"),
+        (
+            "midjourney",
+            [],
+            [],
+            "teacher is 'midjourney': expected one of flux-pro-1.1-ultra, flux-2-max, .*, openai, local",
+        ),
         ("local", ["raw=true"], [], "raw is no setting of local: valid ones are model, base"),
         ("local", ["steps"], [], "setting is 'steps': expected name=value"),
         ("openai", [], [], "needs the name of its model"),

@@ -18,9 +18,9 @@ def write(path, prompts, column="prompt"):
     if path.suffix == ".txt":
         path.write_text("\n\n".join(prompts) + "\n", encoding="utf-8")
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps({"id": 1, column: p}) + "\n" for p in prompts))
+        path.write_text("".join(json.dumps({"number": 1, column: p}) + "\n" for p in prompts))
     else:
-        parquet.write_table(pyarrow.table({"id": list(range(len(prompts))), column: prompts}), path)
+        parquet.write_table(pyarrow.table({"number": list(range(len(prompts))), column: prompts}), path)
     return path
 
 
@@ -50,8 +50,36 @@ def test_what_is_no_prompt_is_named(tmp_path, name, content, error, message):
         read_prompts(tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_prompts_come_by_their_ids_where_a_file_has_them(tmp_path, suffix):
+    rows = {"id": [17, 4, 9] if suffix == ".parquet" else ["a-1", "b.2", "c 3"], "prompt": PROMPTS}
+    path = tmp_path / f"p{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pyarrow.table(rows), path)
+    else:
+        lines = ({"id": i, "prompt": p} for i, p in zip(*rows.values(), strict=True))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_prompts(path) == dict(zip(map(str, rows["id"]), PROMPTS, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('{"id": "a", "prompt": "x"}', r"line 2 has the id 'a' again"),
+        ('{"prompt": "x"}', r"line 2: the id '' can name no file"),
+        ('{"id": "../b", "prompt": "x"}', r"line 2: the id '\.\./b' can name no file"),
+        ('{"id": "b/c", "prompt": "x"}', r"line 2: the id 'b/c' can name no file"),
+        ('{"id": "%s", "prompt": "x"}' % ("b" * 201), r"can name no file: expected at most 200 bytes"),
+    ],
+)
+def test_ids_that_cannot_name_pictures_are_refused_with_their_place(tmp_path, second, message):
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "one"}\n' + second + "\n")
+    with pytest.raises(BadFile, match=message):
+        read_prompts(tmp_path / "p.jsonl")
+
+
 def test_a_table_says_which_columns_it_has(tmp_path):
-    with pytest.raises(ValueError, match="no column 'text': it has id, prompt"):
+    with pytest.raises(ValueError, match="no column 'text': it has number, prompt"):
         read_prompts(write(tmp_path / "p.parquet", PROMPTS), column="text")
     with pytest.raises(BadFile, match=r"p.parquet, row 2 holds no prompt: expected a text, got None"):
         read_prompts(write(tmp_path / "p.parquet", ["a", None]))

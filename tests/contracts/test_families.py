@@ -26,8 +26,10 @@ TOKEN_SIDE = 16
 """Pixels that a token has along a side in some families: to multiply or divide by it is to know which."""
 
 ALLOWED = {
-    ("collecting/__init__.py", "FluxProUltra"): "a teacher, which the package exports",
-    ("cli/data/collect.py", "FluxProUltra"): "a teacher, which the command offers",
+    **{
+        ("collecting/__init__.py", name): "a teacher, which the package exports"
+        for name in ("FluxProUltra", "Flux2", "Flux3Image")
+    },
     **{
         (
             "adapters/convert.py",

@@ -18,14 +18,17 @@ from typer.testing import CliRunner
 from small_disk import small_disk
 from urae.cli import app
 from urae.data import convert, read_manifest, write_manifest
+from urae.data.sidecar import parse_values
 from urae.errors import BadFile, MissingExtra, StaleCache, UraeError
 from urae.intake import Filters, import_images
-from urae.intake.urls import _columns, download
+from urae.intake.rows import Rows, choose_rows, columns_of
+from urae.intake.urls import download, not_downloaded
 
 SIZE = 64
 DEAD = 2**22 + 1
 """No process has this number."""
 FILTERS = Filters(size=SIZE)
+ROWS = Rows(size=SIZE, max_ratio=2.5)
 
 
 def texture(seed, size=(96, 80)):
@@ -338,10 +341,75 @@ def test_tables_of_one_name_and_tables_with_more_rows_are_downloaded_apart(tmp_p
     monkeypatch.setenv("PATH", str(program.parent))
     path = table(tmp_path, "http://127.0.0.1:1")
     allowed = {"private": "yes"}
-    first = download(path, tmp_path / "downloads", options=allowed)
-    assert download(path, tmp_path / "downloads", options=allowed) == first
+    first = download(path, tmp_path / "downloads", rows=ROWS, options=allowed)
+    assert download(path, tmp_path / "downloads", rows=ROWS, options=allowed) == first
     path.write_text(path.read_text() + "\nhttp://127.0.0.1:1/8.png,caption 8,CC0-1.0")
-    assert download(path, tmp_path / "downloads", options=allowed) != first
+    assert download(path, tmp_path / "downloads", rows=ROWS, options=allowed) != first
+
+
+LAION = {
+    "URL": [f"http://93.184.216.34/{place}.jpg" for place in range(7)],
+    "TEXT": [f"caption {place}" for place in range(7)],
+    "WIDTH": [96.0, 40.0, 96.0, 400.0, None, 96.0, 64.0],
+    "HEIGHT": [80.0, 40.0, 80.0, 80.0, 80.0, 80.0, 64.0],
+    "similarity": [0.31, 0.35, 0.2, 0.4, 0.4, 0.33, 0.3],
+    "LICENSE": ["CC-BY-4.0", "CC-BY-4.0", "CC-BY-4.0", "CC-BY-4.0", "CC-BY-4.0", "?", "cc-by-4.0"],
+}
+"""As LAION's tables are: names in capitals, sizes as numbers with a point, most licences unknown."""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_of_laion_are_chosen_before_anything_is_downloaded(tmp_path, suffix):
+    path, out = tmp_path / f"laion{suffix}", tmp_path / f"rows{suffix}"
+    if suffix == ".csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([list(LAION), *zip(*LAION.values(), strict=True)])
+    else:
+        parquet.write_table(pyarrow.table(LAION), path)
+    rows = replace(ROWS, similarity=0.3, licences=("CC-BY-4.0",))
+    left_out = choose_rows(path, out, rows)
+    assert sum(left_out.values()) == 5
+    assert [count for reason, count in left_out.items() if reason.startswith("too small for 64 px")] == [3]
+    assert left_out["similarity below 0.3"] == left_out["not under an allowed licence by the table"] == 1
+    if suffix == ".csv":
+        with out.open(newline="") as file:
+            found = list(csv.DictReader(file))
+    else:
+        found = parquet.read_table(out).to_pylist()
+    assert found == [
+        {"url": LAION["URL"][place], "caption": LAION["TEXT"][place], "licence": LAION["LICENSE"][place]}
+        for place in (0, 6)
+    ]
+
+
+def test_a_table_is_not_asked_for_what_it_does_not_tell(tmp_path):
+    path = table(tmp_path, "http://93.184.216.34")
+    assert not choose_rows(path, tmp_path / "rows.csv", ROWS)
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
+    with pytest.raises(ValueError, match=r"similarity is 0.3, and .* has the columns url, caption, licence"):
+        choose_rows(path, tmp_path / "rows.csv", replace(ROWS, similarity=0.3))
+
+
+def test_what_img2dataset_is_given_are_the_chosen_rows_by_our_names(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "img2dataset"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/asked\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    parquet.write_table(pyarrow.table(LAION), tmp_path / "laion.parquet")
+    folder = download(tmp_path / "laion.parquet", tmp_path / "downloads", rows=ROWS, options={})
+    asked = dict(line[2:].split("=", 1) for line in (tmp_path / "asked").read_text().splitlines())
+    assert (asked["url_col"], asked["caption_col"]) == ("url", "caption")
+    assert json.loads(asked["save_additional_columns"]) == ["licence"]
+    assert parquet.read_table(asked["url_list"]).num_rows == 4
+    assert sum(not_downloaded(folder).values()) == 3
+
+
+def test_a_licence_in_capitals_is_kept_and_a_question_mark_is_none():
+    known = {"TEXT": "a cat", "LICENSE": "CC-BY-4.0", "URL": "http://x/1.jpg"}
+    assert parse_values(known, name="x").facts == {"source": "http://x/1.jpg", "licence": "CC-BY-4.0"}
+    assert parse_values(known, name="x").captions == {"original": "a cat"}
+    assert "licence" not in parse_values({**known, "LICENSE": "?"}, name="x").facts
 
 
 def test_without_img2dataset_the_way_to_it_is_told(tmp_path, monkeypatch):
@@ -404,7 +472,7 @@ def test_an_output_that_is_no_folder_is_named_before_the_work(photos, tmp_path):
 def test_a_table_from_a_spreadsheet_is_read(tmp_path):
     """Which begins with a byte order mark."""
     (tmp_path / "x.csv").write_text("url,caption\n", encoding="utf-8-sig")
-    assert _columns(tmp_path / "x.csv") == ["url", "caption"]
+    assert columns_of(tmp_path / "x.csv") == ["url", "caption"]
 
 
 @pytest.mark.parametrize("num_bytes", [100, 1000, 4000, 10_000])
@@ -448,9 +516,9 @@ def test_addresses_in_private_networks_are_refused_before_anything_is_asked(tmp_
             )
         if private:
             with pytest.raises(ValueError, match=f"{len(PRIVATE)} addresses in .* such as {PRIVATE[0]}"):
-                download(path, tmp_path / "downloads", options={})
+                download(path, tmp_path / "downloads", rows=ROWS, options={})
         else:
-            download(path, tmp_path / "downloads", options={})
+            download(path, tmp_path / "downloads", rows=ROWS, options={})
 
 
 @pytest.mark.parametrize(

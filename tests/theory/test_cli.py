@@ -64,6 +64,19 @@ def test_the_bias_can_differ_from_the_gap(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("noise", "gap", "bias", "command"),
+    [
+        (0, 1, 1, "at 4K: urae train flux_4k\n"),
+        (1, 0, 0, "at 4K: urae train flux_4k_synthetic\n"),
+        (0.5, 0.1, 4, "at 4K: urae train flux_4k data=data/4k_synthetic:0.05,data/4k:0.95\n"),
+    ],
+)
+def test_it_says_which_recipe_to_take_at_4k(tmp_path, noise, gap, bias, command):
+    given = ("--noise", noise, "--gap", gap, "--bias", bias)
+    assert command in run("advise", *given, "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ((), "got none of them"),

@@ -43,7 +43,8 @@ def evaluate(
     prompts: Annotated[
         str,
         typer.Option(
-            help='png: in each PNG; names: none, each name counts as one; or a file of {"id": name, "prompt": text}.'
+            help="png: in each PNG, or a collection's manifest; names: none, each name counts as one; or a file of "
+            '{"id": name, "prompt": text}.'
         ),
     ] = "png",
     weights: Annotated[list[str], typer.Option(help="metric=PATH of its weights; repeat for several.")] = [],  # noqa: B006

@@ -28,7 +28,10 @@ Prompts = Annotated[
 ]
 PromptFile = Annotated[
     Path | None,
-    typer.Option("--prompts", help="File of prompts instead: .txt, a line each, .jsonl or .parquet."),
+    typer.Option(
+        "--prompts",
+        help="File of prompts instead: .txt, a line each, .jsonl or .parquet; an id names the picture.",
+    ),
 ]
 Model = Annotated[dict[str, Any], Fields(ModelRequest)]
 Drawing = Annotated[dict[str, Any], Fields(DrawingRequest, without=("prompt",), size="256x256")]
@@ -50,7 +53,8 @@ def generate(
     from urae import baselines  # which imports torch
 
     texts = _asked_for(prompts, prompt_file)
-    asked, opening = DrawingRequest(prompt=texts, **drawing), ModelRequest(**model)
+    listed = list(texts.values()) if isinstance(texts, dict) else texts
+    asked, opening = DrawingRequest(prompt=listed, **drawing), ModelRequest(**model)
     files = generation.PictureFiles(out, texts, context_parallel=asked.context_parallel)
     if compared := baselines.stock_of(opening.model):
         _check_stock(compared.name, {**model, **drawing})
@@ -62,8 +66,8 @@ def generate(
         say(f"wrote {file}")
 
 
-def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str]:
-    """The prompts of the command line or of a file; ValueError for both and for neither."""
+def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str] | dict[str, str]:
+    """The prompts of the command line or of a file, there by id; ValueError for both and for neither."""
     if prompts and file:
         raise ValueError(f"there are prompts on the command line and in {file}: give one or the other")
     if not (prompts or file):

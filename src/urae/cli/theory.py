@@ -21,6 +21,7 @@ from urae.cli.printed import console, say
 from urae.cli.verbs import Commands
 from urae.errors import BadFile
 from urae.io import Progress, check_can_write, read_json_object, tracked, write_text
+from urae.recipes import training_at_4k
 from urae.resolution import check_size, native_size
 from urae.theory import Advice, Case, Estimate, Estimates, Section, WidthCase
 
@@ -345,6 +346,7 @@ def _latents(pipe: Any, groups: Groups, size: int, kind: str) -> dict[str, np.nd
 def _report(advice: Advice, estimates: Estimates, out: Path) -> None:
     for reason in advice.reasons:
         say(reason)
+    say(f"at 4K: {training_at_4k(advice.best.share)}")
     figure = theorem.advice_figure(advice)
     section = Section(
         heading="Expected error against the share",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from urae.collecting.teachers.teacher import ImageOrder
 from urae.errors import BadFile
-from urae.io import Journal, Line, field_of, read_journal, typed
+from urae.io import Journal, Line, check_file_name, field_of, read_journal, typed
 
 __all__ = ["Account", "Orders", "accounts_of", "is_cost", "orders_sent", "read_orders"]
 
@@ -133,7 +133,12 @@ def orders_sent(lines: Sequence[Line]) -> dict[str, ImageOrder]:
     """The images that were asked for, by key."""
     fields = ("key", "prompt", "shape", "seed")
     sent = (line for line in lines if line["event"] == "sending")
-    return {line["key"]: ImageOrder(**{name: line[name] for name in fields}) for line in sent}
+    return {
+        line["key"]: ImageOrder(
+            name=str(line.get("name", line["key"])), **{name: line[name] for name in fields}
+        )
+        for line in sent
+    }
 
 
 def is_cost(value: Any) -> bool:
@@ -151,8 +156,17 @@ def _check(lines: Sequence[Line], path: Path) -> None:
             field_of(line, name, kind, name=place)
         if event != "opened":
             field_of(line, "key", str, name=place)
+        if event == "sending":
+            _check_file(line, place)
         if event == "arrived":
             _check_image(line["image"], f"the image of {place}")
+
+
+def _check_file(line: Line, place: str) -> None:
+    try:
+        check_file_name(typed(line.get("name", line["key"]), str, name=f"the name of {place}"))
+    except ValueError as error:
+        raise BadFile(f"{place}: {error}") from error
 
 
 def _check_image(image: dict[str, Any], name: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from urae.collecting.orders import Account, Orders, is_cost, orders_sent
-from urae.collecting.plan import JOURNAL, CollectionPlan, plan_collection
+from urae.collecting.plan import JOURNAL, CollectionPlan, Prompts, plan_collection
 from urae.collecting.results import Collection, collection_of
 from urae.collecting.teachers.teacher import (
     Expired,
@@ -40,6 +40,7 @@ from urae.data import write_manifest
 from urae.data.manifest import MANIFEST
 from urae.data.record import suffix_of
 from urae.io import (
+    PICTURE_SUFFIXES,
     Journal,
     Progress,
     Unreadable,
@@ -62,7 +63,7 @@ READABLE = ("animated", "transparent", "depth", "colours")
 """Reasons for which a whole picture is not trained on; it is paid and kept all the same."""
 
 
-def collect(prompts: Sequence[str], teacher: Teacher, out: str | Path, **options: Any) -> Collection:
+def collect(prompts: Prompts, teacher: Teacher, out: str | Path, **options: Any) -> Collection:
     """Order images of each prompt into the folder `out`, and return what is there; options and errors as of
     `plan_collection` and `run_collection`."""
     return run_collection(plan_collection(prompts, teacher, out, **options))
@@ -111,6 +112,7 @@ class _Collecting:
         self.plan, self.teacher, self.orders = plan, plan.teacher, orders
         self.images = plan.out / IMAGES
         self.pace = _Pace(plan.teacher.rate)
+        self.priced = any(plan.teacher.price_of(shape) for shape in plan.teacher.shapes)
         self.closed, self.leaving = threading.Event(), threading.Event()
         """No more orders; no more waiting for what is ordered either."""
         self.unfetched: dict[ImageOrder, str] = {}
@@ -140,9 +142,10 @@ class _Collecting:
         ]
 
     def _find(self, wanted: ImageOrder, account: Account) -> None:
-        if found := sorted(self.images.glob(f"{wanted.key}.*")):
-            content = found[0].read_bytes()  # Only whole images have this name.
-            self._record(wanted, found[0], content, size=_whole(content)[1], cost=account.at_stake)
+        files = (self.images / f"{wanted.name}{suffix}" for suffix in PICTURE_SUFFIXES)
+        if found := next((file for file in files if file.is_file()), None):
+            content = found.read_bytes()  # Only whole images have this name.
+            self._record(wanted, found, content, size=_whole(content)[1], cost=account.at_stake)
         elif account.underway:
             self.orders.note(wanted, "lost", reason="the run ended before the answer came")
 
@@ -165,7 +168,7 @@ class _Collecting:
                 for future in as_completed(futures):
                     if future.result():
                         rate = (progress.done + 1 - done) / (time.monotonic() - started) * 60
-                        cost = f", cost {self.orders.spent:.2f}" if self.teacher.price else ""
+                        cost = f", cost {self.orders.spent:.2f}" if self.priced else ""
                         progress.advance(f"{rate:.1f}/min{cost}")
             except KeyboardInterrupt:
                 self.leaving.set()  # Tickets are on the disk: the next run fetches what is ordered.
@@ -219,12 +222,14 @@ class _Collecting:
 
     def _may_order(self, wanted: ImageOrder) -> bool:
         with self.counting:
-            if self.orders.spent + self.teacher.price > self.plan.limit + 1e-9:
+            price = self.teacher.price_of(wanted.shape)
+            if self.orders.spent + price > self.plan.limit + 1e-9:
                 self.limited = True
                 self.closed.set()
                 return False
-            about = {"prompt": wanted.prompt, "shape": wanted.shape, "seed": wanted.seed}
-            self.orders.note(wanted, "sending", **about, price=self.teacher.price)
+            about = {"prompt": wanted.prompt, "shape": wanted.shape, "seed": wanted.seed, "price": price}
+            named = {"name": wanted.name} if wanted.name != wanted.key else {}
+            self.orders.note(wanted, "sending", **about, **named)
             return True
 
     def _send(self, wanted: ImageOrder) -> TakenOrder | Later:
@@ -237,8 +242,9 @@ class _Collecting:
                 raise
             return failure
         if not is_cost(taken.cost):
-            self.say(f"{self.teacher.name} names no cost that can be: counted as {self.teacher.price:g}")
-            taken = replace(taken, cost=self.teacher.price)
+            price = self.teacher.price_of(wanted.shape)
+            self.say(f"{self.teacher.name} names no cost that can be: counted as {price:g}")
+            taken = replace(taken, cost=price)
         if not taken.image:
             self.orders.note(wanted, "ordered", ticket=taken.ticket, cost=taken.cost)
         return taken
@@ -275,7 +281,7 @@ class _Collecting:
 
     def _keep(self, wanted: ImageOrder, content: bytes, *, cost: float) -> None:
         suffix, size = _whole(content)
-        path = self.images / f"{wanted.key}{suffix}"
+        path = self.images / f"{wanted.name}{suffix}"
         write_bytes(path, content, sync=True)
         self._record(wanted, path, content, size=size, cost=cost)
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -115,6 +115,7 @@ def make_cache(
     memory: float = math.inf,
     device: torch.device | str = "",
     verify: bool = True,
+    trigger: str = "",
 ) -> CacheReport:
     """Encode the images and captions of a folder or manifest into the folder `out`, and report on it.
 
@@ -122,7 +123,7 @@ def make_cache(
     what `out` holds already, or else exact where the memory allows it. form: "full", or "small" for an 8-bit std
     and 8-bit embeddings. memory: bytes for the encoder's activations, at most what is free. device: where to
     encode; "" is where the pipeline's encoders are. verify: read everything that is there and make anew what is
-    damaged, or only look at its keys.
+    damaged, or only look at its keys. trigger: put before captions that lack it, and the caption of images without.
 
     Entries that are there already and belong to this data and pipeline are kept. Images that cannot be read are
     named at the end, in a `BadFile`, when all others are done; the cache is unfinished then. Raises `StaleCache`
@@ -140,6 +141,7 @@ def make_cache(
             encoding=encoding,
             form=form,
             free=min(memory, free_bytes(device)),
+            trigger=trigger,
         )
     )
     with _alone(Path(out)):
@@ -164,13 +166,22 @@ def make_cache(
 
 
 def _asked(
-    pipe: Any, source: str | Path, out: Path, *, size: int, encoding: str, form: str, free: float
+    pipe: Any,
+    source: str | Path,
+    out: Path,
+    *,
+    size: int,
+    encoding: str,
+    form: str,
+    free: float,
+    trigger: str,
 ) -> tuple[list[Record], Path, dict[str, Any]]:
     """What is to be cached, the folder that its images are relative to, and the cache's header."""
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
-    records, root = read_records(source)
+    records, root = read_records(source, captioned=not trigger)
+    records = [_triggered(record, trigger) for record in records] if trigger else records
     fitting, too_small = split_by_size(records, size)
     # One small image is no reason to stop before the others, which may be paid for; if none fits, that is an error.
     if fitting and too_small:
@@ -182,6 +193,14 @@ def _asked(
     chosen = choose_encoding(pipe.vae, buckets, asked=encoding, free=free)
     header = {"size": size, "identity": identity_of(pipe), "encoding": chosen}
     return records, root, {**header, "form": form, "source": str(source)}
+
+
+def _triggered(record: Record, trigger: str) -> Record:
+    captions = {
+        kind: text if trigger in text.split() else f"{trigger}, {text}"
+        for kind, text in record.captions.items()
+    }
+    return replace(record, captions=captions or {"original": trigger})
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import signal
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate, count, islice
 from typing import NamedTuple
@@ -32,6 +32,8 @@ from urae.resolution import Size
 
 __all__ = ["CachedDataset", "Pick", "Source", "hold_out"]
 
+DROPPED = "dropped"
+"""In place of a kind of caption."""
 CAPTION = 1
 """What is drawn: the caption. The numbers of `urae.training.randomness` begin after it."""
 
@@ -58,6 +60,8 @@ class CachedDataset(torch.utils.data.Dataset):
     """The entries of one or more caches by number, first source first, and the order of training."""
 
     sources: tuple[Source, ...]
+    empty: dict[str, torch.Tensor] = field(default_factory=dict, compare=False)
+    """Embeddings of the empty caption, without a batch dimension, where some captions are dropped."""
 
     def __post_init__(self) -> None:
         shares = [source.share for source in self.sources]
@@ -87,7 +91,8 @@ class CachedDataset(torch.utils.data.Dataset):
         index, caption = pick if isinstance(pick, Pick) else Pick(pick, "detailed")
         number = bisect_right(self._starts(), index) - 1
         source = self.sources[number]
-        return source.cache.load(source.entries[index - self._starts()[number]], caption)
+        sample = source.cache.load(source.entries[index - self._starts()[number]], caption)
+        return replace(sample, text=self.empty) if caption == DROPPED else sample
 
     def batches(self, batch_size: int, *, seed: int) -> Iterator[list[int]]:
         """Numbers of entries, batch after batch, each of one bucket, without end."""
@@ -115,6 +120,7 @@ class CachedDataset(torch.utils.data.Dataset):
         *,
         seed: int,
         caption_mix: float,
+        caption_dropout: float = 0.0,
         start: int = 0,
         stop: int | None = None,
         process: int = 0,
@@ -124,12 +130,16 @@ class CachedDataset(torch.utils.data.Dataset):
         """The samples of batches `start` to `stop` (without end for None), loaded ahead by `num_workers`.
 
         Of each batch a process gets the places process, process + num_processes, ...; a place in a batch has the
-        original caption with probability `caption_mix`, and otherwise the detailed one.
+        empty caption with probability `caption_dropout`, else the original one with probability `caption_mix`, and
+        otherwise the detailed one.
         """
         batches = islice(enumerate(self.batches(batch_size, seed=seed)), start, stop)
         picks = (
             [
-                Pick(batch[place], drawn_caption(caption_mix, seed=seed, step=step, place=place))
+                Pick(
+                    batch[place],
+                    drawn_caption(caption_mix, caption_dropout, seed=seed, step=step, place=place),
+                )
                 for place in range(process, batch_size, num_processes)
             ]
             for step, batch in batches
@@ -148,7 +158,7 @@ class CachedDataset(torch.utils.data.Dataset):
         """Data sets for training and of `num` records for validation, see `hold_out`."""
         held = {entry.record.id for entry in hold_out(self.entries, num)[1]}
         train, validation = (
-            CachedDataset(tuple(_only(source, held, inside) for source in self.sources))
+            replace(self, sources=tuple(_only(source, held, inside) for source in self.sources))
             for inside in (False, True)
         )
         emptied = [str(source.cache.path) for source in train.sources if not source.entries]
@@ -203,10 +213,14 @@ def turns(shares: Sequence[float]) -> Iterator[int]:
         yield chosen
 
 
-def drawn_caption(caption_mix: float, *, seed: int, step: int, place: int) -> str:
-    """The kind of caption at a place of a step's batch: "original" with probability `caption_mix`."""
+def drawn_caption(
+    caption_mix: float, caption_dropout: float = 0.0, *, seed: int, step: int, place: int
+) -> str:
+    """The kind of caption at a place of a step's batch: `DROPPED` with probability `caption_dropout`, else "original"
+    with probability `caption_mix`."""
     key = np.random.SeedSequence((seed, step, place, CAPTION))
-    return "original" if np.random.Generator(np.random.Philox(key)).random() < caption_mix else "detailed"
+    mix, dropout = np.random.Generator(np.random.Philox(key)).random(2)
+    return DROPPED if dropout < caption_dropout else "original" if mix < caption_mix else "detailed"
 
 
 def _shuffled(start: int, length: int, *, seed: int, number: int) -> Iterator[int]:

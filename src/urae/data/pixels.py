@@ -29,6 +29,7 @@ __all__ = [
     "split_by_size",
     "training_bucket",
     "training_buckets",
+    "trains_at",
 ]
 
 LEAST_AREA = 0.85
@@ -65,13 +66,17 @@ def training_bucket(image: Size, size: int) -> Size:
     return (long, short) if image[0] > image[1] else (short, long)
 
 
+def trains_at(image: Size, size: int) -> bool:
+    """Whether an image of this (width, height) is large enough to be trained on at `size` px."""
+    return cover_scale(image, training_bucket(image, size)) <= 1
+
+
 def split_by_size(records: Iterable[Record], size: int) -> tuple[list[Record], list[Record]]:
     """The records whose images can be trained on at `size` px, and those that are too small for it."""
     fitting: list[Record] = []
     small: list[Record] = []
     for record in records:
-        fits = cover_scale(record.size, training_bucket(record.size, size)) <= 1
-        (fitting if fits else small).append(record)
+        (fitting if trains_at(record.size, size) else small).append(record)
     return fitting, small
 
 

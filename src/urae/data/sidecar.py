@@ -57,6 +57,9 @@ def parse_sidecar(texts: dict[str, bytes], *, name: object) -> Sidecar:
 
 def parse_values(values: dict[str, Any], *, name: object, caption: str = "") -> Sidecar:
     """The sidecar in a JSON object, whose caption, where it has none, is `caption`."""
+    # LAION's columns are in capitals, and "?" is what it knows of most licences.
+    told = {key: value for key, value in values.items() if value != "?"}
+    values = {key.lower(): value for key, value in told.items()} | told
     captions = {kind: _text(values, keys, name) for kind, keys in CAPTION_KEYS.items()}
     captions["original"] = captions["original"] or caption
     facts: dict[str, Any] = {fact: _text(values, keys, name) for fact, keys in FACT_KEYS.items()}

@@ -26,7 +26,14 @@ ELSEWHERE = "name another folder for it, by cache=FOLDER in training or --out FO
 
 
 def cached_dataset(
-    pipe: Any, data: str, *, size: int, scenes: Path, device: torch.device | str = "", folder: str = ""
+    pipe: Any,
+    data: str,
+    *,
+    size: int,
+    scenes: Path,
+    device: torch.device | str = "",
+    folder: str = "",
+    trigger: str = "",
 ) -> CachedDataset:
     """The data set that `data` names: one source, or several with their shares, as in
     "data/synthetic:0.7,data/real:0.3"; see `cached`."""
@@ -34,36 +41,54 @@ def cached_dataset(
     if folder and all(_is_cache(source) for source, _ in mix):
         raise ValueError(f"cache={folder} has no effect on {data}, which is cached already: leave it out")
     made = [
-        (cached(pipe, source, size=size, scenes=scenes, device=device, folder=folder), share)
+        (cached(pipe, source, size=size, scenes=scenes, device=device, folder=folder, trigger=trigger), share)
         for source, share in mix
     ]
     return CachedDataset(tuple(Source(cache=c, entries=c.entries, share=share) for c, share in made))
 
 
 def cached(
-    pipe: Any, source: str, *, size: int, scenes: Path, device: torch.device | str = "", folder: str = ""
+    pipe: Any,
+    source: str,
+    *,
+    size: int,
+    scenes: Path,
+    device: torch.device | str = "",
+    folder: str = "",
+    trigger: str = "",
 ) -> Cache:
     """The cache of this data at this size for this pipeline, made or completed if need be, on `device` ("" is
     where the encoders are). Under `torchrun` the processes share the work.
 
     source: a folder of captioned images, a manifest, scenes such as "mini:clean:384" (rendered into the
     folder `scenes`), or a cache, which must be of this size (`ValueError`) and this pipeline (`StaleCache`).
-    folder: where caches go; "" is beside the data (`cache_folder`).
+    folder: where caches go; "" is beside the data (`cache_folder`). trigger: put before every caption, which a cache
+    cannot do any more (`ValueError`).
     """
     if is_scenes(source):
         source = str(on_main(lambda: render_scenes(source, scenes, size=size)))
     # The first process says what it is: others, which do not see it, would wait elsewhere.
     if on_main(lambda: _is_cache(source)):
+        if trigger:
+            raise ValueError(
+                f"the trigger {trigger!r} has no effect on {source}, whose captions are embedded: give the pictures"
+            )
         return in_all(lambda: _checked(open_cache(source), pipe, size=size))
-    place, form = on_main(lambda: _found_or_new(pipe, source, size=size, folder=folder))
+    place, form = on_main(lambda: _found_or_new(pipe, source, size=size, folder=folder, trigger=trigger))
     # What is damaged is found when it is read; to read everything first would take as long as an epoch.
-    return cache(pipe, source, place, size=size, form=form, device=device, verify=False)
+    return cache(pipe, source, place, size=size, form=form, device=device, verify=False, trigger=trigger)
 
 
 def cache_folder(
-    pipe: Any, source: str | Path, *, size: int, form: str = "full", folder: str | Path = ""
+    pipe: Any,
+    source: str | Path,
+    *,
+    size: int,
+    form: str = "full",
+    folder: str | Path = "",
+    trigger: str = "",
 ) -> Path:
-    """Where the cache of this data lies, under a name that tells sizes, models and forms apart.
+    """Where the cache of this data lies, under a name that tells sizes, models, forms and triggers apart.
 
     One data set has one cache, however it is named: the folder, the manifest in it, by links, from here or from the
     root. It lies beside the data's folder, never in it: `photos.cache` for `photos` and `photos/manifest.jsonl`,
@@ -74,6 +99,7 @@ def cache_folder(
     family = family_of(pipe)
     name = f"{size}px-{family.latents.identity(pipe)[:8]}-{family.text.identity(pipe)[:8]}"
     name += "" if form == "full" else f"-{form}"
+    name += f"-{hashlib.sha256(trigger.encode()).hexdigest()[:8]}" if trigger else ""
     data, part = _one_name(Path(source))
     places = [place / name for place in _places(data, part, folder)]
     there = next((place for place in places if _is_cache(place)), None)
@@ -90,10 +116,11 @@ def _new(place: Path, data: Path, *, asked_for: bool) -> Path:
     return place
 
 
-def _found_or_new(pipe: Any, source: str, *, size: int, folder: str) -> tuple[Path, str]:
+def _found_or_new(pipe: Any, source: str, *, size: int, folder: str, trigger: str) -> tuple[Path, str]:
     """The cache's folder and form: the small one if that alone was made, else the full one."""
     full, small = (
-        cache_folder(pipe, source, size=size, form=form, folder=folder) for form in ("full", "small")
+        cache_folder(pipe, source, size=size, form=form, folder=folder, trigger=trigger)
+        for form in ("full", "small")
     )
     if not _is_cache(small) or _is_cache(full):
         return full, "full"

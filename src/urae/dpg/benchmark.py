@@ -15,7 +15,7 @@ from urae.dpg.scoring import Compat, Scores, read_answer, score
 from urae.exports import takes
 from urae.io import escape_markdown as escape
 from urae.io import file_hash, markdown_table, write_text
-from urae.metrics.matching import match_pictures, picture_files
+from urae.metrics.matching import match_pictures, pictures_by_id
 from urae.statistics import Column, Table, by_prompt, tabulate
 from urae.statistics.intervals import check_prompts
 
@@ -211,7 +211,7 @@ def dpg_bench(
 
 
 def _missing(name: str, folder: Path | str, items: Sequence[DpgItem]) -> list[str]:
-    there = {path.stem for path in picture_files(name, folder)}
+    there = pictures_by_id(name, folder)
     return [item.id for item in items if item.id not in there]
 
 

@@ -1,6 +1,7 @@
 """The files of a run's pictures: their names, which are there already, and which this process draws.
 
-A name ends in a short hash of all that decides the picture. So the same request is recognised, under `torchrun` and
+A prompt with an id gives its picture that name, which judges and benchmarks look for. Without one a name ends in a
+short hash of all that decides the picture. So the same request is recognised, under `torchrun` and
 after a stop too, and no other request takes its place. Processes take turns in the list of what is not there yet, so
 their shares are of one length; since each picture depends on its prompt and seed alone, one from a run that was
 stopped, on whatever number of processes, is as good as one drawn now.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -28,9 +29,13 @@ class PictureFiles:
     """In one folder, for a list of prompts. Where `context_parallel` processes draw each picture together, a group of
     them counts as one."""
 
-    def __init__(self, folder: Path, prompts: Sequence[str], *, context_parallel: int = 1) -> None:
+    def __init__(
+        self, folder: Path, prompts: Sequence[str] | Mapping[str, str], *, context_parallel: int = 1
+    ) -> None:
         check_can_write(folder, folder=True)
         self.folder, self.context_parallel = folder, context_parallel
+        self.ids = list(prompts) if isinstance(prompts, Mapping) else []
+        prompts = list(prompts.values()) if isinstance(prompts, Mapping) else prompts
         self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
         self.there: list[Path] = []
         """Those that were there already."""
@@ -40,12 +45,14 @@ class PictureFiles:
     def missing(self, planned: Sequence[Provenance]) -> list[int]:
         """Places of the pictures that this process draws, in the order in which it then saves them.
 
-        Raises ValueError for a picture that is asked for twice, and for more groups than pictures.
+        Raises ValueError for a picture that is asked for twice, for an id by which another picture is called already,
+        and for more groups than pictures.
         """
         state = this_process()
         groups = num_groups(state.num_processes, self.context_parallel)
-        _check([self._name(made) for made in planned], groups)
-        paths = on_main(lambda: [self._place(made) for made in planned])
+        names = self._by_id(planned) if self.ids else [self._name(made) for made in planned]
+        _check(names, groups)
+        paths = on_main(lambda: [self._place(*one) for one in zip(names, planned, strict=True)])
         self.there = [path for path, is_there in paths if is_there]
         left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
         mine = left[state.process_index // self.context_parallel :: groups]
@@ -63,9 +70,8 @@ class PictureFiles:
             self.written.append(save_png(image, path))
         image.close()  # a list of thousands would not fit into memory
 
-    def _place(self, made: Provenance) -> tuple[Path, bool]:
+    def _place(self, name: str, made: Provenance) -> tuple[Path, bool]:
         """Where a picture is or will be, and whether it is there; another picture of its name stays as it is."""
-        name = self._name(made)
         for number in count(1):
             path = self.folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
             if not path.exists():
@@ -73,7 +79,20 @@ class PictureFiles:
             there = claimed_provenance(path)
             if there is not None and _what_decides(there, made) == _what_decides(made, made):
                 return path, True
+            if self.ids:
+                raise ValueError(
+                    f"{path} is another picture, or made otherwise, and would pass for this one: give another folder"
+                )
         raise AssertionError
+
+    def _by_id(self, planned: Sequence[Provenance]) -> list[str]:
+        """The id, with the seed where each prompt has several; all seeds of the first prompt come first."""
+        seeds = len(planned) // len(self.ids)
+        names = [name for name in self.ids for _ in range(seeds)]
+        return [
+            name if seeds == 1 else f"{name}-seed{made.seed}"
+            for name, made in zip(names, planned, strict=True)
+        ]
 
     def _name(self, made: Provenance) -> str:
         """Such as 1-a-flat-tiger-256x256-imax-seed0-5f0c9a31; the first number is the prompt's place in the list."""

@@ -32,6 +32,7 @@ from urae.errors import StaleCache
 from urae.intake.duplicates import Hashes
 from urae.intake.examining import Detector, Examiner, check_line, measures_of
 from urae.intake.filters import Filters, Reject
+from urae.intake.rows import Rows
 from urae.intake.sheets import write_sheets
 from urae.intake.urls import URL_SUFFIXES, download, not_downloaded
 from urae.io import (
@@ -92,12 +93,14 @@ def import_images(
     licence: str = "",
     detectors: Mapping[str, Detector] | None = None,
     urls: Mapping[str, str] | None = None,
+    similarity: float = 0.0,
 ) -> Import:
     """Take the images of `sources` that pass `filters` into the folder `out`.
 
     sources: whatever `list_images` reads, and tables of URLs (.parquet, .csv), which img2dataset downloads first;
-    `urls` are further options of img2dataset. workers: processes that read and measure. licence: of images whose
-    own is not known. detectors: models whose score `filters.detectors` limits, under the same names.
+    `urls` are further options of img2dataset, and `similarity` is the least that a table must say of a row. workers:
+    processes that read and measure. licence: of images whose own is not known. detectors: models whose score
+    `filters.detectors` limits, under the same names.
 
     Stopped at any moment, the same call goes on where it was. With other filters, images that were taken and no
     longer pass are removed from `out`. Raises `ValueError` for sources that are none, `MissingExtra` for a table
@@ -107,7 +110,10 @@ def import_images(
     _check(filters, detectors, workers)
     _check_own(out)
     check_can_write(out, folder=True)
-    paths = _sources(sources, out, urls or {})
+    rows = Rows(
+        size=filters.size, max_ratio=filters.max_ratio, similarity=similarity, licences=filters.licences
+    )
+    paths = _sources(sources, out, rows, urls or {})
     images = [image for path in paths for image in _named(path, licence)]
     examiner = Examiner(size=filters.size, detectors=detectors, cells=out / WORK / "cells")
     with Journal(out / WORK / "journal.jsonl") as journal:
@@ -156,7 +162,7 @@ def _check_own(out: Path) -> None:
         )
 
 
-def _sources(sources: Iterable[str | Path], out: Path, urls: Mapping[str, str]) -> list[Path]:
+def _sources(sources: Iterable[str | Path], out: Path, rows: Rows, urls: Mapping[str, str]) -> list[Path]:
     given = [Path(source) for source in sources]
     for path in given:
         inside = out.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(out.resolve())
@@ -166,8 +172,12 @@ def _sources(sources: Iterable[str | Path], out: Path, urls: Mapping[str, str]) 
         raise ValueError(
             f"options of img2dataset ({', '.join(urls)}) have no effect: no source is a table of URLs"
         )
+    if rows.similarity and not any(path.suffix in URL_SUFFIXES for path in given):
+        raise ValueError(f"similarity {rows.similarity:g} has no effect: no source is a table of URLs")
     return [
-        download(path, out / WORK / "downloads", options=urls) if path.suffix in URL_SUFFIXES else path
+        download(path, out / WORK / "downloads", rows=rows, options=urls)
+        if path.suffix in URL_SUFFIXES
+        else path
         for path in given
     ]
 

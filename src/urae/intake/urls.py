@@ -11,6 +11,7 @@ addresses in the local network.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -23,24 +24,25 @@ from pathlib import Path
 from typing import Any
 
 from urae.errors import MissingExtra, UraeError
-from urae.io import BadAddress, check_public, field_of, file_hash, plain, read_json_object
+from urae.intake.rows import Rows, choose_rows, known_columns, parquet_of
+from urae.io import BadAddress, check_public, field_of, file_hash, plain, read_json_object, write_text
 
 __all__ = ["URL_SUFFIXES", "download", "not_downloaded"]
 
 URL_SUFFIXES = (".csv", ".parquet")
 
-URL_COLUMNS = ("url", "URL", "image_url")
-CAPTION_COLUMNS = ("prompt", "caption", "text", "TEXT")
-KEPT_COLUMNS = ("licence", "license", "generated_prompt")
+COUNTS = "rows.json"
+"""What of the table was not worth a download, beside the shards."""
 LOCAL = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
 """Ends of names that no public network has."""
 
 
-def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Path:
+def download(table: Path, downloads: Path, *, rows: Rows, options: Mapping[str, str]) -> Path:
     """Download the images of a table, as the servers sent them, into shards in a folder of its own below
     `downloads`, and return that folder.
 
-    The table has a column "url", and may have one of captions ("prompt", "caption" or "text"), and "licence".
+    The table has a column "url", and may have others that `rows.NAMES` lists, in any case; where it tells sizes,
+    similarity or licences, only `rows` that promise enough are downloaded.
     options: of img2dataset, such as {"distributor": "pyspark", "thread_count": "256"}; and "private", which with "yes"
     allows addresses in private networks, else a `ValueError`. Images that cannot be downloaded are not in the shards;
     `not_downloaded` counts them.
@@ -51,10 +53,13 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
     given = dict(options)
     if given.pop("private", "no") != "yes":
         _check_public(table)
-    # img2dataset goes by the names of shards: those of another table, or of one with more rows, it would keep.
-    folder = downloads / f"{table.stem}-{file_hash(table)[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = [f"--{name}={value}" for name, value in (_settings(table, folder) | given).items()]
+    # img2dataset goes by the names of shards: those of another table, or of other rows, it would keep.
+    asked = hashlib.sha256(repr(rows).encode()).hexdigest()[:6]
+    folder = downloads / f"{table.stem}-{file_hash(table)[:12]}-{asked}"
+    chosen = folder / f"rows{table.suffix}"
+    if not (folder / COUNTS).is_file():
+        write_text(folder / COUNTS, json.dumps(choose_rows(table, chosen, rows)) + "\n")
+    arguments = [f"--{name}={value}" for name, value in (_settings(chosen, folder) | given).items()]
     # One of its packages asks the network for a newer version of itself whenever it is imported.
     environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
     finished = subprocess.run([program, *arguments], stdout=sys.stderr, env=environment)
@@ -66,8 +71,9 @@ def download(table: Path, downloads: Path, *, options: Mapping[str, str]) -> Pat
 
 
 def not_downloaded(folder: Path) -> Counter[str]:
-    """How many images of a table did not come into `folder`, by what img2dataset says of them."""
-    found: Counter[str] = Counter()
+    """How many images of a table did not come into `folder`, by what the table or img2dataset says of them."""
+    left_out = read_json_object(folder / COUNTS) if (folder / COUNTS).is_file() else {}
+    found = Counter({reason: field_of(left_out, reason, int, name=folder / COUNTS) for reason in left_out})
     for path in sorted(folder.glob("*_stats.json")):
         counts = field_of(read_json_object(path), "status_dict", dict, name=path)
         found.update({status: field_of(counts, status, int, name=path) for status in counts})
@@ -76,16 +82,15 @@ def not_downloaded(folder: Path) -> Counter[str]:
 
 
 def _settings(table: Path, folder: Path) -> dict[str, Any]:
-    columns, url = _columns(table), _url_column(table)
-    captions = _first(CAPTION_COLUMNS, columns)
-    kept = [name for name in KEPT_COLUMNS if name in columns]
+    columns = known_columns(table)
+    kept = [name for name in ("licence", "generated_prompt") if name in columns]
     return {
         "url_list": table,
         "input_format": table.suffix[1:],
         "output_folder": folder,
         "output_format": "webdataset",
-        "url_col": url,
-        **({"caption_col": captions} if captions else {}),
+        "url_col": "url",
+        **({"caption_col": "caption"} if "caption" in columns else {}),
         **({"save_additional_columns": json.dumps(kept)} if kept else {}),
         # Images as they are: another JPEG would be added to each, and what is large is what we want.
         "resize_mode": "no",
@@ -98,25 +103,6 @@ def _settings(table: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _first(names: tuple[str, ...], columns: list[str]) -> str:
-    return next((name for name in names if name in columns), "")
-
-
-def _url_column(table: Path) -> str:
-    columns = _columns(table)
-    url = _first(URL_COLUMNS, columns)
-    if not url:
-        raise ValueError(f"{table} has the columns {', '.join(columns)}: expected one named url")
-    return url
-
-
-def _columns(table: Path) -> list[str]:
-    if table.suffix == ".csv":
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    return _parquet().read_schema(table).names
-
-
 def _check_public(table: Path) -> None:
     private = [url for url in _urls(table) if _is_private(url)]
     if private:
@@ -127,12 +113,12 @@ def _check_public(table: Path) -> None:
 
 
 def _urls(table: Path) -> Iterator[str]:
-    column = _url_column(table)
+    column = known_columns(table)["url"]
     if table.suffix == ".csv":
         with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             yield from (row[column] or "" for row in csv.DictReader(file))
         return
-    for batch in _parquet().ParquetFile(table).iter_batches(columns=[column]):
+    for batch in parquet_of().ParquetFile(table).iter_batches(columns=[column]):
         yield from (str(value or "") for value in batch.column(0).to_pylist())
 
 
@@ -149,14 +135,6 @@ def _is_private(url: str) -> bool:
     except BadAddress:
         return True
     return False
-
-
-def _parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtra("parquet tables need pyarrow: pip install 'urae[data]'") from error
-    return parquet
 
 
 def _program() -> str:

@@ -14,6 +14,7 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.io.files import (
         check_can_write,
+        check_file_name,
         file_hash,
         locked,
         remove_folder,

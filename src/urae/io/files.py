@@ -25,6 +25,7 @@ from urae.errors import CannotWrite, UraeError
 
 __all__ = [
     "check_can_write",
+    "check_file_name",
     "file_hash",
     "hold",
     "locked",
@@ -181,6 +182,17 @@ def check_can_write(path: Path | str, *, folder: bool = False) -> None:
         finally:
             for new in reversed(made):
                 new.rmdir()
+
+
+def check_file_name(name: str) -> None:
+    """`ValueError` for an id that no file can be called by, on this system or on another."""
+    if not 0 < len(name.encode(errors="replace")) <= 200 or not re.fullmatch(
+        r'[^\s./\\:*?"<>|][^/\\:*?"<>|\0-\x1f]*', name
+    ):
+        raise ValueError(
+            f"the id {name[:80]!r} can name no file: expected at most 200 bytes, none of / \\ : * ? < > | among them "
+            "(nor a double quote), and no dot or space at the beginning"
+        )
 
 
 @contextmanager

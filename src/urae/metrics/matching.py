@@ -1,4 +1,7 @@
-"""Pictures and prompts matched by name: a candidate's folder holds `<id>.png` for each prompt's id."""
+"""Pictures and prompts matched by name: a candidate's folder holds `<id>.png` for each prompt's id.
+
+A collection, or any other folder with a manifest, is such a folder: its manifest says where the pictures lie.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from urae.data.manifest import MANIFEST, read_manifest
 from urae.errors import BadFile
 from urae.io import is_picture_name, parse_json_object, read_json_lines
 
-__all__ = ["MatchedItem", "by_stem", "match_pictures", "picture_files", "prompt_in", "read_prompts"]
+__all__ = [
+    "MatchedItem",
+    "by_stem",
+    "captions_by_id",
+    "match_pictures",
+    "picture_files",
+    "pictures_by_id",
+    "prompt_in",
+    "read_prompts",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +39,7 @@ def read_prompts(path: Path | str) -> dict[str, str]:
     prompts: dict[str, str] = {}
     for place, line in read_json_lines(path):
         name, prompt = line.get("id"), line.get("prompt")
+        name = str(name) if type(name) is int else name
         if not (isinstance(name, str) and isinstance(prompt, str) and name and prompt):
             raise BadFile(f'{place} is no prompt: expected {{"id": ..., "prompt": ...}}, both texts')
         if name in prompts:
@@ -57,7 +71,7 @@ def match_pictures(
     Also returns, by candidate, the pictures that belong to no prompt. `ValueError` where one is missing or there
     are two.
     """
-    found = {name: by_stem(name, picture_files(name, folder)) for name, folder in candidates.items()}
+    found = {name: pictures_by_id(name, folder) for name, folder in candidates.items()}
     for name, files in found.items():
         if missing := [prompt for prompt in prompts if prompt not in files]:
             raise ValueError(
@@ -75,11 +89,31 @@ def match_pictures(
     return items, unused
 
 
+def pictures_by_id(name: str, folder: Path | str) -> dict[str, Path]:
+    """The pictures in the folder of the candidate `name` by id, which is the file's name without its ending.
+
+    `ValueError` where there is no folder, or two pictures have one id.
+    """
+    return by_stem(name, picture_files(name, folder))
+
+
 def picture_files(name: str, folder: Path | str) -> list[Path]:
-    """The pictures in the folder of the candidate `name`, by their names. `ValueError` where there is no folder."""
-    if not Path(folder).is_dir():
+    """The pictures in the folder of the candidate `name`, by their names: those that its manifest lists, where it has
+    one. `ValueError` where there is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
         raise ValueError(f"{name} is {folder}: expected a folder of pictures")
-    return [path for path in sorted(Path(folder).iterdir()) if is_picture_name(path)]
+    if (folder / MANIFEST).is_file():
+        return sorted(folder / record.file for record in read_manifest(folder / MANIFEST))
+    return [path for path in sorted(folder.iterdir()) if is_picture_name(path)]
+
+
+def captions_by_id(folder: Path | str) -> dict[str, str]:
+    """The captions that the pictures of a folder with a manifest came with, a collection's prompts, by id; none of a
+    folder without."""
+    path = Path(folder) / MANIFEST
+    records = read_manifest(path) if path.is_file() else []
+    return {Path(r.file).stem: r.captions["original"] for r in records if "original" in r.captions}
 
 
 def by_stem(name: str, files: Iterable[Path]) -> dict[str, Path]:

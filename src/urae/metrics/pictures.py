@@ -17,7 +17,7 @@ from typing import Literal
 from PIL import Image
 
 from urae.io import file_hash, picture_size, picture_texts, read_picture
-from urae.metrics.matching import by_stem, picture_files, prompt_in, read_prompts
+from urae.metrics.matching import by_stem, captions_by_id, pictures_by_id, prompt_in, read_prompts
 
 __all__ = ["LazyPicture", "MeasuredPicture", "Pictures", "Prompts", "Source", "as_candidates", "collect"]
 
@@ -25,7 +25,8 @@ Source = Path | str | Image.Image
 Pictures = Path | str | Sequence[Source]
 """A folder, or files and images in order."""
 Prompts = Literal["png", "names"] | Path | str | Mapping[str, str] | Sequence[str]
-"""Where prompts come from: `png`, each PNG's own text; `names`, none, so that each picture name counts as one prompt;
+"""Where prompts come from: `png`, each PNG's own text, or the manifest of a folder that has one;
+`names`, none, so that each picture name counts as one prompt;
 a file of lines {"id": picture name, "prompt": text}; a mapping of the same; or one prompt a picture, in order."""
 
 
@@ -108,7 +109,7 @@ def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[MeasuredPic
     """Every picture of a candidate, folders in the order of names. `ValueError` where prompts and pictures differ."""
     found: Mapping[str, Path | Image.Image]
     if isinstance(pictures, Path | str):
-        found = by_stem(name, picture_files(name, pictures))
+        found = pictures_by_id(name, pictures)
     else:
         sources = [Path(source) if isinstance(source, str) else source for source in pictures]
         paths = [source for source in sources if isinstance(source, Path)]
@@ -117,6 +118,8 @@ def collect(name: str, pictures: Pictures, prompts: Prompts) -> list[MeasuredPic
     if not found:
         raise ValueError(f"{name} holds no pictures: expected at least one")
     read = {stem: LazyPicture(source) for stem, source in found.items()}
+    if prompts == "png" and isinstance(pictures, Path | str) and (captions := captions_by_id(pictures)):
+        prompts = captions
     texts = _texts(name, read, prompts)
     return [MeasuredPicture(picture=picture, name=stem, prompt=texts[stem]) for stem, picture in read.items()]
 

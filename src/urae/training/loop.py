@@ -122,6 +122,7 @@ class Loop:
             self.recipe.batch_size,
             seed=self.recipe.seed,
             caption_mix=self.recipe.caption_mix,
+            caption_dropout=self.recipe.caption_dropout,
             start=self.step,
             stop=self.recipe.steps,
             process=group,

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from torch import Tensor
 
 from urae.adapters import Adapter
 from urae.adapters.base import base_of
 from urae.adapters.targets import resolved, transformer_of
 from urae.data import CAPTION_KINDS, CachedDataset, cached_dataset
-from urae.execution import agree, check_can_multiply, in_all, this_process
+from urae.execution import agree, check_can_multiply, in_all, text_encoders_placed, this_process
+from urae.families import family_of
 from urae.resolution import ResolutionPolicy, native_size, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, of_main
 from urae.training.metrics import check_loggers
@@ -89,7 +91,10 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
         scenes=Path(recipe.out) / "data",
         device=accelerator.device,
         folder=recipe.cache,
+        trigger=recipe.trigger,
     )
+    if recipe.caption_dropout:
+        data = replace(data, empty=_empty(pipe, accelerator.device))
     train_on, held_out = data.split(recipe.num_validation)
     identity = _identity(pipe, recipe, data, start)
     agree({name: identity[name] for name in ("data", "base", "start")})
@@ -108,6 +113,13 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
         checkpoint=checkpoint,
         done=checkpoint.step if checkpoint else 0,
     )
+
+
+def _empty(pipe: Any, device: torch.device) -> dict[str, Tensor]:
+    """The embeddings of the empty caption, as a cache has those of others."""
+    with text_encoders_placed(pipe, device):
+        embeddings = family_of(pipe).text.encode(pipe, [""])
+    return {name: tensor[0].cpu() for name, tensor in embeddings.items()}
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:

@@ -22,6 +22,9 @@ __all__ = ["LOGGERS", "POLICIES", "Recipe"]
 POLICIES = ("for_size", "reference", "native")
 """Names that `Recipe.policy` may hold instead of a policy."""
 
+TRIGGER = "{trigger}"
+"""Where the trigger stands in a sample prompt."""
+
 LOGGERS = ("tensorboard", "wandb", "trackio")
 """Trackers that metrics go to beside metrics.jsonl."""
 
@@ -56,6 +59,11 @@ class Recipe:
     effect on results."""
     caption_mix: float = 0.2
     """Probability of the original caption, where a record has a detailed one too."""
+    caption_dropout: float = 0.0
+    """Probability of the empty caption in place of an image's own."""
+    trigger: str = ""
+    """A word that stands for the subject of one's own pictures: it is put before captions that do not have it, is the
+    caption of pictures without one, and stands for {trigger} in sample prompts."""
     num_validation: int = 0
     """Records held out of training, for the validation loss."""
     num_workers: int = 0
@@ -155,6 +163,11 @@ class Recipe:
         _check_names(self)
         _check_effects(self)
 
+    @property
+    def shown_prompts(self) -> tuple[str, ...]:
+        """What the sample images show, the trigger in its place."""
+        return tuple(prompt.replace(TRIGGER, self.trigger) for prompt in self.sample_prompts)
+
     def images_at_a_time(self, num_processes: int) -> int:
         """Images on a GPU at a time when so many processes, a GPU each, share the batch; those that share an image's
         tokens count as one. `ValueError` where the batch cannot be dealt out."""
@@ -191,6 +204,7 @@ def _check_ranges(recipe: Recipe) -> None:
             _expect(recipe, name, getattr(recipe, name) >= least, f"{least} or more")
     for name in ("lr", "sigma_shift"):
         _expect(recipe, name, getattr(recipe, name) > 0, "a number above 0")
+    _expect(recipe, "caption_dropout", 0 <= recipe.caption_dropout < 1, "a probability in [0, 1)")
     _expect(recipe, "caption_mix", 0 <= recipe.caption_mix <= 1, "a probability in [0, 1]")
     _expect(recipe, "ema", 0 <= recipe.ema < 1, "a decay in [0, 1), such as 0.999, or 0 for none")
     _expect(recipe, "seed", 0 <= recipe.seed < 2**32, "a whole number in [0, 2**32)")
@@ -229,6 +243,10 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError(
             f"base_weights={recipe.base_weights} is for weights that stay frozen, and a full adapter trains them: set "
             "base_weights=as_loaded, or train another adapter"
+        )
+    if not recipe.trigger and (asking := [p for p in recipe.sample_prompts if TRIGGER in p]):
+        raise ValueError(
+            f"the sample prompt {asking[0]!r} asks for a trigger, and there is none: set trigger"
         )
     if recipe.sample_every and not recipe.sample_prompts:
         raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")

@@ -28,10 +28,16 @@ NO_EFFECT = (
 """Keys that leave each step's result as it is. `steps` is one: a run may be made longer."""
 
 
+NEWER = ("caption_dropout", "trigger")
+"""Keys that do nothing where they are not set."""
+
+
 def run_identity(recipe: Recipe, *, data: str, base: str, start: str) -> dict[str, Any]:
     """What the trained bits depend on, in types that JSON has. data, base and start are hashes of the cache,
     of the weights, and of the adapter that the run starts from."""
     settings = {name: value for name, value in to_dict(recipe).items() if name not in NO_EFFECT}
+    # Checkpoints from before these keys lack them.
+    settings = {name: value for name, value in settings.items() if value or name not in NEWER}
     return {**settings, "data": data, "base": base, "start": start}
 
 

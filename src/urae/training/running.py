@@ -254,7 +254,7 @@ def _sampler(plan: TrainingPlan, model: Trainable) -> Iterator[Sampler | None]:
     places = share(range(len(recipe.sample_prompts)))  # none where there are more processes than prompts
     with text_encoders_placed(pipe, device) if places else nullcontext():
         text = family_of(pipe).text
-        embeddings = text.encode(pipe, recipe.sample_prompts) if places else {}
+        embeddings = text.encode(pipe, list(recipe.shown_prompts)) if places else {}
         # Of the empty prompt, from here on without encoders.
         negative = text.encode(pipe, [""]) if places and has_negative(pipe, recipe) else ""
     with placed(pipe.vae, device) if places else nullcontext():

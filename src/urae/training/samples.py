@@ -81,7 +81,7 @@ class Sampler:
     def _make(self, path: Path, index: int, depends_on: Any) -> None:
         recipe = self.recipe
         settings = [recipe.size, recipe.sample_steps, recipe.sample_guidance, recipe.base_dtype]
-        origin = json.dumps([recipe.sample_prompts[index], *settings, depends_on])
+        origin = json.dumps([recipe.shown_prompts[index], *settings, depends_on])
         if _is_kept(path, origin):
             return
         with self.sharing.paused():

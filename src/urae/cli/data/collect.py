@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -25,24 +27,30 @@ from urae.collecting import (
     read_prompts,
     run_collection,
 )
+from urae.collecting.plan import Prompts, with_shapes_for
 from urae.collecting.prompt_files import SHIPPED
+from urae.collecting.teachers import KNOWN, Known
 from urae.errors import UraeError
 from urae.io import check_can_write
 
 __all__ = ["collect"]
 
+TEACHERS: Mapping[str, Known] = {**KNOWN, "local": Known(kind="urae.cli.data.local:Local")}
+"""The classes whose fields are the settings; the last needs diffusers, which the others do not wait for."""
+
 
 def collect(
     out: Annotated[Path, typer.Argument(help="Folder for the images, the manifest and the journal.")],
-    request: Annotated[dict[str, Any], Fields(CollectionRequest, without=("pause",))],
+    request: Annotated[dict[str, Any], Fields(CollectionRequest, without=("pause", "size"))],
     teacher: Annotated[
         str,
-        typer.Option(
-            help="flux-pro-1.1-ultra, openai (any such images endpoint) or local (a pipeline here)."
-        ),
+        typer.Option(help=f"{', '.join(KNOWN)} (any such images endpoint) or local (a pipeline here)."),
     ] = "flux-pro-1.1-ultra",
     prompts: Annotated[
-        str, typer.Option(help="A .txt, .jsonl or .parquet file, or shipped: 331 prompts of our own.")
+        str,
+        typer.Option(
+            help="A .txt, .jsonl or .parquet file, or shipped: 331 prompts of our own. An id names the image."
+        ),
     ] = SHIPPED,
     column: Annotated[
         str, typer.Option(help="Key or column of the prompts in .jsonl and .parquet.")
@@ -50,8 +58,20 @@ def collect(
     num: Annotated[int, typer.Option(min=0, help="The first so many prompts; 0 for all.")] = 0,
     shape: Annotated[
         list[str],
-        typer.Option(help="shape=weight of the mix, such as 16:9=2; repeat. Default: the teacher's."),
+        typer.Option(
+            help="shape=weight of the mix, such as 16:9=2; repeat. Default: the teacher's, or those for --for."
+        ),
     ] = [],  # noqa: B006
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--for", help="Recipe by name or YAML file: only shapes that it will train on are ordered."
+        ),
+    ] = "",
+    price: Annotated[
+        float,
+        typer.Option(help="Of an image at the teacher, where it is not known here; 0 for one that is free."),
+    ] = math.nan,
     settings: Annotated[
         list[str], typer.Option("--set", help="A setting of the teacher, as name=value; repeat for several.")
     ] = [],  # noqa: B006
@@ -62,14 +82,29 @@ def collect(
 
     Stopped or killed at any moment, the same command goes on where it was, and pays for no image twice.
 
-    Example: urae data collect data/2k --shape 1:1=2 --shape 16:9=1 --set raw=true --limit 20
+    Example: urae data collect data/2k --for flux_2k --set raw=true --limit 20
     """
     check_can_write(out, folder=True)
-    chosen = make_teacher(teacher, settings, shape)
-    plan = plan_collection(read_prompts(prompts, column=column)[: num or None], chosen, out, **request)
+    size = _training_size(recipe) if recipe else 0
+    priced = settings if math.isnan(price) else [*settings, f"price={price!r}"]
+    chosen = make_teacher(teacher, priced, shape, size=size)
+    asked = _first(read_prompts(prompts, column=column), num)
+    plan = plan_collection(asked, chosen, out, size=size, **request)
     say(plan)
     if agreed("Order them?", costs=plan.cost, dry_run=dry_run, yes=yes):
         _run(plan)
+
+
+def _training_size(recipe: str) -> int:
+    from urae.cli.train import chosen_recipe  # which imports torch
+
+    return chosen_recipe(recipe, []).size
+
+
+def _first(prompts: Prompts, num: int) -> Prompts:
+    if isinstance(prompts, Mapping):
+        return dict(islice(prompts.items(), num or None))
+    return prompts[: num or None]
 
 
 def _run(plan: CollectionPlan) -> None:
@@ -79,30 +114,38 @@ def _run(plan: CollectionPlan) -> None:
         raise UraeError(f"none of {plan.num_images} images is there: what is said above tells why")
 
 
-TEACHERS: Mapping[str, str] = {
-    "flux-pro-1.1-ultra": "urae.collecting.teachers:FluxProUltra",
-    "openai": "urae.collecting.teachers:OpenAIImages",
-    "local": "urae.cli.data.local:Local",
-}
-"""The classes whose fields are the settings; the last needs diffusers, which the others do not wait for."""
-
-
-def make_teacher(name: str, settings: list[str], shapes: list[str]) -> Teacher:
-    """A teacher by its name, settings "name=value" and mix "shape=weight"."""
+def make_teacher(name: str, settings: list[str], shapes: list[str], *, size: int = 0) -> Teacher:
+    """A teacher by its name, settings "name=value" and mix "shape=weight". Without a mix it is the teacher's own, or
+    that for training at `size` px."""
     if name not in TEACHERS:
         raise ValueError(f"teacher is {name!r}: expected one of {', '.join(TEACHERS)}")
-    kind = pkgutil.resolve_name(TEACHERS[name])
-    known = {one.name: one for one in fields(kind) if one.name != "shapes"}
-    given = settings_from_yaml(
-        settings, texts=[key for key, hint in get_type_hints(kind).items() if hint is str]
-    )
-    if unknown := sorted(given.keys() - known.keys()):
-        raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(known)}")
+    known = TEACHERS[name]
+    kind = pkgutil.resolve_name(known.kind)
+    given = {**known.settings, **_given(name, known, kind, settings), **known.fixed}
+    if "options" in known.settings:
+        given["options"] = {**known.settings["options"], **given["options"]}
     if name == "openai" and "model" not in given:
         raise ValueError("the openai teacher needs the name of its model: give it with --set model=NAME")
-    mix = {"shapes": _mix(shapes)} if shapes else {}
-    made = kind(**given, **mix)
-    return made.teacher() if name == "local" else made
+    if shapes:
+        return _finished(kind(**{**given, "shapes": _mix(shapes)}))
+    return _finished(with_shapes_for(kind(**given), size) if size else kind(**given))
+
+
+def _given(name: str, known: Known, kind: type, settings: list[str]) -> dict[str, Any]:
+    valid = [
+        one.name
+        for one in fields(kind)
+        if one.name not in ("shapes", "offered") and one.name not in known.fixed
+    ]
+    texts = [key for key, hint in get_type_hints(kind).items() if hint is str]
+    given = settings_from_yaml(settings, texts=texts)
+    if unknown := sorted(given.keys() - set(valid)):
+        raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(valid)}")
+    return given
+
+
+def _finished(made: Any) -> Teacher:
+    return made.teacher() if hasattr(made, "teacher") else made
 
 
 def _mix(given: list[str]) -> dict[str, float]:

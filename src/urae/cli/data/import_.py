@@ -33,6 +33,9 @@ def import_(
     ] = None,
     licence: Annotated[str, typer.Option(help="Of images that do not name theirs.")] = "",
     workers: Annotated[int, typer.Option(help="Processes that read and measure.")] = 1,
+    similarity: Annotated[
+        float, typer.Option(help="Least of picture and caption, by a table of URLs that tells it.")
+    ] = 0.0,
     url: Annotated[
         list[str] | None, typer.Option(help="An option of img2dataset as name=value, for tables of URLs.")
     ] = None,
@@ -46,7 +49,9 @@ def import_(
     check_can_write(out, folder=True)
     filters = Filters(captions=(min_caption, max_caption), licences=tuple(allow or ()), **thresholds)
     urls = named(url or [], "option of img2dataset", value="value, such as thread_count=64", read=str)
-    done = import_images(sources, out, filters, workers=workers, licence=licence, urls=urls)
+    done = import_images(
+        sources, out, filters, workers=workers, licence=licence, urls=urls, similarity=similarity
+    )
     _tell(done, out)
 
 

@@ -13,12 +13,17 @@ from PIL import Image
 
 from urae import adapters, execution, families, generation
 from urae.collecting import LocalPipeline
-from urae.collecting.teachers.local import parse_size
+from urae.collecting.teachers.local import terms_of
+from urae.collecting.teachers.teacher import parse_size
+from urae.data.pixels import training_buckets
 from urae.generation.methods import method_named, options_of
 from urae.io import file_hash
 from urae.resolution import Size
 
 __all__ = ["Local"]
+
+TRAINED = (256, 512, 1024, 2048, 4096)
+"""Px, of the recipes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,19 @@ class Local:
             "guidance": self.guidance or way.guidance,
             "adapter": file_hash(Path(self.adapter)) if self.adapter else None,
         }
-        return LocalPipeline(draw=self.draw, name=self.model, shapes=self.shapes, described=described)
+        return LocalPipeline(
+            draw=self.draw,
+            name=self.model,
+            shapes=self.shapes,
+            described=described,
+            terms=terms_of(self.model),
+        )
+
+    @property
+    def sizes(self) -> Mapping[str, Size]:
+        """Of the shapes, and of training at the usual sizes: it can draw any."""
+        buckets = [bucket for size in TRAINED for bucket in training_buckets(size)]
+        return {shape: parse_size(shape) for shape in (*(f"{w}x{h}" for w, h in buckets), *self.shapes)}
 
     def draw(self, prompt: str, size: Size, seed: int) -> Image.Image:
         image = generation.generate(

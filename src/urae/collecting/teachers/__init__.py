@@ -1,4 +1,4 @@
-"""Teachers: who makes synthetic images, behind one protocol. FLUX1.1 [pro] Ultra, OpenAI-compatible, or local."""
+"""Teachers: who makes synthetic images, behind one protocol. Black Forest Labs' API, OpenAI-compatible, or local."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.collecting.teachers.flux import FluxProUltra
+    from urae.collecting.teachers.flux import Flux2, Flux3Image, FluxProUltra
+    from urae.collecting.teachers.known import KNOWN, Known
     from urae.collecting.teachers.local import LocalPipeline
     from urae.collecting.teachers.openai_images import OpenAIImages
     from urae.collecting.teachers.teacher import (

@@ -1,88 +1,87 @@
-"""FLUX1.1 [pro] Ultra behind Black Forest Labs' HTTP API: the teacher of the paper's 2K data (Sec. 3.1).
+"""The FLUX models behind Black Forest Labs' API: 1.1 [pro] Ultra, the teacher of the paper's 2K data (Sec. 3.1), FLUX.2
+and FLUX 3 Image, which gives 4K.
 
-An order is answered with a task's id and the address to ask after it; the finished image lies at a signed address
-that is valid for ten minutes, after which the task is asked again. The account allows 24 tasks at a time. Moderated
-requests and images are not charged, says the provider (docs.bfl.ai, "Errors", "Pricing"; read in November 2026).
-
-The key comes from the environment and is sent to the API's own hosts alone; answers that repeat it are blackened.
+Prices are the provider's, in USD, with the day on which they were read. FLUX.2's are by the megapixel: a flat one for
+the first, less for each further one that is begun.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, Literal, get_args
 
-from urae.collecting.teachers.asking import ask, download
-from urae.collecting.teachers.teacher import (
-    Gone,
-    ImageOrder,
-    Later,
-    Moderated,
-    TakenOrder,
-    Unserved,
-    check_mix,
-)
-from urae.io import Answer, seconds_to_wait, without_query
+from urae.collecting.teachers.bfl import BlackForestLabs
+from urae.collecting.teachers.teacher import ImageOrder, mix_of, parse_size, pixel_sizes
+from urae.resolution import Size
 
-__all__ = ["SHAPES", "FluxProUltra"]
+__all__ = ["Flux2", "Flux3Image", "FluxProUltra"]
 
-SHAPES = {"1:1": 2.0, "4:3": 1.0, "3:4": 1.0, "3:2": 1.0, "2:3": 1.0, "16:9": 1.0, "9:16": 1.0}
+ULTRA_SIZES: Mapping[str, Size] = {
+    "1:1": (2048, 2048),
+    "4:3": (2368, 1792),
+    "3:4": (1792, 2368),
+    "3:2": (2496, 1664),
+    "2:3": (1664, 2496),
+    "16:9": (2752, 1536),
+    "9:16": (1536, 2752),
+    "21:9": (3136, 1344),
+    "9:21": (1344, 3136),
+}
+ULTRA_MIX = mix_of("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16")
 """The paper says "various aspect ratios"; a fifth to a quarter of them square, the others in pairs."""
-MOST_TASKS = 24
 WIDEST = 21 / 9
-PROVIDER = (".bfl.ai", ".bfl.ml")
-CREDIT = 0.01
-"""USD."""
+
+MEGAPIXEL = 1024**2
+MOST_PIXELS = 4 * MEGAPIXEL
+"""The API reduces larger images without a word (help.bfl.ai, April 2026)."""
+FLUX_2_SIZES = pixel_sizes(
+    *("2048x2048", "2304x1792", "2496x1664", "2688x1536"),
+    *("1024x1024", "1152x896", "1280x832", "1344x768"),
+)
+Flux2Model = Literal["max", "pro", "flex", "klein-9b", "klein-4b"]
+FLUX_2_PRICES: Mapping[str, tuple[float, float]] = {
+    "max": (0.07, 0.03),
+    "pro": (0.03, 0.015),
+    "flex": (0.05, 0.05),
+    "klein-9b": (0.015, 0.002),
+    "klein-4b": (0.014, 0.001),
+}
+"""Of the first megapixel and of each further one (github.com/black-forest-labs/skills, bfl-api; 1 December 2026)."""
+
+FLUX_3_RATIOS = (
+    *("1:1", "5:4", "4:5", "4:3", "3:4", "7:5", "5:7", "3:2", "2:3"),
+    *("16:9", "9:16", "2:1", "1:2", "21:9", "9:21"),
+)
+Flux3Resolution = Literal["768sq", "1k", "1.5k", "2k", "4k"]
+FLUX_3_PRICES: Mapping[str, float] = {"768sq": 0.041, "1k": 0.048, "2k": 0.10, "4k": 0.607}
+"""By resolution (docs.bfl.ai, release notes of 1 October 2026); 1.5k is listed without a price."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FluxProUltra:
-    """FLUX1.1 [pro] Ultra: images of about four megapixels. `BFL_API_KEY` holds the key."""
+class FluxProUltra(BlackForestLabs):
+    """FLUX1.1 [pro] Ultra: images of about four megapixels."""
 
     raw: bool = False
     """Less processed, more natural pictures."""
-    safety_tolerance: int = 2
-    """Of the moderation, from 0 (strict) to 6."""
     output_format: str = "png"
     """png, which is lossless, or jpeg, a fifth of its bytes."""
-    shapes: Mapping[str, float] = field(default_factory=lambda: dict(SHAPES))
+    shapes: Mapping[str, float] = field(default_factory=lambda: dict(ULTRA_MIX))
     """Aspect ratios between 21:9 and 9:21, with weights."""
     price: float = 0.06
-    """USD an image, where the answer to an order does not say."""
-    concurrency: int = 8
-    rate: float = 120.0
-    """Most orders a minute."""
-    base_url: str = "https://api.bfl.ai"
-    """Or a regional one, such as https://api.eu.bfl.ai."""
-    timeout: float = 60.0
-    """Seconds for one request, or one download."""
-    poll_every: float = 1.0
-    """Seconds."""
-    grace: float = 30.0
-    """Seconds in which a new task may not be known yet on every server of the API."""
+    """USD an image, where the answer to an order does not say (docs.bfl.ai, "Pricing", November 2026)."""
 
     name: ClassVar[str] = "flux-pro-1.1-ultra"
-    gives_tickets: ClassVar[bool] = True
-    key_variable: ClassVar[str] = "BFL_API_KEY"
+    most_tolerant: ClassVar[int] = 6
+    sizes: ClassVar[Mapping[str, Size]] = ULTRA_SIZES
 
     def __post_init__(self) -> None:
-        check_mix(self.shapes)
+        super().__post_init__()
+        _check_format(self.output_format)
         for shape in self.shapes:
             _check_ratio(shape)
-        if not 0 <= self.safety_tolerance <= 6:
-            raise ValueError(f"safety_tolerance is {self.safety_tolerance}: expected 0 (strict) to 6")
-        if self.output_format not in ("png", "jpeg"):
-            raise ValueError(f"output_format is {self.output_format!r}: expected png or jpeg")
-        if not 1 <= self.concurrency <= MOST_TASKS:
-            raise ValueError(
-                f"concurrency is {self.concurrency}: the API allows 1 to {MOST_TASKS} tasks at a time"
-            )
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -92,104 +91,104 @@ class FluxProUltra:
             "prompt_upsampling": False,
         }
 
-    def ready(self) -> None:
-        self._key()
+    def body(self, wanted: ImageOrder) -> dict[str, Any]:
+        return {"seed": wanted.seed, "aspect_ratio": wanted.shape}
 
-    def order(self, wanted: ImageOrder) -> TakenOrder:
-        body = {
-            "prompt": wanted.prompt,
-            "seed": wanted.seed,
-            "aspect_ratio": wanted.shape,
-            **self.settings(),
-        }
-        answer = self._ask(f"{self.base_url}/v1/{self.name}", body)
-        if answer.status != 200:
-            raise self._failure(answer)
-        return self._taken(answer)
+    def price_of(self, shape: str) -> float:
+        return self.price
 
-    def fetch(self, ticket: dict[str, Any]) -> bytes | None:
-        answer = self._ask(str(ticket["polling_url"]))
-        said = answer.json()
-        match said.get("status", "Task not found" if answer.status == 404 else None):
-            case "Ready":
-                return download(self._sample(said), timeout=self.timeout, base_url=self.base_url)
-            case "Request Moderated" | "Content Moderated" as status:
-                raise Moderated(self._blackened(f"{status}{_details(said)}"))
-            case "Error" | "Failed":
-                raise Gone(self._blackened(f"the task failed{_details(said)}"))
-            case "Task not found":
-                self._check_grace(ticket)
-                return None
-            case None:
-                raise self._failure(answer)
-            case _:
-                return None  # Pending, and what the API may call the stages of it.
 
-    def _taken(self, answer: Answer) -> TakenOrder:
-        said = answer.json()
-        if not isinstance(said.get("id"), str):
-            raise Unserved(
-                self._blackened(f"{self._place} answered with no task: {answer.text!r}"), ordered=True
-            )
-        polling_url = said.get("polling_url") or f"{self.base_url}/v1/get_result?id={said['id']}"
-        return TakenOrder(
-            cost=self._cost(said.get("cost")),
-            ticket={"id": said["id"], "polling_url": polling_url, "time": time.time()},
-        )
+@dataclass(frozen=True, kw_only=True)
+class Flux2(BlackForestLabs):
+    """FLUX.2: any size of multiples of 16 px, up to 4 megapixels."""
 
-    def _cost(self, credits: Any) -> float:
-        if credits is None:
-            return self.price
-        return credits * CREDIT if type(credits) in (int, float) else math.nan
+    model: Flux2Model = "max"
+    """max, pro, flex, klein-9b or klein-4b."""
+    output_format: str = "png"
+    """png, which is lossless, or jpeg."""
+    shapes: Mapping[str, float] = field(
+        default_factory=lambda: mix_of(*(shape for shape in FLUX_2_SIZES if max(FLUX_2_SIZES[shape]) >= 2048))
+    )
+    """Sizes such as "2048x2048", with weights."""
+    price: float = math.nan
+    """USD an image of any size; left out, the provider's for each size."""
 
-    def _sample(self, said: Mapping[str, Any]) -> str:
-        result = said.get("result")
-        sample = result.get("sample") if isinstance(result, dict) else None
-        if not isinstance(sample, str):
-            raise Later(f"{self._place} has an image ready and names no address")
-        return sample
+    most_tolerant: ClassVar[int] = 5
 
-    def _check_grace(self, ticket: dict[str, Any]) -> None:
-        if time.time() - float(ticket["time"]) > self.grace:
-            raise Gone(f"{self._place} no longer knows the task {ticket['id']}")
-
-    def _ask(self, url: str, body: dict[str, Any] | None = None) -> Answer:
-        if not _same_site(url, self.base_url):
-            raise Unserved(
-                f"{self._place} names {without_query(url)} to ask for a task: the key is not sent to another site"
-            )
-        return ask(url, headers={"x-key": self._key()}, body=body, timeout=self.timeout)
-
-    def _failure(self, answer: Answer) -> Later | Unserved:
-        said = self._blackened(f"{self._place} answered with status {answer.status}: {answer.text}")
-        match answer.status:
-            case 429 | 408 | 500 | 503 | 200:
-                return Later(said, seconds=seconds_to_wait(answer.headers))
-            case status if status > 500:
-                # From a gateway, which does not know what became of the order behind it.
-                return Later(said, seconds=seconds_to_wait(answer.headers), ordered=True)
-            case 402:
-                return Unserved(f"{said}: the account has no credits left, add some and run again")
-            case 401 | 403:
-                return Unserved(f"{said}: check {self.key_variable}")
-            case _:
-                return Unserved(said)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_format(self.output_format)
+        if self.model not in FLUX_2_PRICES:
+            raise ValueError(f"model is {self.model!r}: expected one of {', '.join(FLUX_2_PRICES)}")
+        for shape in self.shapes:
+            _check_pixels(shape)
 
     @property
-    def _place(self) -> str:
-        return f"{self.name} at {self.base_url}"
+    def name(self) -> str:
+        return f"flux-2-{self.model}"
 
-    def _key(self) -> str:
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key:
-            raise ValueError(f"{self.key_variable} is not set: export it with the API key of {self.base_url}")
-        if not (key.isascii() and key.isprintable()):
-            # The HTTP client would show it in its complaint.
-            raise ValueError(f"{self.key_variable} holds characters that no key has: export it anew")
-        return key
+    @property
+    def sizes(self) -> Mapping[str, Size]:
+        return {**FLUX_2_SIZES, **{shape: parse_size(shape) for shape in self.shapes}}
 
-    def _blackened(self, text: str) -> str:
-        return text.replace(self._key(), "***")
+    def settings(self) -> dict[str, Any]:
+        # klein reads prompts as they are, and knows no such setting.
+        asked = {} if self.model.startswith("klein") else {"prompt_upsampling": False}
+        return {"safety_tolerance": self.safety_tolerance, "output_format": self.output_format, **asked}
+
+    def body(self, wanted: ImageOrder) -> dict[str, Any]:
+        width, height = parse_size(wanted.shape)
+        return {"seed": wanted.seed, "width": width, "height": height}
+
+    def price_of(self, shape: str) -> float:
+        first, further = FLUX_2_PRICES[self.model]
+        begun = math.ceil(math.prod(parse_size(shape)) / MEGAPIXEL)
+        return first + (begun - 1) * further if math.isnan(self.price) else self.price
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flux3Image(BlackForestLabs):
+    """FLUX 3 Image, up to 4K. It takes no seed, expands short prompts by itself, and its pixel sizes are not published:
+    they are known from the first image of a shape."""
+
+    resolution: Flux3Resolution = "2k"
+    """768sq, 1k, 1.5k, 2k or 4k."""
+    shapes: Mapping[str, float] = field(default_factory=lambda: dict(ULTRA_MIX))
+    """Aspect ratios, with weights."""
+    price: float = math.nan
+    """USD an image; left out, the provider's for the resolution."""
+
+    name: ClassVar[str] = "flux-3-image"
+    most_tolerant: ClassVar[int] = 4
+    sizes: ClassVar[Mapping[str, Size]] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resolution not in get_args(Flux3Resolution):
+            raise ValueError(
+                f"resolution is {self.resolution!r}: expected one of {', '.join(get_args(Flux3Resolution))}"
+            )
+        if unknown := [shape for shape in self.shapes if shape not in FLUX_3_RATIOS]:
+            raise ValueError(f"shape is {unknown[0]!r}: expected one of {', '.join(FLUX_3_RATIOS)}")
+
+    def settings(self) -> dict[str, Any]:
+        # Unknown fields are refused, a seed among them; grounding would look the prompt up in the web.
+        return {
+            "resolution": self.resolution,
+            "grounding": False,
+            "safety_tolerance": self.safety_tolerance,
+        }
+
+    def body(self, wanted: ImageOrder) -> dict[str, Any]:
+        return {"aspect_ratio": wanted.shape}
+
+    def price_of(self, shape: str) -> float:
+        return FLUX_3_PRICES.get(self.resolution, math.nan) if math.isnan(self.price) else self.price
+
+
+def _check_format(name: str) -> None:
+    if name not in ("png", "jpeg"):
+        raise ValueError(f"output_format is {name!r}: expected png or jpeg")
 
 
 def _check_ratio(shape: str) -> None:
@@ -198,15 +197,10 @@ def _check_ratio(shape: str) -> None:
         raise ValueError(f"shape is {shape!r}: expected an aspect ratio between 21:9 and 9:21, such as 16:9")
 
 
-def _details(said: Mapping[str, Any]) -> str:
-    details = said.get("details")
-    return f" ({details})" if details else ""
-
-
-def _same_site(url: str, base_url: str) -> bool:
-    """Whether `url` is on the API's host, or both are the provider's: its regions have hosts of their own."""
-    asked, base = urlsplit(url), urlsplit(base_url)
-    beside = any(
-        (asked.hostname or "").endswith(site) and (base.hostname or "").endswith(site) for site in PROVIDER
-    )
-    return asked.scheme == base.scheme and (asked.netloc == base.netloc or beside)
+def _check_pixels(shape: str) -> None:
+    width, height = parse_size(shape)
+    if width % 16 or height % 16 or width * height > MOST_PIXELS:
+        raise ValueError(
+            f"shape is {shape}: expected multiples of 16 px and at most 4 megapixels ({MOST_PIXELS:,} pixels), "
+            "which the API would reduce"
+        )

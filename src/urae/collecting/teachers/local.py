@@ -7,17 +7,28 @@ With `urae.generate` as the function it is a stock diffusers pipeline at any siz
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from PIL import Image
 
-from urae.collecting.teachers.teacher import Gone, ImageOrder, TakenOrder, check_mix
+from urae.collecting.teachers.teacher import Gone, ImageOrder, TakenOrder, check_mix, parse_size
 from urae.resolution import Size, check_size
 
-__all__ = ["LocalPipeline", "parse_size"]
+__all__ = ["LocalPipeline", "terms_of"]
+
+UNKNOWN = "of the model that draws, which are not known here: read its licence"
+APACHE = "Apache-2.0, which asks nothing of the images"
+TERMS: Mapping[str, str] = {
+    "mini": "Apache-2.0, with art under MIT and Apache-2.0 in the pictures",
+    "black-forest-labs/FLUX.1-schnell": APACHE,
+    "lodestones/Chroma1-Base": APACHE,
+    "lodestones/Chroma1-HD": APACHE,
+    "black-forest-labs/FLUX.1-dev": "FLUX.1 [dev] Non-Commercial License: images may not train a model that competes "
+    "with FLUX.1 [dev]",
+}
+"""By hub id, as the model's page said in November 2026."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +42,10 @@ class LocalPipeline:
     """Sizes such as "512x384", multiples of 16 px, with weights."""
     described: Mapping[str, Any]
     """What else decides an image, such as method, steps and guidance, as JSON values."""
+    terms: str = UNKNOWN
 
     gives_tickets: ClassVar[bool] = False
     poll_every: ClassVar[float] = 0.0
-    price: ClassVar[float] = 0.0
     concurrency: ClassVar[int] = 1
     rate: ClassVar[float] = float("inf")
 
@@ -42,6 +53,13 @@ class LocalPipeline:
         check_mix(self.shapes)
         for shape in self.shapes:
             check_size(parse_size(shape))
+
+    @property
+    def sizes(self) -> Mapping[str, Size]:
+        return {shape: parse_size(shape) for shape in self.shapes}
+
+    def price_of(self, shape: str) -> float:
+        return 0.0
 
     def settings(self) -> dict[str, Any]:
         return dict(self.described)
@@ -58,9 +76,6 @@ class LocalPipeline:
         raise Gone(f"{self.name} makes images at once and knows no ticket {ticket}")
 
 
-def parse_size(shape: str) -> Size:
-    """Width and height of "512x384", px."""
-    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", shape)
-    if sides is None:
-        raise ValueError(f"shape is {shape!r}: expected WIDTHxHEIGHT in pixels, such as 512x384")
-    return int(sides[1]), int(sides[2])
+def terms_of(model: str) -> str:
+    """The licence line of a model of this machine."""
+    return TERMS.get(model, UNKNOWN)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from urae.collecting.teachers.asking import download
-from urae.collecting.teachers.local import parse_size
 from urae.collecting.teachers.teacher import (
     ImageOrder,
     Later,
@@ -23,13 +23,22 @@ from urae.collecting.teachers.teacher import (
     TakenOrder,
     Unserved,
     check_mix,
+    mix_of,
+    parse_size,
 )
 from urae.errors import BadFile
 from urae.io import OPENAI, Server, import_openai, is_refusal, is_unpaid, parse_json_object, seconds_to_wait
+from urae.resolution import Size
 
-__all__ = ["OpenAIImages"]
+__all__ = ["BYTEPLUS", "OpenAIImages"]
 
-SHAPES = {"1024x1024": 1.0, "1536x1024": 1.0, "1024x1536": 1.0}
+BYTEPLUS = "https://ark.ap-southeast.bytepluses.com/api/v3"
+TERMS: Mapping[str, str] = {
+    OPENAI: "OpenAI's terms (openai.com/policies): images may not be used to develop models that compete with theirs",
+    BYTEPLUS: "BytePlus ModelArk's terms (docs.byteplus.com/legal): read what they say about training other models on "
+    "images",
+}
+"""By the address of the server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +46,16 @@ class OpenAIImages:
     """A model behind an OpenAI-compatible images endpoint."""
 
     model: str
-    shapes: Mapping[str, float] = field(default_factory=lambda: dict(SHAPES))
+    shapes: Mapping[str, float] = field(default_factory=lambda: mix_of("1024x1024", "1536x1024", "1024x1536"))
     """Sizes that the model knows, such as "1024x1024", with weights."""
+    offered: Sequence[str] = ()
+    """Other sizes that it knows, from which a mix for a size of training is chosen."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Sent with each order, such as {"quality": "high", "output_format": "png"}."""
     send_seed: bool = False
     """Send a seed; OpenAI's own models refuse one."""
-    price: float = 0.0
-    """What an image costs at the server."""
+    price: float = math.nan
+    """What an image costs at the server, 0 where it is free. It is never guessed."""
     concurrency: int = 4
     rate: float = 60.0
     """Most orders a minute."""
@@ -58,13 +69,25 @@ class OpenAIImages:
 
     def __post_init__(self) -> None:
         check_mix(self.shapes)
-        for shape in self.shapes:
-            parse_size(shape)
+        self.sizes  # noqa: B018  refuses what is no size
         self._server  # noqa: B018  refuses an address with a password in it
 
     @property
     def name(self) -> str:
         return self.model
+
+    @property
+    def sizes(self) -> Mapping[str, Size]:
+        return {shape: parse_size(shape) for shape in (*self.offered, *self.shapes)}
+
+    @property
+    def terms(self) -> str:
+        return TERMS.get(
+            self.base_url.rstrip("/"), f"of {self.base_url}, which are not known here: read them"
+        )
+
+    def price_of(self, shape: str) -> float:
+        return self.price
 
     def settings(self) -> dict[str, Any]:
         return {"base_url": self.base_url, "send_seed": self.send_seed, "options": dict(self.options)}
@@ -80,7 +103,6 @@ class OpenAIImages:
                 model=self.model,
                 prompt=wanted.prompt,
                 size=wanted.shape,
-                n=1,
                 extra_body=body,
                 extra_headers={"Idempotency-Key": self._idempotency_key(wanted)},
             )
