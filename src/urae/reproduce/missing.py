@@ -15,6 +15,7 @@ from urae.reproduce.prompts import SCENES
 __all__ = ["adapter_needs", "column_needs", "is_model_there", "needs", "row_needs", "set_needs"]
 
 EXTRAS = {
+    "hps_published": ("ftfy", "hps"),
     "maniqa": ("pyiqa", "iqa"),
     "qualiclip": ("pyiqa", "iqa"),
     "score": ("openai", "judge"),
