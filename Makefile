@@ -41,7 +41,7 @@ rehearsal: install
 		$(BIN)/python -m pytest -m slow tests/flux_road --basetemp .cache/rehearsal
 	@echo "what was typed and printed: .cache/rehearsal/road0/transcript.txt"
 
-# 13,200 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
+# 14,960 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
 CASES ?= 40
 fuzz: install
 	OMP_NUM_THREADS=1 URAE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz

@@ -76,6 +76,13 @@ def _prompts(path: Path) -> None:
     path.write_text('{"id": "cat", "prompt": "a cat"}\n{"id": "owl", "prompt": "an owl"}\n')
 
 
+def _captions(path: Path) -> None:
+    captions = [
+        {"image_id": 391895, "id": number, "caption": text} for number, text in enumerate(["a cat", "a dog"])
+    ]
+    path.write_text(json.dumps({"info": {"year": 2014}, "images": [], "annotations": captions}, indent=1))
+
+
 def _questions(path: Path) -> None:
     header = "item_id,text,proposition_id,dependency,tuple,question_natural_language\n"
     path.write_text(
@@ -100,6 +107,13 @@ DOORS = (
     Door("prompts with ids", "prompts.jsonl", _prompts, read_prompts),
     Door("prompts", "prompts.txt", lambda path: path.write_text("a cat\nan owl\n"), read_prompt_list),
     Door("prompts (JSON lines)", "list.jsonl", _prompts, read_prompt_list),
+    Door(
+        "list of prompts (HPDv2)",
+        "anime.json",
+        lambda path: path.write_text('["a cat", "an owl"]'),
+        read_prompts,
+    ),
+    Door("captions of COCO", "captions.json", _captions, read_prompts),
     Door("questions of DPG-Bench", "questions.csv", _questions, read_questions),
     Door("journal", "journal.jsonl", _journal, read_journal),
     Door(

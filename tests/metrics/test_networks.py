@@ -162,6 +162,34 @@ def test_hps_is_open_clip_s_cosine(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("an “owl”, ‘grey’", "an \"owl\", 'grey'"),
+        ("a ﬁsh &amp;amp; an owl", "a fish & an owl"),
+        ("cafÃ©  au\tlait", "café au lait"),
+        ("an owl<|endoftext|>, asleep", "an owl<| endoftext |>, asleep"),
+        ("a plain owl", "a plain owl"),
+    ],
+)
+def test_hps_published_reads_a_prompt_as_open_clip_does(given, read, tmp_path):
+    """Its own cleaning: straight quotes, letters for ligatures, entities unfolded twice, no end inside a prompt."""
+    pytest.importorskip("ftfy", reason="ftfy is not installed: pip install 'urae[hps]'")
+    open_clip_folder(tmp_path)
+    picture = samples()[0].image
+    ours, published = (METRICS[name].open(LocalWeights(tmp_path), CPU) for name in ("hps", "hps_published"))
+    assert published.clean(given) == read
+    assert published.read([sample(picture, given)]) == ours.read([sample(picture, read)])
+    assert ours.clean(given) == given
+    assert ours.identity != published.identity
+
+
+def test_hps_published_without_ftfy_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(MissingExtra, match=r"ftfy: pip install 'urae\[hps\]'"):
+        METRICS["hps_published"].open(LocalWeights(tmp_path), CPU)
+
+
 def test_hps_pads_a_wide_picture_with_black_to_a_square():
     white = Image.new("RGB", (64, 32), "white")
     seen = padded_square(white, 32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from plan_material import write_plan
 
@@ -9,6 +11,7 @@ from urae.adapters import Lora, Minor
 from urae.errors import BadFile
 from urae.generation.methods import METHODS
 from urae.metrics import METRICS
+from urae.recipes import RECIPES
 from urae.reproduce import PLANS, Made, MissingInputs, read_plan, reproduce, survey
 from urae.reproduce.missing import needs
 from urae.reproduce.prompts import prompts_of
@@ -37,7 +40,7 @@ def test_every_plan_can_be_carried_out(name, miniature, tmp_path):
 
 @pytest.mark.parametrize("name", PLANS)
 def test_the_miniature_needs_nothing_but_a_judge(name, tmp_path):
-    judged = name in ("table4", "figure4")
+    judged = name in ("table4", "figure4", "judged_4k")
     found = needs(read_plan(name, miniature=True), tmp_path)
     assert found == (["judge.model (the judge's name at its server, judge.base_url)"] if judged else [])
 
@@ -109,7 +112,7 @@ def test_a_survey_lists_every_cell_with_its_state(tmp_path):
     named = {state.name: state.state for state in states if state.part == "pictures"}
     assert named["FLUX-1.dev* w/ URAE, dpg"] == "needs prompts.dpg, models.flux, data.synthetic"
     small = survey(read_plan("table1", miniature=True), tmp_path)
-    assert {state.state for state in small if state.part == "pictures"} == {"0 of 6"}
+    assert {state.state for state in small if state.part == "pictures"} == {"0 of 60"}
     assert [state.state for state in small if state.part == "adapter"] == ["to be trained"]
 
 
@@ -131,7 +134,8 @@ def test_wrong_changes(changes, message):
 
 def test_wrong_names(tmp_path):
     with pytest.raises(
-        ValueError, match="there is no plan 'table9': expected a YAML file or one of figure4, table1"
+        ValueError,
+        match="there is no plan 'table9': expected a YAML file or one of figure4, judged_4k, table1",
     ):
         read_plan("table9")
     with pytest.raises(ValueError, match=r"there is no row of table1 'Sana' \(did you mean Sana-1.6B\?\)"):
@@ -178,3 +182,112 @@ def test_some_prompts_of_a_set_are_drawn_by_the_seed(tmp_path):
 def test_made_adapters_are_read_as_such():
     assert isinstance(read_plan("table1").adapters["urae_2k"], Made)
     assert read_plan("table1", {"adapters.urae_2k": "a.safetensors"}).adapters["urae_2k"] == "a.safetensors"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_miniature_trains_as_its_recipes_do_and_quick_hardly_at_all(name, tmp_path):
+    """The default says something: the recipe's own steps and batch on its own data. Quick is for the plumbing."""
+    plan, quick = (read_plan(name, miniature=True, quick=quick) for quick in (False, True))
+    for adapter, made in plan.adapters.items():
+        own = RECIPES[plan.recipes[made.recipe]]()
+        recipe, least = recipe_of(plan, adapter, tmp_path), recipe_of(quick, adapter, tmp_path)
+        assert (recipe.steps, recipe.batch_size) == (own.steps, own.batch_size)
+        assert recipe.data.rpartition(":")[2] == own.data.rpartition(":")[2]
+        assert (least.steps, least.batch_size, least.data.rpartition(":")[2]) == (2, 1, "8")
+        assert (least.sample_every, least.num_validation) == (0, 0)
+    assert plan.steps == 20
+    assert all(len(prompts_of(plan, prompts)) >= 30 for prompts in plan.sets)
+    assert all(len(prompts_of(quick, prompts)) == 6 for prompts in plan.sets)
+    assert "these numbers say nothing" in " ".join(quick.differs)
+    assert "say nothing" not in " ".join(plan.differs)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_table_is_titled_by_its_own_size(name):
+    large, small = read_plan(name), read_plan(name, miniature=True)
+    assert large.heading.endswith(f"{large.size} px")
+    assert small.heading.endswith(f"{small.size} px, on the miniature")
+    assert str(large.size) not in small.heading
+    assert not any(size in small.heading for size in ("2K", "4K", "2048", "4096"))
+
+
+def test_quick_is_the_miniatures():
+    with pytest.raises(ValueError, match="quick is for the miniature alone"):
+        read_plan("table1", quick=True)
+
+
+def test_the_papers_ranks_are_the_papers():
+    """As printed in its Tables 3 and 4, the second with three kinds of rows."""
+    three, four = read_plan("table3"), read_plan("table4", miniature=True)
+    ranks = {row.name: list(row.paper_ranks.values()) for row in three.rows}
+    assert ranks["Minor-4K"] == [1] * 5
+    assert ranks["PixArt-Sigma-XL"] == [5, 5, 2, 2, 2]
+    assert ranks["Major-4K"] == [4, 3, 5, 5, 5]
+    # The miniature leaves rows out, and the paper's ranks are among all of them.
+    ranks = {row.name: list(row.paper_ranks.values()) for row in four.rows}
+    assert ranks["FLUX-1.dev*"] == [5, 4, 4]
+    assert ranks["FLUX1.1 [Pro] Ultra"] == [1, 2, 2]
+    assert ranks["SDEdit"] == [2, 2, 2]
+    assert ranks["I-Max w/ URAE"] == [1, 1, 1]
+    assert not any(row.paper_ranks for row in read_plan("table1").rows)
+
+
+def test_what_is_said_of_a_judge_is_read_as_it_is_meant():
+    given = {"schema": "false", "retries": "0", "timeout": "9.5", "option.temperature": "null"}
+    plan = read_plan("table4", {f"judge.{name}": value for name, value in given.items()})
+    assert dict(plan.judge) == {"schema": False, "retries": 0, "timeout": 9.5, "option.temperature": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("schema", "maybe", "judge.schema is 'maybe': expected true or false"),
+        ("crop", "0", "judge.crop is 0: expected 1 or more"),
+        ("retries", "many", "judge.retries is 'many': expected a whole number"),
+        ("words", "w.yaml", "there is no name in judge 'words'"),
+    ],
+)
+def test_what_cannot_be_said_of_a_judge(name, value, message):
+    with pytest.raises((ValueError, BadFile), match=message):
+        read_plan("table4", {f"judge.{name}": value})
+
+
+def test_published_prompt_files_are_read_as_they_are(tmp_path):
+    """HPDv2: a folder of lists by style. COCO: captions of images, several of each."""
+    hpd = tmp_path / "hpd"
+    hpd.mkdir()
+    for style, texts in {"anime": ["a cat ", "a dog"], "concept-art": ["a tower"]}.items():
+        (hpd / f"{style}.json").write_text(json.dumps(texts))
+    coco = tmp_path / "captions_val2014.json"
+    captions = [
+        {"image_id": image, "id": 7, "caption": text} for image, text in ((9, "A man."), (5, "B"), (9, "C"))
+    ]
+    coco.write_text(json.dumps({"info": {}, "images": [], "annotations": captions}))
+    plan = read_plan("table1", {"prompts.hpd": str(hpd)})
+    assert prompts_of(plan, "hpd") == {
+        "anime-00000": "a cat",
+        "anime-00001": "a dog",
+        "concept-art-00000": "a tower",
+    }
+    assert prompts_of(read_plan("table1", {"prompts.hpd": str(hpd / "anime.json")}), "hpd").keys() == {
+        *("anime-00000", "anime-00001")
+    }
+    plan = read_plan("table3", {"prompts.coco": str(coco)})
+    assert prompts_of(plan, "coco") == {"9-1": "A man.", "5-1": "B", "9-2": "C"}
+    assert not any(need.startswith("prompts") for need in needs(plan, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (["a cat", 3], "prompt p-00001 of .* is 3: expected text"),
+        (["a cat", " "], "prompt p-00001 of .* is empty"),
+        ({"images": []}, "expected a list of texts, as HPDv2 has, or COCO's captions"),
+        ({"annotations": [{"caption": "x"}]}, "annotation 0 of .* has no 'image_id'"),
+        ([], "holds no prompts"),
+    ],
+)
+def test_what_is_no_published_prompt_file(content, message, tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(BadFile, match=message):
+        prompts_of(read_plan("table3", {"prompts.coco": str(tmp_path / "p.json")}), "coco")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,7 @@ from plan_material import IDS, write_plan
 from tiny_stock import save_pixart
 from urae.cli.verbs import verb
 from urae.generation import read_png_metadata
-from urae.reproduce import Number, read_plan, reproduce, survey
+from urae.reproduce import MissingInputs, Number, Reproduction, read_plan, reproduce, survey
 from urae.study.ballots import BallotBox
 from urae.study.build import build_study
 
@@ -25,7 +26,7 @@ ROW, TRUTH = "FLUX-1.dev* w/ URAE", "FLUX1.1 [Pro] Ultra"
 def made(tmp_path_factory):
     """One row of Table 1 on the miniature, with its reference: an adapter, six pictures, four columns."""
     out = tmp_path_factory.mktemp("table1")
-    plan = read_plan("table1", QUICK, miniature=True).only([ROW], [])
+    plan = read_plan("table1", QUICK, miniature=True, quick=True).only([ROW], [])
     return plan, out, reproduce(plan, out)
 
 
@@ -80,9 +81,11 @@ def test_a_lost_picture_comes_back_to_the_bit(made):
 
 def test_another_setting_is_another_folder(made):
     plan, out, _ = made
-    other = read_plan("table1", {**QUICK, "seed": "1"}, miniature=True).only([ROW], [])
+    other = read_plan("table1", {**QUICK, "seed": "1"}, miniature=True, quick=True).only([ROW], [])
     assert {state.state for state in survey(other, out) if state.name.startswith(ROW)} == {"0 of 6"}
-    retrained = read_plan("table1", {**QUICK, "changes.steps": "2"}, miniature=True).only([ROW], [])
+    retrained = read_plan("table1", {**QUICK, "changes.steps": "2"}, miniature=True, quick=True).only(
+        [ROW], []
+    )
     assert {state.state for state in survey(retrained, out) if state.part == "adapter"} == {"to be trained"}
 
 
@@ -145,6 +148,73 @@ def test_answers_that_could_not_be_read_are_told(tmp_path, kind, told):
     assert told in result.to_markdown()
     # Five prompts are left, too few for a number.
     assert {column for row, column in result.numbers if row == "Dark"} == {"overall"}
+
+
+def test_the_judge_is_asked_in_given_words_with_given_options(tmp_path):
+    words = tmp_path / "words.yaml"
+    texts = "  overall: 'Beauty of {prompt}?'\n  alignment: 'Truth of {prompt}?'\n"
+    words.write_text(f"answers: brackets\nscore:\n{texts}")
+    more = {"judge.instructions": str(words), "judge.option.temperature": "0.7", "judge.option.seed": "null"}
+    with running(lambda asked: completion("50")) as server:
+        file, inputs = judged(tmp_path, "score", **{"judge.base_url": server.url, **more})
+        result = reproduce(read_plan(file, inputs), tmp_path / "out")
+    assert {asked.text.partition(" of ")[0] for asked in server.asked} == {"Beauty", "Truth"}
+    assert {asked.body["temperature"] for asked in server.asked} == {0.7}
+    assert not any({"seed", "response_format"} & asked.body.keys() for asked in server.asked)
+    assert f"asked in the words of {words}" in result.to_markdown().replace("\\_", "_")
+
+
+def test_words_that_lack_an_aspect_are_refused_before_anything_is_asked(tmp_path):
+    words = tmp_path / "words.yaml"
+    words.write_text("answers: json\nscore: {overall: 'Rate {prompt}'}")
+    with running(oracle) as server:
+        file, inputs = judged(
+            tmp_path, "score", **{"judge.base_url": server.url, "judge.instructions": str(words)}
+        )
+        with pytest.raises(ValueError, match="no text for score / alignment: write one"):
+            reproduce(read_plan(file, inputs), tmp_path / "out")
+        assert not server.asked
+    inputs["judge.instructions"] = "nowhere.yaml"
+    with pytest.raises(MissingInputs, match="judge.instructions .now nowhere.yaml, which is not there"):
+        reproduce(read_plan(file, inputs), tmp_path / "out")
+
+
+def test_ranks_stand_beside_numbers_with_what_the_intervals_leave_open(tmp_path):
+    plan = replace(read_plan("table4", miniature=True), columns=read_plan("table4").columns[:1])
+    kinds = {"SDEdit": 60.0, "SDEdit w/ URAE": 70.0, "FLUX1.1 [Pro] Ultra": 90.0, "FLUX-1.dev*": 80.0}
+    kinds["FLUX-1.dev* w/ URAE"] = 81.0
+    numbers = {
+        (name, "overall"): Number(value=value, low=value - 2, high=value + 2, digits=1)
+        for name, value in kinds.items()
+    }
+    page = Reproduction(plan=plan, numbers=numbers, notes=[], counts={}).to_markdown().replace("\\", "")
+    rank = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[2].rstrip(" |")
+        for line in page.splitlines()
+        if " | " in line
+    }
+    assert rank["SDEdit"] == "2 (2)"
+    assert rank["SDEdit w/ URAE"] == "1 (1)"
+    assert rank["FLUX1.1 [Pro] Ultra"] == "1 (1)"
+    assert rank["FLUX-1.dev*"] == "3 [2, 3] (5)"
+    assert rank["FLUX-1.dev* w/ URAE"] == "2 [2, 3] (2)"
+    assert rank["I-Max w/ URAE"] == "– (1)"
+    found = json.loads(Reproduction(plan=plan, numbers=numbers, notes=[], counts={}).to_json())
+    assert found["rows"]["FLUX-1.dev*"]["overall"]["rank"] == {"here": 3, "best": 2, "worst": 3, "paper": 5}
+
+
+@pytest.mark.parametrize("place", ["coco", "images", "."])
+def test_pictures_lie_in_a_folder_of_their_set_in_a_collection_or_alone(place, tmp_path):
+    file = write_plan(tmp_path, "name: detail, kind: metric, of: detail, prompts: coco")
+    for name in ("dark", "bright"):
+        (tmp_path / name / "coco").rename(tmp_path / "moved")
+        for picture in (tmp_path / "moved").iterdir():
+            (tmp_path / name / place).mkdir(exist_ok=True)
+            picture.rename(tmp_path / name / place / picture.name)
+        (tmp_path / "moved").rmdir()
+    assert {state.state for state in survey(read_plan(str(file)), tmp_path) if state.part == "pictures"} == {
+        "6 of 6"
+    }
 
 
 def test_the_command_shows_the_cost_and_takes_no_for_an_answer(tmp_path):
@@ -230,7 +300,7 @@ def test_a_row_of_another_model_runs_by_its_own_pipeline(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("table", ["table1", "table2", "table3"])
 def test_a_whole_table_on_the_miniature(table, tmp_path):
-    plan = read_plan(table, QUICK, miniature=True)
+    plan = read_plan(table, QUICK, miniature=True, quick=True)
     result = reproduce(plan, tmp_path)
     assert {row for row, _ in result.numbers} == {row.name for row in plan.rows}
     assert {column for _, column in result.numbers} >= {column.name for column in plan.columns}

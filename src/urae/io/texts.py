@@ -170,7 +170,14 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{_shown(text)} is too large a number")
+    if _vanished(text, value):
+        raise ValueError(f"{_shown(text)} is too small a number, which would be read as 0")
     return value
+
+
+def _vanished(text: str, value: float) -> bool:
+    """Whether a number that is not 0 has become 0."""
+    return value == 0 and re.search("[1-9]", text.lower().partition("e")[0]) is not None
 
 
 def _check_depth(value: Any, name: object) -> None:
@@ -232,6 +239,8 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_yaml_float(node)
         if not math.isfinite(value):
             raise ValueError(f"{_shown(node.value)} is no finite number")
+        if _vanished(node.value, value):
+            raise ValueError(f"{_shown(node.value)} is too small a number, which would be read as 0")
         return value
 
 

@@ -39,6 +39,10 @@ class View:
         """What an answer depends on, as text."""
         return json.dumps(asdict(self) | {"encoding": "png crops" if aspect == DETAIL else "jpeg 95 4:4:4"})
 
+    def num_shown(self, aspect: str) -> int:
+        """Pictures that the judge sees of one."""
+        return self.num_crops if aspect == DETAIL else 1
+
     def check(self, item: MatchedItem, aspects: tuple[str, ...]) -> None:
         """`ValueError` where the judge would see one candidate larger than another."""
         sizes = {name: picture_size(path) for name, path in item.pictures.items()}

@@ -24,7 +24,16 @@ from urae.judge.pictures import DETAIL, View
 from urae.metrics.matching import MatchedItem, match_pictures
 from urae.statistics.intervals import check_prompts
 
-__all__ = ["ASPECTS", "ATTEMPTS", "Cost", "JudgeQuestion", "JudgingPlan", "JudgingRequest", "plan_judging"]
+__all__ = [
+    "ASPECTS",
+    "ATTEMPTS",
+    "Cost",
+    "JudgeQuestion",
+    "JudgingPlan",
+    "JudgingRequest",
+    "estimated",
+    "plan_judging",
+]
 
 ASPECTS = ("overall", "alignment", "aesthetics", DETAIL)
 ATTEMPTS = 2
@@ -66,6 +75,17 @@ class Cost:
     def price(self, *, per_million_in: float, per_million_out: float) -> float:
         """In the currency of the two prices."""
         return (self.input_tokens * per_million_in + self.output_tokens * per_million_out) / 1e6
+
+
+def estimated(asked: Sequence[tuple[str, int]], *, num_answered: int = 0) -> Cost:
+    """Of questions that are still to be asked, each as its text and its number of pictures."""
+    characters, pictures = sum(len(text) for text, _ in asked), sum(num for _, num in asked)
+    return Cost(
+        num_questions=len(asked) + num_answered,
+        num_answered=num_answered,
+        input_tokens=pictures * PICTURE_TOKENS + characters // 4,
+        output_tokens=len(asked) * OUTPUT_TOKENS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +140,8 @@ class JudgingPlan:
 
     def cost(self, answers: Answers) -> Cost:
         pending, different = self.pending(answers), {question.key for question in self.questions}
-        pictures = sum(
-            len(question.shown) * (self.view.num_crops if question.aspect == DETAIL else 1)
-            for question in pending
-        )
-        characters = sum(len(question.text) for question in pending)
-        return Cost(
-            num_questions=len(different),
-            num_answered=len(different) - len(pending),
-            input_tokens=pictures * PICTURE_TOKENS + characters // 4,
-            output_tokens=len(pending) * OUTPUT_TOKENS,
-        )
+        asked = [(one.text, len(one.shown) * self.view.num_shown(one.aspect)) for one in pending]
+        return estimated(asked, num_answered=len(different) - len(pending))
 
     def schema(self, question: JudgeQuestion) -> Mapping[str, Any]:
         return SCHEMAS[question.kind] if self.instructions.answers == "json" else {}

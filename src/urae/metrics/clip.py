@@ -88,6 +88,8 @@ class AgreementReader:
     open: Callable[[LocalWeights, str], Towers]
     prepare: Prepare
     score: Callable[[float, Towers], float]
+    clean: Callable[[str], str] = str
+    """What is done to a prompt before the tokenizer sees it."""
 
     @property
     def identity(self) -> str:
@@ -100,7 +102,8 @@ class AgreementReader:
     def read(self, samples: Sequence[MeasuredPicture]) -> list[np.ndarray]:
         with torch.inference_mode():
             pixels = torch.stack([self.prepare(sample.image, self.towers.side) for sample in samples])
-            pictures, texts = self.towers.pictures(pixels), self.towers.texts([s.prompt for s in samples])
+            pictures = self.towers.pictures(pixels)
+            texts = self.towers.texts([self.clean(sample.prompt) for sample in samples])
         cosines = (pictures * texts).sum(1).tolist()
         return [np.array(self.score(cosine, self.towers)) for cosine in cosines]
 

@@ -57,6 +57,14 @@ _of_cmmd = partial(
     distance=cmmd,
 )
 _of_prompt = partial(Metric, direction="higher", needs="prompt", digits=2)
+_of_hps = partial(
+    _of_prompt,
+    range="about 20 to 35",
+    sees="the whole picture within 224 px; 77 tokens of the prompt",
+    paper="Wu et al. 2023",
+    weights="open_clip folder with HPS_v2.1",
+    licence="Apache-2.0",
+)
 _of_pyiqa = partial(
     Metric,
     says="quality without a reference",
@@ -180,15 +188,15 @@ _ALL = [
         licence="none stated; the CLIP-H that it began from is MIT",
         open=_network("clip", "open_pickscore"),
     ),
-    _of_prompt(
+    _of_hps(
         name="hps",
         says="what people would prefer for the prompt (HPSv2.1)",
-        range="about 20 to 35",
-        sees="the whole picture within 224 px; 77 tokens of the prompt",
-        paper="Wu et al. 2023",
-        weights="open_clip folder with HPS_v2.1",
-        licence="Apache-2.0",
-        open=_network("hps", "open_hps"),
+        open=_network("hps", "open_hps", published=False),
+    ),
+    _of_hps(
+        name="hps_published",
+        says="hps as its authors' code has it, which cleans prompts first: quotes, ligatures, entities",
+        open=_network("hps", "open_hps", published=True),
     ),
     _of_pyiqa(
         name="maniqa",

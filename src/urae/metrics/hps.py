@@ -2,19 +2,24 @@
 
 The folder is one of open_clip's: `open_clip_config.json`, `open_clip_model.safetensors` with HPS's weights, and the
 tokenizer's files. The tensors are renamed for transformers' CLIPModel, so that no package but transformers is needed.
+
+transformers' CLIP tokenizer takes a prompt as it is. That of HPSv2's own code, which is open_clip's, first straightens
+curly quotes, dissolves ligatures, mends wrong encodings and unfolds HTML entities, and knows no `<|endoftext|>`; scores
+of plain prompts are the same. `hps_published` does as it does.
 """
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from urae.errors import BadFile
+from urae.errors import BadFile, MissingExtra
 from urae.io import field_of, read_json_object
 from urae.metrics.clip import AgreementReader, Towers, channels, normalised
 from urae.metrics.metric import Options
@@ -25,16 +30,33 @@ __all__ = ["open_hps", "padded_square", "renamed"]
 CONFIG, MODEL = "open_clip_config.json", "open_clip_model.safetensors"
 
 
-def open_hps(weights: LocalWeights, options: Options) -> AgreementReader:
-    """100 times the cosine."""
+def open_hps(weights: LocalWeights, options: Options, *, published: bool) -> AgreementReader:
+    """100 times the cosine; `published` with prompts read as HPSv2's own code reads them. `MissingExtra` without ftfy
+    then."""
     return AgreementReader(
-        name="hps",
+        name="hps published" if published else "hps",
+        clean=_cleaner() if published else str,
         weights=weights,
         device=options.device,
         open=_open_towers,
         prepare=padded_square,
         score=_score,
     )
+
+
+def _cleaner() -> Callable[[str], str]:
+    try:
+        import ftfy
+    except ImportError as error:
+        raise MissingExtra("hps_published cleans prompts by ftfy: pip install 'urae[hps]'") from error
+
+    def clean(prompt: str) -> str:
+        text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+        text = re.sub(r"\s+", " ", text.strip()).lower()
+        # open_clip splits there. To transformers the whole would be the end, or the start, of the prompt.
+        return re.sub(r"<\|(startoftext|endoftext)\|>", r"<| \1 |>", text)
+
+    return clean
 
 
 def padded_square(image: Image.Image, side: int) -> Tensor:

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from urae.data.manifest import MANIFEST, read_manifest
 from urae.errors import BadFile
-from urae.io import is_picture_name, parse_json_object, read_json_lines
+from urae.io import (
+    is_picture_name,
+    is_prompt_list,
+    parse_json_object,
+    read_json_lines,
+    read_prompt_list,
+)
 
 __all__ = [
     "MatchedItem",
@@ -35,7 +41,10 @@ class MatchedItem:
 
 
 def read_prompts(path: Path | str) -> dict[str, str]:
-    """Prompts by id, from lines such as {"id": "lighthouse", "prompt": "a lighthouse at dusk"}."""
+    """Prompts by id, from lines such as {"id": "lighthouse", "prompt": "a lighthouse at dusk"}, or a list as HPDv2 or
+    COCO publish it (`urae.io.read_prompt_list`)."""
+    if is_prompt_list(path):
+        return read_prompt_list(path)
     prompts: dict[str, str] = {}
     for place, line in read_json_lines(path):
         name, prompt = line.get("id"), line.get("prompt")

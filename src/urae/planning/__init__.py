@@ -8,7 +8,7 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.planning.gpus import GPUS, Gpu, gpu_here, gpu_named
-    from urae.planning.needs import Option, TrainingNeeds, plan
+    from urae.planning.needs import Option, TrainingNeeds, call_seconds, plan
     from urae.planning.summary import refusal, report
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
 
-from urae.adapters import Full
+from urae.adapters import Full, Lora
 from urae.execution.choices import BY_ERROR, Checkpointing
 from urae.families import Architecture, open_architecture
 from urae.planning.adapter import adapter_size
@@ -28,7 +29,7 @@ from urae.training import Recipe
 from urae.training.samples import has_negative
 from urae.training.validation import SIGMAS
 
-__all__ = ["Option", "TrainingNeeds", "plan"]
+__all__ = ["Option", "TrainingNeeds", "call_seconds", "plan"]
 
 CHOICES: tuple[Checkpointing, ...] = (False, "attention", "full")
 """Ways to keep activations, from the fastest to the smallest."""
@@ -181,6 +182,17 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
             "adapter": adapter_bytes(size),
         },
     )
+
+
+@lru_cache
+def call_seconds(model: str, size: int, gpu: str | Gpu) -> float:
+    """Of one call of a model's transformer on one image of `size` (px), as a denoising step makes it; an adapter adds a
+    hundredth or two. Raises ValueError for an unknown GPU or model."""
+    gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
+    architecture = open_architecture(model, dtype=torch.bfloat16)
+    tokens = Tokens(image=num_image_tokens(architecture, size), text=text_tokens(architecture))
+    work = step_work(trained_by(architecture.transformer, Lora(rank=1)), tokens, False)
+    return work.forward / (efficiency_of(gpu, size).share * gpu.tflops * 1e12)
 
 
 def _word(mode: Checkpointing) -> str:

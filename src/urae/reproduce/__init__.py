@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
+    from urae.reproduce.costs import Expense, expenses, judge_cost
     from urae.reproduce.measure import Number
     from urae.reproduce.missing import needs
     from urae.reproduce.plan import PLANS, Made, TableColumn, TablePlan, TableRow, read_plan

@@ -17,10 +17,12 @@ from PIL import Image
 from urae import generation
 from urae.adapters import Adapter
 from urae.baselines import plan_stock, stock_of
+from urae.collecting.run import IMAGES
 from urae.execution import MemoryPlan
 from urae.generation import TwoPass, save_png
 from urae.generation.methods import Method, method_named
 from urae.io import Progress, file_hash, is_picture_name
+from urae.metrics.matching import by_stem, picture_files
 from urae.reproduce.plan import Made, TablePlan, TableRow
 from urae.reproduce.prompts import SCENES, draw_truth, prompts_of
 from urae.reproduce.training import adapter_file, identity_of
@@ -50,8 +52,8 @@ class CellPictures:
     @property
     def files(self) -> dict[str, Path]:
         """Pictures that are there, by id."""
-        there = sorted(self.folder.iterdir()) if self.folder.is_dir() else ()
-        found = {path.stem: path for path in there if is_picture_name(path)}
+        there = picture_files(self.title, self.folder) if self.folder.is_dir() else ()
+        found = by_stem(self.title, there)
         return {key: found[key] for key in self.texts if key in found}
 
     @property
@@ -64,13 +66,21 @@ class CellPictures:
 def cell_of(plan: TablePlan, row: TableRow, prompts: str, out: Path) -> CellPictures:
     """Where the pictures are, or will be. Prompts and adapter file must be there."""
     if row.folder and plan.folders[row.folder] != TRUTH:
-        folder = Path(plan.folders[row.folder]) / prompts
+        folder = _given(Path(plan.folders[row.folder]), prompts)
     elif row.folder:
         scenes = plan.prompts[prompts].removeprefix(SCENES)
         folder = out / "pictures" / f"truth-{scenes}-{plan.size}" / prompts
     else:
         folder = out / "pictures" / f"{_slug(row.name)}-{identity_of(_settings(plan, row, out))}" / prompts
     return CellPictures(row=row, prompts=prompts, folder=folder, texts=prompts_of(plan, prompts))
+
+
+def _given(folder: Path, prompts: str) -> Path:
+    """The folder of the prompt set; where there is none, the folder itself or a collection's images, if pictures of one
+    set lie there."""
+    choices = (folder / prompts, folder / IMAGES, folder)
+    with_pictures = (one for one in choices if one.is_dir() and any(map(is_picture_name, one.iterdir())))
+    return choices[0] if choices[0].is_dir() else next(with_pictures, choices[0])
 
 
 def draw_cell(plan: TablePlan, cell: CellPictures, out: Path, open_model: OpenModel) -> None:

@@ -15,9 +15,10 @@ from urae.dpg.server import OPTIONS, ServerModel
 from urae.judge.ask import judge
 from urae.judge.endpoint import Endpoint
 from urae.judge.journal import read_answers
-from urae.judge.plan import Cost, plan_judging
+from urae.judge.plan import Cost
 from urae.metrics import METRICS, plan_evaluation
 from urae.reproduce.cells import CellPictures
+from urae.reproduce.judging import judging_plan
 from urae.reproduce.plan import TableColumn, TablePlan
 from urae.reproduce.prompts import items_of
 from urae.statistics import Interval, Table
@@ -70,6 +71,7 @@ class Job:
         return {column.of: column.name for column in self.columns}
 
 
+OWN_WORDS = "words of our own to the criteria of Appendix C.1"
 Measured = tuple[Numbers, list[str]]
 """Numbers, and notes on what they rest on."""
 
@@ -143,9 +145,8 @@ def _scores(job: Job) -> Measured:
         numbers |= _taken(verdicts.scores, shown.name, job.names[shown.name])
     counts = (count for row in verdicts.invalid_scores.values() for count in row.values())
     unread = _said(sum(counts), "scores could not be read; their prompts are left out")
-    return numbers, [
-        f"The judge is {verdicts.model}, asked in words of our own to the criteria of Appendix C.1.{unread}"
-    ]
+    words = f"the words of {file}" if (file := job.plan.judge.get("instructions")) else OWN_WORDS
+    return numbers, [f"The judge is {verdicts.model}, asked in {words}.{unread}"]
 
 
 def _pairs(job: Job) -> Measured:
@@ -168,14 +169,7 @@ def _said(count: int, what: str) -> str:
 
 
 def _judged(job: Job, kind: Literal["score", "pair"]) -> Any:
-    planned = plan_judging(
-        job.folders,
-        next(iter(job.of_row.values())).texts,
-        endpoint=Endpoint(**job.plan.judge),  # type: ignore[arg-type]
-        aspects=list(job.names),
-        kinds=(kind,),
-        against=job.columns[0].against,
-    )
+    planned = judging_plan(job.plan, kind, job.columns, job.of_row)
     journal = job.out / "judge" / "answers.jsonl"
     cost = planned.cost(read_answers(journal))
     if cost.num_requests:

@@ -15,6 +15,7 @@ from urae.reproduce.prompts import SCENES
 __all__ = ["adapter_needs", "column_needs", "is_model_there", "needs", "row_needs", "set_needs"]
 
 EXTRAS = {
+    "hps_published": ("ftfy", "hps"),
     "maniqa": ("pyiqa", "iqa"),
     "qualiclip": ("pyiqa", "iqa"),
     "score": ("openai", "judge"),
@@ -43,9 +44,10 @@ def is_model_there(model: str) -> bool:
 def set_needs(plan: TablePlan, name: str) -> Iterator[str]:
     """Of a prompt set."""
     source = plan.prompts[name]
-    if not source.startswith(SCENES) and not Path(source).is_file():
+    if not source.startswith(SCENES) and not (source and Path(source).exists()):
         asks = any(column.kind == "dpg" for column in plan.columns if column.prompts == name)
-        form = "DPG-Bench's csv file" if asks else 'a .jsonl file of {"id": ..., "prompt": ...}'
+        lines = 'a .jsonl file of {"id": ..., "prompt": ...}, HPDv2\'s folder of .json lists, or COCO\'s captions .json'
+        form = "DPG-Bench's csv file" if asks else lines
         yield f"prompts.{name} ({form})"
 
 
@@ -103,6 +105,9 @@ def column_needs(plan: TablePlan, column: TableColumn) -> Iterator[str]:
         yield "dpg.model (the model that answers: a folder, or with dpg.server its name there)"
     if column.kind in ("score", "pair") and not plan.judge.get("model"):
         yield "judge.model (the judge's name at its server, judge.base_url)"
+    words = plan.judge.get("instructions", "")
+    if column.kind in ("score", "pair") and words and not Path(words).is_file():
+        yield f"judge.instructions (now {words}, which is not there)"
 
 
 def _pictures(plan: TablePlan, out: Path) -> Iterator[str]:

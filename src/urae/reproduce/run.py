@@ -12,15 +12,18 @@ import torch
 
 from urae.baselines import open_stock, stock_of
 from urae.errors import UraeError
+from urae.execution import this_process
 from urae.families import open_pipeline
 from urae.io import write_text
 from urae.judge.plan import Cost
+from urae.planning import gpu_here
 from urae.reproduce.cells import CellPictures, cell_of, draw_cell
+from urae.reproduce.judging import check_judge
 from urae.reproduce.measure import measure
 from urae.reproduce.missing import adapter_needs, column_needs, needs, row_needs, set_needs
-from urae.reproduce.plan import Made, TablePlan, TableRow
+from urae.reproduce.plan import TablePlan, TableRow
 from urae.reproduce.report import Reproduction
-from urae.reproduce.training import adapter_file, train_adapter
+from urae.reproduce.training import adapter_file, adapters_of, train_adapter
 
 __all__ = ["MissingInputs", "State", "reproduce", "survey"]
 
@@ -48,7 +51,7 @@ def survey(plan: TablePlan, out: Path | str) -> list[State]:
             name=name,
             state=_lacks(adapter_needs(plan, name)) or _adapter_state(plan, name, out),
         )
-        for name in _adapters(plan)
+        for name in adapters_of(plan)
     ]
     for row, name in itertools.product(plan.rows, plan.sets):
         lacks = _lacks([*set_needs(plan, name), *row_needs(plan, row)])
@@ -61,12 +64,16 @@ def survey(plan: TablePlan, out: Path | str) -> list[State]:
 
 
 def reproduce(
-    plan: TablePlan, out: Path | str, *, on_cost: Callable[[Cost, str], object] = lambda cost, judge: None
+    plan: TablePlan,
+    out: Path | str,
+    *,
+    on_cost: Callable[[Cost, str], object] = lambda cost, judge: None,
+    on_plan: Callable[[str], object] = lambda told: None,
 ) -> Reproduction:
     """Run a plan in the folder `out`, and write the table there as Markdown and JSON.
 
-    `on_cost` is called with what a judge will cost, and its name, before it is asked. `MissingInputs` names everything
-    that is not there, before anything is computed.
+    `on_cost` is called with what a judge will cost, and its name, before it is asked; `on_plan` with how an adapter is
+    made to fit on this GPU. `MissingInputs` names everything that is not there, before anything is computed.
     """
     out = Path(out)
     if missing := needs(plan, out):
@@ -74,10 +81,12 @@ def reproduce(
             f"{plan.name} needs {'; '.join(missing)}. Give each as key=value, or leave its rows and columns out with "
             "--row and --column"
         )
-    open_model = _Opener()
-    for name in _adapters(plan):
+    check_judge(plan)
+    open_model, device = _Opener(), this_process().device
+    gpu = gpu_here(device) if device.type == "cuda" else None
+    for name in adapters_of(plan):
         if not adapter_file(plan, name, out).is_file():
-            train_adapter(plan, name, out, open_model)
+            train_adapter(plan, name, out, open_model, gpu=gpu, on_plan=on_plan)
     cells = _cells(plan, out)
     for cell in sorted(cells.values(), key=lambda cell: cell.row.model):
         draw_cell(plan, cell, out, open_model)
@@ -111,25 +120,6 @@ def _opened(name: str, dtype: str) -> Any:
     if stock_of(name):
         return open_stock(name, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     return open_pipeline(name, dtype=dtype)
-
-
-def _adapters(plan: TablePlan) -> list[str]:
-    """Adapters that the rows use, each after those that it starts from."""
-    wanted: list[str] = []
-
-    def want(name: str) -> None:
-        made = plan.adapters[name]
-        for value in made.changes.values() if isinstance(made, Made) else ():
-            section, _, other = str(value).partition(".")
-            if section == "adapters" and other in plan.adapters:
-                want(other)
-        if name not in wanted:
-            wanted.append(name)
-
-    for row in plan.rows:
-        if row.adapter:
-            want(row.adapter)
-    return wanted
 
 
 def _adapter_state(plan: TablePlan, name: str, out: Path) -> str:

@@ -8,12 +8,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from urae import training
+from urae import planning, training
+from urae.planning import Gpu, Option, TrainingNeeds
 from urae.recipes import RECIPES
 from urae.reproduce.plan import Made, TablePlan
 from urae.training import Recipe
 
-__all__ = ["adapter_file", "identity_of", "recipe_of", "train_adapter"]
+__all__ = ["adapter_file", "adapters_of", "fitted", "identity_of", "recipe_of", "train_adapter"]
+
+
+def adapters_of(plan: TablePlan) -> list[str]:
+    """Adapters that the rows use, each after those that it starts from."""
+    wanted: list[str] = []
+
+    def want(name: str) -> None:
+        made = plan.adapters[name]
+        for value in made.changes.values() if isinstance(made, Made) else ():
+            section, _, other = str(value).partition(".")
+            if section == "adapters" and other in plan.adapters:
+                want(other)
+        if name not in wanted:
+            wanted.append(name)
+
+    for row in plan.rows:
+        if row.adapter:
+            want(row.adapter)
+    return wanted
 
 
 def adapter_file(plan: TablePlan, name: str, out: Path) -> Path:
@@ -35,12 +55,53 @@ def recipe_of(plan: TablePlan, name: str, out: Path) -> Recipe:
     return training.override(recipe, {"out": str(out / "adapters" / f"{name}-{digest}")})
 
 
-def train_adapter(plan: TablePlan, name: str, out: Path, open_model: Callable[[str, str], Any]) -> Path:
-    """Train it, or go on. `open_model` takes a model and a number format."""
+def train_adapter(
+    plan: TablePlan,
+    name: str,
+    out: Path,
+    open_model: Callable[[str, str], Any],
+    *,
+    gpu: Gpu | None,
+    on_plan: Callable[[str], object],
+) -> Path:
+    """Train it, or go on. `open_model` takes a model and a number format. On a GPU the run is planned first, and made
+    to fit by what leaves each step as it is; `on_plan` is told how. `ValueError` where nothing of that kind makes it
+    fit."""
     recipe = recipe_of(plan, name, out)
+    if gpu:
+        needed = planning.plan(recipe, gpu)
+        recipe = fitted(needed).recipe
+        on_plan(f"{name}: {planning.report(needed)}\n{_told(needed, recipe)}")
     dtype = "float32" if recipe.base_dtype == "fp32" else "auto"
     training.train(open_model(recipe.model, dtype), recipe)
     return Path(recipe.out) / "adapter.safetensors"
+
+
+def fitted(needed: TrainingNeeds) -> Option:
+    """The run as it fits: as it is, or in parts, with less kept for the backward pass, or with the host's memory,
+    the fastest such way. The batch and the base's weights stay; a base that is rounded would be another experiment."""
+    if needed.fits:
+        return needed.asked
+    stored = needed.asked.recipe.base_weights
+    ways = [option for option in needed.options if option.fits and option.recipe.base_weights == stored]
+    if not ways:
+        raise ValueError(
+            f"{planning.refusal(needed)}, and nothing that leaves the result as it is does: give other settings as "
+            "changes.KEY=VALUE, or a larger GPU"
+        )
+    return ways[0]
+
+
+def _told(needed: TrainingNeeds, recipe: Recipe) -> str:
+    """How the run differs from what was asked for."""
+    asked, taken = training.to_dict(needed.asked.recipe), training.to_dict(recipe)
+    changed = " ".join(f"{key}={value}" for key, value in taken.items() if value != asked[key])
+    if not changed:
+        return "taken as it is"
+    return (
+        f"taken: {changed}; {recipe.images_at_a_time(1)} of the {recipe.batch_size} images of a step at a time, and "
+        "their gradients summed, so that each step is that of the whole batch"
+    )
 
 
 def identity_of(settings: Any) -> str:

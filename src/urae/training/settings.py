@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -143,8 +144,10 @@ def _read(value: Any) -> Any:
         return value
     try:
         parsed = parse_yaml(value, name="the value")
-        return float(parsed) if isinstance(parsed, str) else parsed
-    except (ValueError, BadFile):
+        # What is too small for a float stays text, which is refused: it would be read as 0.
+        is_number = isinstance(parsed, str) and bool(float(parsed)) == bool(Decimal(parsed))
+        return float(parsed) if is_number else parsed
+    except (ArithmeticError, ValueError, BadFile):
         return value
 
 
