@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urae import execution, families, planning, training
+from urae import data, execution, families, planning, training
 from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import check_can_write
@@ -61,8 +61,16 @@ def chosen_recipe(name: str, changes: list[str]) -> Recipe:
 
 def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
     """Print the plan of the run on this machine's GPUs, and refuse one that cannot fit."""
+    import torch  # here, since the list of options needs nothing of it
+
     state = execution.this_process()
-    made = planning.plan(recipe, planning.gpu_here(state.device), num_gpus=state.num_processes)
+    made = planning.plan(
+        recipe,
+        planning.gpu_here(state.device),
+        num_gpus=state.num_processes,
+        host_memory=execution.free_bytes(torch.device("cpu")) / planning.GIB * execution.num_machines(),
+        num_images=data.num_images(recipe.data),
+    )
     if state.is_main_process:
         say(planning.report(made))
     if not (made.fits or anyway):

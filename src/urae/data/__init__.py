@@ -14,6 +14,6 @@ if TYPE_CHECKING:
     from urae.data.manifest import read_manifest, read_records, scan_folder, write_manifest
     from urae.data.record import CAPTION_KINDS, Record
     from urae.data.shards import write_shards
-    from urae.data.sources import cached, cached_dataset
+    from urae.data.sources import cached, cached_dataset, num_images
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from urae.execution.memory import MemoryPlan, plan_memory
     from urae.execution.modules import forward_replaced
     from urae.execution.placement import frozen_base_placed, placed, text_encoders_placed
-    from urae.execution.processes import gathered, group_of, num_groups, on_main, share, this_process
+    from urae.execution.processes import (
+        gathered,
+        group_of,
+        num_groups,
+        num_machines,
+        on_main,
+        share,
+        this_process,
+    )
     from urae.execution.rounding import check_can_multiply, quantised, stored_as
     from urae.execution.speed import SpeedPlan, plan_speed
     from urae.execution.strips import vae_run

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from urae.errors import UraeError
 
-__all__ = ["gathered", "group_of", "num_groups", "on_main", "share", "this_process"]
+__all__ = ["gathered", "group_of", "num_groups", "num_machines", "on_main", "share", "this_process"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,12 @@ def this_process() -> PartialState:
         # One that ends at once, refused, would take away what the others still connect by.
         state.wait_for_everyone()
     return state
+
+
+def num_machines() -> int:
+    """That the processes are spread over, by what their launcher says."""
+    together = this_process().num_processes
+    return together // int(os.environ.get("LOCAL_WORLD_SIZE", together))
 
 
 def on_main(make: Callable[[], T]) -> T:

@@ -159,9 +159,10 @@ class Recipe:
         if groups < 1 or self.batch_size % (groups * self.gradient_accumulation):
             whole = self.context_parallel == 1
             what = "processes or GPUs" if whole else f"groups of {self.context_parallel} processes or GPUs"
+            step = max(groups, 1) * self.gradient_accumulation
             raise ValueError(
                 f"batch_size is {self.batch_size}: expected a multiple of {what} x gradient_accumulation = "
-                f"{groups} x {self.gradient_accumulation}"
+                f"{groups} x {self.gradient_accumulation}, such as batch_size={-(-self.batch_size // step) * step}"
             )
         return self.batch_size // groups // self.gradient_accumulation
 
