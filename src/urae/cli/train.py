@@ -42,6 +42,7 @@ def train(
     state = execution.this_process()
     if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
+    training.check_inputs(chosen)  # a large model takes half a minute to load
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
     plan = training.plan_training(families.open_pipeline(chosen.model, dtype=dtype), chosen)
     if state.is_main_process:

@@ -33,7 +33,8 @@ from urae.data.cache_format import (
     identity_of,
     text_digest,
 )
-from urae.data.manifest import read_records
+from urae.data.checking import check_source
+from urae.data.manifest import listed, read_records
 from urae.data.pixels import assign_buckets, cropped, named_with_sizes, split_by_size
 from urae.data.record import Record
 from urae.data.small_form import small
@@ -142,6 +143,7 @@ def make_cache(
         started = time.perf_counter()
         plan = on_main(lambda: _planned(records, header, Path(out), free_to_choose=encoding == "auto"))
         work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
+        work.check_images()
         num_embedded = work.embed()
         encoding_started = time.perf_counter()
         num_encoded = work.encode()
@@ -165,6 +167,7 @@ def _asked(
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
+    check_source(source, size=size)  # before every image is read
     records, root = read_records(source)
     fitting, too_small = split_by_size(records, size)
     # One small image is no reason to stop before the others, which may be paid for; if none fits, that is an error.
@@ -263,6 +266,17 @@ class _Work:
         self.entries = share(plan.entries)
         self.failures: list[UraeError] = []
 
+    def check_images(self) -> None:
+        """`BadFile` for images that are to be encoded and are not there, before captions are embedded for hours."""
+        there = {item.entry.record.id for item in self._there(lambda entry: ["latents"])}
+        waiting = [entry.record.file for entry in self.entries if entry.record.id not in there]
+        gone = sorted(gathered([name for name in waiting if not (self.root / name).is_file()]))
+        if gone:
+            raise BadFile(
+                f"{len(gone)} images that the manifest in {self.root} names are not there: bring them back, or make "
+                f"the manifest again: {listed(gone)}"
+            )
+
     def embed(self) -> int:
         """Embed the captions that are missing; returns their number."""
         missing = self._missing(lambda entry: entry.record.captions)
@@ -306,8 +320,7 @@ class _Work:
             )
 
     def _missing(self, parts: Callable[[Entry], Any]) -> list[_Part]:
-        items = [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
-        there = [item for item in items if self.folder.file(item.name).exists()]
+        items, there = self._parts(parts), self._there(parts)
         kept = set()
         with self._progress("reading what is there", there if self.verify else []) as progress:
             for item in there:
@@ -315,6 +328,12 @@ class _Work:
                     kept.add(item.name)
                 progress.advance()
         return [item for item in items if item.name not in kept]
+
+    def _parts(self, parts: Callable[[Entry], Any]) -> list[_Part]:
+        return [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
+
+    def _there(self, parts: Callable[[Entry], Any]) -> list[_Part]:
+        return [item for item in self._parts(parts) if self.folder.file(item.name).exists()]
 
     def _pixels(self, item: _Part) -> Tensor:
         record, file = item.entry.record, self.root / item.entry.record.file

@@ -24,6 +24,7 @@ __all__ = [
     "assign_buckets",
     "cover_scale",
     "cropped",
+    "is_too_small",
     "load_pixels",
     "named_with_sizes",
     "split_by_size",
@@ -70,9 +71,13 @@ def split_by_size(records: Iterable[Record], size: int) -> tuple[list[Record], l
     fitting: list[Record] = []
     small: list[Record] = []
     for record in records:
-        fits = cover_scale(record.size, training_bucket(record.size, size)) <= 1
-        (fitting if fits else small).append(record)
+        (small if is_too_small(record.size, size) else fitting).append(record)
     return fitting, small
+
+
+def is_too_small(image: Size, size: int) -> bool:
+    """Whether an image would have to be enlarged to be trained on at `size` px."""
+    return cover_scale(image, training_bucket(image, size)) > 1
 
 
 def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, Size]]:

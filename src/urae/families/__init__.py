@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from urae.families.opening import (
         DTYPES,
         Architecture,
+        check_transformer,
         model_name,
         open_architecture,
         open_encoders,

@@ -14,6 +14,7 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.io.files import (
         check_can_write,
+        copy_folder,
         file_hash,
         locked,
         remove_folder,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         seconds_to_wait,
         without_query,
     )
+    from urae.io.hub import hub_file, hub_snapshot, telling_of_hub
     from urae.io.journal import Journal, Line, read_journal
     from urae.io.pages import data_uri, html_page, thumbnail
     from urae.io.pictures import (

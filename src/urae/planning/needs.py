@@ -183,6 +183,8 @@ def plan(
     whose cache takes disk. Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
     """
     gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
+    if recipe.compile == "auto":
+        recipe = replace(recipe, compile=False)  # which needs more
     recipe.images_at_a_time(num_gpus)  # which refuses what cannot be shared
     architecture = open_architecture(recipe.model, dtype=_loaded_as(recipe))
     efficiency = efficiency_of(gpu, recipe.size)
