@@ -63,7 +63,7 @@ def process(here, tmp_path):
 
 
 def lines_of(process: subprocess.Popen[str]) -> list[str]:
-    out, told = process.communicate(timeout=120)
+    out, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     return out.splitlines()
 

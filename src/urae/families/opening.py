@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,24 +142,19 @@ def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     return pipe
 
 
-def hub_folder(name: str, *, part: str = "", weights: bool = True) -> Path:
-    """The folder of a hub repository in the cache, with all parts of the pipeline, or one, downloaded if need be."""
-    parts = [part] if part else [key for key, kind in _index(name).items() if isinstance(kind, list)]
+def hub_folder(name: str, parts: Sequence[str] = (), *, weights: bool = True) -> Path:
+    """The folder of a hub repository in the cache, with some parts of the pipeline, or all, downloaded if need be."""
+    parts = parts or [key for key, kind in _index(name).items() if isinstance(kind, list) and kind[0]]
     endings = ENDINGS if weights else ENDINGS[:1]
-    patterns = [f"{one}/*{ending}" for one in parts for ending in endings]
-    folder = hub_snapshot(name, ["model_index.json", *patterns])
+    folder = hub_snapshot(name, ["model_index.json", *(f"{one}/*{end}" for one in parts for end in endings)])
     for one in parts:
         _check_shards(name, folder / one)
     return folder
 
 
-def _local(name: str, parts: list[str]) -> Path:
+def _local(name: str, parts: Sequence[str]) -> Path:
     """The folder of a model, its parts downloaded if it is the hub's."""
-    if Path(name).is_dir():
-        return Path(name)
-    for part in parts:
-        folder = hub_folder(name, part=part)
-    return folder
+    return Path(name) if Path(name).is_dir() else hub_folder(name, parts)
 
 
 def _check_shards(name: str, folder: Path) -> None:
@@ -168,7 +163,7 @@ def _check_shards(name: str, folder: Path) -> None:
         named = read_json_object(index).get("weight_map", {})
         if missing := sorted({file for file in named.values() if not (folder / str(file)).is_file()}):
             raise BadFile(
-                f"{name} lacks {folder.name}/{missing[0]}, which {index.name} names, and {len(missing) - 1} more: "
+                f"{name} lacks {', '.join(f'{folder.name}/{file}' for file in missing)}, which {index.name} names: "
                 "download it again, or name a repository that is whole"
             )
 

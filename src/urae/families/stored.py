@@ -103,7 +103,7 @@ def _folder(name: str, *, weights: bool, whole: bool) -> Path:
         return Path(mini.WEIGHTS)
     if Path(name).is_dir():
         return Path(name)
-    return hub_folder(name, part="" if whole else "transformer", weights=weights)
+    return hub_folder(name, () if whole else ["transformer"], weights=weights or whole)
 
 
 def _files(folder: Path) -> list[Path]:
