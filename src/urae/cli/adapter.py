@@ -13,7 +13,7 @@ import typer
 from rich import filesize
 from rich.table import Table
 
-from urae import adapters, mini, resolution
+from urae import adapters, families, mini, resolution
 from urae.cli.printed import console, say
 from urae.cli.verbs import Commands
 from urae.io import check_can_write, plain
@@ -159,7 +159,8 @@ def _transformer(name: str) -> nn.Module:
         return mini.pipeline().transformer
     import diffusers  # here, since the list of options needs nothing of it
 
-    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer", use_safetensors=True)
+    folder = families.local_folder(name, ["transformer"])
+    return diffusers.AutoModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
