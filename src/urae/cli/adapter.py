@@ -159,7 +159,7 @@ def _transformer(name: str) -> nn.Module:
         return mini.pipeline().transformer
     import diffusers  # here, since the list of options needs nothing of it
 
-    folder = families.local_folder(name, ["transformer"])
+    folder = families.downloaded(name, ["transformer"])
     return diffusers.AutoModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         DTYPES,
         Architecture,
         check_transformer,
-        local_folder,
+        downloaded,
         model_name,
         open_architecture,
         open_encoders,

@@ -32,12 +32,12 @@ __all__ = [
     "DTYPES",
     "Architecture",
     "check_transformer",
+    "downloaded",
     "dtype_named",
     "empty_transformer",
     "family_at",
     "from_layout",
     "hub_folder",
-    "local_folder",
     "model_name",
     "open_architecture",
     "open_encoders",
@@ -88,7 +88,7 @@ def open_encoders(name: str | Path, *, dtype: str = "auto") -> Any:
 def open_transformer(pipe: Any, name: str | Path) -> Any:
     """A frozen transformer of the pipeline's own kind and type, from a folder or hub repository."""
     kind, dtype = type(pipe.transformer), pipe.transformer.dtype
-    place = local_folder(str(name), ["transformer"])
+    place = downloaded(str(name), ["transformer"])
     with _found(str(name)):
         transformer = kind.from_pretrained(
             place, subfolder="transformer", torch_dtype=dtype, use_safetensors=True
@@ -107,7 +107,7 @@ def check_transformer(name: str | Path, *, like: str | Path) -> None:
     found = _config(str(name), "transformer").get("_class_name")
     if found != expected:
         raise ValueError(f"the transformer of {name} is a {found}: expected a {expected}, as {like} has")
-    place = local_folder(str(name), ["transformer"]) / "transformer"
+    place = downloaded(str(name), ["transformer"]) / "transformer"
     if not any(place.glob("*.safetensors")):
         raise BadFile(f"{place} holds no weights: expected the .safetensors files of a transformer")
 
@@ -135,7 +135,7 @@ def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     wanted = [
         part for part, kind in index.items() if isinstance(kind, list) and kind[0] and part not in parts
     ]
-    place = local_folder(name, wanted)
+    place = downloaded(name, wanted)
     with _found(name):
         pipe = kind.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **parts)
     if str(place) != name:
@@ -153,7 +153,7 @@ def hub_folder(name: str, parts: Sequence[str] = (), *, weights: bool = True) ->
     return folder
 
 
-def local_folder(name: str, parts: Sequence[str]) -> Path:
+def downloaded(name: str, parts: Sequence[str]) -> Path:
     """The folder of a model, its parts downloaded if it is the hub's."""
     return Path(name) if Path(name).is_dir() else hub_folder(name, parts)
 
