@@ -150,10 +150,10 @@ def test_a_pipeline_is_opened_from_a_hub(process, here, monkeypatch):
     opened, teacher, lacking, gated = lines_of(process(code=OPEN_MODEL))
     assert opened == "someone/mini someone/mini torch.float32"
     assert teacher == "FluxTransformer2DModel"
+    lost = "vae/model-00001-of-00002.safetensors, vae/model-00002-of-00002.safetensors"
     assert (
-        "someone/short lacks vae/model-00001-of-00002.safetensors, which diffusion_pytorch_model" in lacking
+        f"someone/short lacks {lost}, which diffusion_pytorch_model.safetensors.index.json names" in lacking
     )
     assert "someone/gated cannot be downloaded: it is gated" in gated
-    assert (
-        here.fetched("whole.safetensors") == 0
-    )  # the transformer in one file, which diffusers does not read
+    # The transformer in one file, which diffusers does not read.
+    assert here.fetched("whole.safetensors") == 0
