@@ -97,14 +97,14 @@ def bake(
     )
     if adapter.base is not None and not allow_other_base:
         check_same_base(adapter.base, found)
-    work = _Work(source=source, adapter=adapter)
+    work = _Baking(source=source, adapter=adapter)
     write = _write_file if to_file else _write_folder
     policy = write(work, out, json.dumps(_described(adapter, found), sort_keys=True))
     return work.report(out, policy)
 
 
 @dataclass(kw_only=True)
-class _Work:
+class _Baking:
     """The sums, each made when it is written, and how far rounding takes each from the exact one."""
 
     source: StoredTransformer
@@ -161,7 +161,7 @@ def _described(adapter: Adapter, base: Base) -> dict[str, Any]:
 # --- one file, under the original names ----------------------------------------------------------------------
 
 
-def _write_file(work: _Work, out: Path, said: str) -> Path | None:
+def _write_file(work: _Baking, out: Path, said: str) -> Path | None:
     names = work.source.family.names
     if names is None:
         raise ValueError(
@@ -192,7 +192,7 @@ def _write_file(work: _Work, out: Path, said: str) -> Path | None:
 # --- a folder in the diffusers layout ------------------------------------------------------------------------
 
 
-def _write_folder(work: _Work, out: Path, said: str) -> Path | None:
+def _write_folder(work: _Baking, out: Path, said: str) -> Path | None:
     described = work.source.described
     with writing_folder(out) as folder, Progress("baking", total=len(described)) as progress:
         copy_folder(work.source.folder, folder, without=_is_transformers_weights)

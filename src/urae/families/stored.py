@@ -31,7 +31,7 @@ EXACT = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StoredParameter:
     """Where a parameter lies."""
 
     path: Path
@@ -50,7 +50,7 @@ class StoredTransformer:
     """In the diffusers layout, with the other parts of the pipeline."""
     described: Mapping[str, Tensor]
     """Type and shape of each, on the meta device."""
-    places: Mapping[str, Place]
+    places: Mapping[str, StoredParameter]
 
     @property
     def family(self) -> Family:
@@ -82,7 +82,7 @@ def stored_transformer(name: str | Path, *, base: str | Path = "", whole: bool) 
     folder = _folder(str(base or name), weights=file is None, whole=whole)
     transformer, family = empty_transformer(str(folder)), family_at(str(folder))
     shapes = _shapes(transformer)
-    places: dict[str, Place] = {}
+    places: dict[str, StoredParameter] = {}
     described: dict[str, Tensor] = {}
     for path in [file] if file else _files(folder / "transformer"):
         header = read_header(path)
@@ -93,7 +93,7 @@ def stored_transformer(name: str | Path, *, base: str | Path = "", whole: bool) 
             for part, value in parts_of(path, short, tensor, shapes, family):
                 if part in places:
                     raise BadFile(f"{path} holds {part!r}, which {places[part].path} holds too")
-                places[part], described[part] = Place(path=path, key=key, name=short), value
+                places[part], described[part] = StoredParameter(path=path, key=key, name=short), value
     check_whole(file or folder / "transformer", described, shapes, family)
     return StoredTransformer(transformer=transformer, folder=folder, described=described, places=places)
 
