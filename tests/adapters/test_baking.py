@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from urae import mini
 from urae.adapters import Adapter, Full, Lora, Minor, attach, bake, baking, merge
+from urae.adapters.stored import StoredTransformer
 from urae.cli.adapter import app
 from urae.errors import WrongBase
 from urae.families import open_pipeline
-from urae.families.stored import StoredTransformer
 from urae.generation import generate
 from urae.resolution import ResolutionPolicy
 

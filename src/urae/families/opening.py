@@ -26,7 +26,7 @@ from urae.errors import BadFile
 from urae.families.family import Family
 from urae.families.registry import families, family_named, family_of
 from urae.families.single_file import fill
-from urae.io import hub_file, hub_snapshot, read_header, read_json_object
+from urae.io import hub_file, hub_parts, read_header, read_json_object
 
 __all__ = [
     "DTYPES",
@@ -37,7 +37,6 @@ __all__ = [
     "empty_transformer",
     "family_at",
     "from_layout",
-    "hub_folder",
     "model_name",
     "open_architecture",
     "open_encoders",
@@ -48,9 +47,6 @@ __all__ = [
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 """Number formats by name; "auto" stands for float32 for the miniature and on a machine without CUDA, else
 bfloat16."""
-
-ENDINGS = (".json", ".txt", ".model", ".jinja", ".safetensors")
-"""Of the files of a part that are read: settings, words of a tokenizer, weights."""
 
 HUB_ID = r"\w[\w.-]*/\w[\w.-]*"
 
@@ -132,9 +128,7 @@ def model_name(pipe: Any) -> str:
 def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     """A pipeline of this class from a folder or a hub repository; `parts` are given instead of loaded."""
     index = _index(name)
-    wanted = [
-        part for part, kind in index.items() if isinstance(kind, list) and kind[0] and part not in parts
-    ]
+    wanted = [part for part, kind in index.items() if isinstance(kind, list) and part not in parts]
     place = downloaded(name, wanted)
     with _found(name):
         pipe = kind.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **parts)
@@ -143,30 +137,9 @@ def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     return pipe
 
 
-def hub_folder(name: str, parts: Sequence[str] = (), *, weights: bool = True) -> Path:
-    """The folder of a hub repository in the cache, with some parts of the pipeline, or all, downloaded if need be."""
-    parts = parts or [key for key, kind in _index(name).items() if isinstance(kind, list) and kind[0]]
-    endings = ENDINGS if weights else ENDINGS[:1]
-    folder = hub_snapshot(name, ["model_index.json", *(f"{one}/*{end}" for one in parts for end in endings)])
-    for one in parts:
-        _check_shards(name, folder / one)
-    return folder
-
-
 def downloaded(name: str, parts: Sequence[str]) -> Path:
     """The folder of a model, its parts downloaded if it is the hub's."""
-    return Path(name) if Path(name).is_dir() else hub_folder(name, parts)
-
-
-def _check_shards(name: str, folder: Path) -> None:
-    """Whether all files are there that the lists of shards name."""
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        named = read_json_object(index).get("weight_map", {})
-        if missing := sorted({file for file in named.values() if not (folder / str(file)).is_file()}):
-            raise BadFile(
-                f"{name} lacks {', '.join(f'{folder.name}/{file}' for file in missing)}, which {index.name} names: "
-                "download it again, or name a repository that is whole"
-            )
+    return Path(name) if Path(name).is_dir() else hub_parts(name, parts)
 
 
 # --- an architecture alone -----------------------------------------------------------------------------------
@@ -312,7 +285,7 @@ def _index(name: str) -> dict[str, Any]:
             f"there is no model {name!r}: expected mini, a folder in the diffusers layout, a .safetensors file, "
             "or a hub id such as black-forest-labs/FLUX.1-dev"
         )
-    return _from_hub(name, "model_index.json")
+    return read_json_object(hub_file(name, "model_index.json"))
 
 
 def _config(name: str, part: str) -> dict[str, Any]:
@@ -321,11 +294,7 @@ def _config(name: str, part: str) -> dict[str, Any]:
         if not file.is_file():
             raise BadFile(f"{name} has no {part}/config.json: expected a folder in the diffusers layout")
         return read_json_object(file)
-    return _from_hub(name, f"{part}/config.json")
-
-
-def _from_hub(name: str, file: str) -> dict[str, Any]:
-    return read_json_object(hub_file(name, file))
+    return read_json_object(hub_file(name, f"{part}/config.json"))
 
 
 @contextmanager

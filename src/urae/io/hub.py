@@ -21,11 +21,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from urae.errors import UraeError
+from urae.errors import BadFile, UraeError
 from urae.io.files import locked
 from urae.io.progress import Progress
+from urae.io.texts import read_json_object
 
-__all__ = ["hub_file", "hub_snapshot", "telling_of_hub"]
+__all__ = ["hub_file", "hub_parts", "hub_snapshot", "telling_of_hub"]
+
+ENDINGS = (".json", ".txt", ".model", ".jinja", ".safetensors")
+"""Of the files of a part that are read: settings, words of a tokenizer, weights."""
 
 HttpError: type[Exception] = HfHubHTTPError.__bases__[0]
 """Of the library that huggingface_hub asks with, which has changed."""
@@ -35,6 +39,21 @@ def hub_file(name: str, file: str) -> Path:
     """One file of a repository, from the cache or downloaded. Raises as `hub_snapshot` does."""
     with telling_of_hub(name, file), _alone(name):
         return Path(hf_hub_download(name, file))
+
+
+def hub_parts(name: str, parts: Sequence[str], *, weights: bool = True) -> Path:
+    """The folder of a pipeline's repository with these parts of it, their weights or their settings alone. Raises as
+    `hub_snapshot` does, and `BadFile` where a list of shards names files that are not there."""
+    endings = ENDINGS if weights else ENDINGS[:1]
+    folder = hub_snapshot(name, ["model_index.json", *(f"{one}/*{end}" for one in parts for end in endings)])
+    for index in (file for one in parts for file in sorted((folder / one).glob("*.safetensors.index.json"))):
+        named = read_json_object(index).get("weight_map", {})
+        if missing := sorted({file for file in named.values() if not (index.parent / str(file)).is_file()}):
+            raise BadFile(
+                f"{name} lacks {', '.join(f'{index.parent.name}/{file}' for file in missing)}, which {index.name} "
+                "names: download it again, or name a repository that is whole"
+            )
+    return folder
 
 
 def hub_snapshot(name: str, patterns: Sequence[str]) -> Path:

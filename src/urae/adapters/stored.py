@@ -17,10 +17,10 @@ from torch import Tensor
 from urae import mini
 from urae.errors import BadFile
 from urae.families.family import Family
-from urae.families.opening import empty_transformer, family_at, hub_folder
+from urae.families.opening import empty_transformer, family_at
 from urae.families.registry import family_of
 from urae.families.single_file import check_whole, keys_of, parts_of
-from urae.io import read_header, read_json_object, read_weights
+from urae.io import hub_file, hub_parts, read_header, read_json_object, read_weights
 
 __all__ = ["StoredTransformer", "stored_transformer"]
 
@@ -103,7 +103,9 @@ def _folder(name: str, *, weights: bool, whole: bool) -> Path:
         return Path(mini.WEIGHTS)
     if Path(name).is_dir():
         return Path(name)
-    return hub_folder(name, () if whole else ["transformer"], weights=weights or whole)
+    index = read_json_object(hub_file(name, "model_index.json"))
+    every = [part for part, kind in index.items() if isinstance(kind, list)]
+    return hub_parts(name, every if whole else ["transformer"], weights=weights or whole)
 
 
 def _files(folder: Path) -> list[Path]:
