@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tiny import with_text_encoders, write_images
+from tiny import write_images
 from urae import recipes
 from urae.data import cache, check_data, scan_folder, write_manifest
 from urae.errors import BadFile
@@ -69,19 +69,6 @@ def test_what_cannot_be_read_alone_is_a_bad_file(folder):
 def test_a_few_small_images_are_no_fault(folder, tmp_path):
     write_images(folder, [(32, 32)])
     check_data([str(folder), "mini:clean:4", str(tmp_path / "nothing")], size=128)
-
-
-def test_images_that_a_manifest_names_and_are_gone_are_named_before_captions_are_embedded(
-    folder, pipe, tmp_path
-):
-    write_manifest(scan_folder(folder), folder / "manifest.jsonl")
-    gone = sorted(folder.glob("*.png"))[:2]
-    for image in gone:
-        image.unlink()
-    said = rf"2 images that the manifest .* are not there: .*{gone[0].name}, {gone[1].name}"
-    with pytest.raises(BadFile, match=said):
-        cache(with_text_encoders(pipe), folder, tmp_path / "cache", size=128)
-    assert not list((tmp_path / "cache" / "entries").iterdir())
 
 
 def test_captions_and_sizes_of_a_manifest_are_checked_without_its_images(folder):

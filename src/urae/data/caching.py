@@ -34,7 +34,7 @@ from urae.data.cache_format import (
     text_digest,
 )
 from urae.data.checking import check_source
-from urae.data.manifest import listed, read_records
+from urae.data.manifest import read_records
 from urae.data.pixels import assign_buckets, cropped, named_with_sizes, split_by_size
 from urae.data.record import Record
 from urae.data.small_form import small
@@ -143,7 +143,6 @@ def make_cache(
         started = time.perf_counter()
         plan = on_main(lambda: _planned(records, header, Path(out), free_to_choose=encoding == "auto"))
         work = _Work(pipe=pipe, plan=plan, root=root, device=device, memory=memory, verify=verify)
-        work.check_images()
         num_embedded = work.embed()
         encoding_started = time.perf_counter()
         num_encoded = work.encode()
@@ -265,17 +264,6 @@ class _Work:
         self.family, self.folder = family_of(pipe), _folder(plan)
         self.entries = share(plan.entries)
         self.failures: list[UraeError] = []
-
-    def check_images(self) -> None:
-        """`BadFile` for images that are to be encoded and are not there, before captions are embedded for hours."""
-        there = {item.entry.record.id for item in self._there(lambda entry: ["latents"])}
-        waiting = [entry.record.file for entry in self.entries if entry.record.id not in there]
-        gone = sorted(gathered([name for name in waiting if not (self.root / name).is_file()]))
-        if gone:
-            raise BadFile(
-                f"{len(gone)} images that the manifest in {self.root} names are not there: bring them back, or make "
-                f"the manifest again: {listed(gone)}"
-            )
 
     def embed(self) -> int:
         """Embed the captions that are missing; returns their number."""
