@@ -5,9 +5,9 @@
 # Hours, disk and what to add for a smaller card: urae plan flux_4k gradient_accumulation=8 --gpu 4090
 set -euo pipefail
 data="${1:-data/4k}"
-gpus="${2:-8}"
-if [[ ! "$gpus" =~ ^[1248]$ ]]; then
-    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
+gpus="${2:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)}"
+if [[ ! "$gpus" =~ ^[1248]$ && " $* " != *" batch_size="* ]]; then
+    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly; others take batch_size=$gpus, say" >&2
     exit 2
 fi
 # Settings of the recipe, and after `--` options of the drawing.

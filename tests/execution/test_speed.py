@@ -8,7 +8,7 @@ import torch
 from diffusers.hooks import FirstBlockCacheConfig
 
 from urae.execution import FirstBlock, MemoryPlan, plan_speed
-from urae.execution.compiling import COMPILE_SECONDS
+from urae.execution.compiling import GAINS
 from urae.generation import Sdedit, generate, read_png_metadata, save_png
 
 TIGER = "a flat tiger on a wood background"
@@ -33,26 +33,38 @@ def uncompiled(monkeypatch):
 # The decision
 
 
-def test_on_a_cpu_exact_is_what_it_was(speaking):
-    plan = plan_speed(speaking, (256, 256), steps=28, num_images=10_000, memory=HERE)
+def test_a_single_picture_on_a_cpu_is_what_it_was(speaking):
+    plan = plan_speed(speaking, (256, 256), steps=28, memory=HERE)
     assert (plan.cache, plan.compile) == (None, False)
-    assert str(plan) == "exact, blocks eager: compiling pays on CUDA only"
+    assert str(plan).startswith("exact, blocks eager: 28 calls would save about ")
     with plan.on(speaking, (256, 256)) as kernels:
         assert kernels == {}
         assert not any("forward" in vars(block) for block in speaking.transformer.transformer_blocks)
 
 
-def test_compiling_is_chosen_where_it_pays(speaking):
+@pytest.mark.parametrize("memory", [HERE, GPU], ids=["cpu", "cuda"])
+def test_compiling_is_chosen_where_it_pays(speaking, memory):
     plans = [
-        plan_speed(speaking, (512, 512), speed, steps=28, num_images=num, memory=GPU)
-        for speed, num in (("exact", 10_000), ("exact", 1), ("fast", 10_000))
+        plan_speed(speaking, (512, 512), speed, steps=28, num_images=num, memory=memory)
+        for speed, num in (("exact", 100_000), ("exact", 1), ("fast", 100_000))
     ]
     saved = [float(plan.reason.split(" s,")[0].split()[-1]) for plan in plans]
-    assert [plan.compile for plan in plans] == [seconds > COMPILE_SECONDS for seconds in saved]
+    assert [plan.compile for plan in plans] == [seconds > GAINS[memory.device].to_draw for seconds in saved]
     assert [plan.compile for plan in plans[:2]] == [True, False]
     # fast computes 9 of 28 steps, and compiling saves nothing in the others
     assert saved[2] == pytest.approx(saved[0] * 9 / 28, abs=1)
-    assert f"{28 * 10_000} calls would save" in plans[0].reason
+    assert f"{28 * 100_000} calls would save" in plans[0].reason
+
+
+def test_where_nothing_is_known_or_no_compiler_is_there_it_stays_eager(speaking, monkeypatch):
+    many = {"steps": 28, "num_images": 10**7}
+    other = plan_speed(speaking, (512, 512), memory=MemoryPlan(device="mps", offload="none"), **many)
+    assert (other.compile, other.reason) == (False, "what compiling gains on mps is not known")
+    monkeypatch.setenv("PATH", "")
+    plan = plan_speed(speaking, (512, 512), memory=HERE, **many)
+    assert (plan.compile, plan.reason) == (False, "there is no C++ compiler")
+    with pytest.raises(ValueError, match=r"compile is True where there is no C\+\+ compiler"):
+        plan_speed(speaking, (512, 512), compile=True, memory=HERE, **many)
 
 
 def test_the_users_word_goes_before(speaking):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from urae import mini
-from urae.errors import BadFile
+from urae.errors import BadFile, UraeError
 from urae.families import model_name, open_pipeline
 from urae.generation import generate
 
@@ -104,10 +104,11 @@ def test_a_file_that_is_not_there_is_refused(folder):
         open_pipeline("gone.safetensors", base=folder)
 
 
-def test_a_repository_that_is_not_there_is_refused(monkeypatch):
+def test_a_repository_that_is_not_here_is_refused_offline(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        ValueError, match="there is no model 'nobody-here/nothing', neither a folder here nor on"
+        UraeError, match="nobody-here/nothing cannot be downloaded: model_index.json is not in"
     ):
         open_pipeline("nobody-here/nothing")
 
@@ -117,5 +118,5 @@ def test_only_safetensors_are_read(folder, tmp_path):
     weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(ValueError, match="there is no model"):
+    with pytest.raises(BadFile, match="is not whole, so that it cannot be opened"):
         open_pipeline(copy)

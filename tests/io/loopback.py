@@ -24,7 +24,7 @@ def serving(react: React) -> Iterator[tuple[str, list[tuple[str, dict[str, str],
             with suppress(BrokenPipeError, ConnectionResetError):  # The client has given up.
                 react(self, body)
 
-        do_POST = do_GET
+        do_HEAD = do_POST = do_GET
 
         def log_message(self, *_: Any) -> None: ...
 

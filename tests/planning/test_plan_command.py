@@ -22,6 +22,7 @@ def test_the_report_answers_the_four_questions():
     assert "fits: yes" in text
     assert "cost: " in text
     assert "of cache an image" in text
+    assert "of disk for 160 images" in text  # mini:clean:160
 
 
 def test_another_gpu_is_given_by_its_numbers():

@@ -61,3 +61,16 @@ def test_how_a_batch_is_dealt_out(recipe, settings, num_processes, images):
         ValueError, match="batch_size is 8: expected a multiple of .*processes or GPUs x gradient_acc"
     ):
         replace(asked, context_parallel=1).images_at_a_time(3)
+
+
+def test_left_to_the_plan_blocks_are_compiled_where_the_steps_pay_for_it(pipe, recipe):
+    """Decided by the steps of the whole run, and said; the run itself is one with `true` or `false`."""
+    few, many = (plan_training(pipe, recipe(compile="auto", steps=steps)) for steps in (4, 10**8))
+    assert (few.recipe.compile, many.recipe.compile) == (False, True)
+    assert "blocks eager: 8 steps on an image would save about 0 s, compiling takes about" in str(few)
+    assert f"blocks compiled: {2 * 10**8} steps on an image would save about" in str(many)
+    assert "blocks" not in str(plan_training(pipe, recipe(compile=False)))
+    swapped = recipe(compile="auto", steps=10**8, gradient_checkpointing="full")
+    assert not replace(swapped, swap_blocks=1).not_compiled_since.startswith("context")
+    with pytest.raises(ValueError, match="compile is true and swap_blocks is 1 and compiled blocks hold"):
+        replace(swapped, compile=True, swap_blocks=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from urae.errors import WrongBase
 
-__all__ = ["Base", "base_of", "base_remembered", "check_base"]
+__all__ = ["Base", "base_of", "base_remembered", "base_stored", "check_base", "check_same_base"]
 
 SAMPLES = 512
 """Values of each tensor that enter the fingerprint."""
@@ -67,9 +67,21 @@ def base_of(transformer: nn.Module) -> Base:
     return Base(
         model=type(transformer).__name__,
         config=_config_hash(transformer),
-        weights=_fingerprint(transformer),
+        weights=_fingerprint(_base_parameters(transformer)),
         name=name,
         revision=revision,
+    )
+
+
+def base_stored(transformer: nn.Module, parameters: Iterable[tuple[str, Tensor]], *, name: str) -> Base:
+    """Identity of a transformer of which only the architecture is in memory; `parameters` come one at a time, in the
+    transformer's order."""
+    return Base(
+        model=type(transformer).__name__,
+        config=_config_hash(transformer),
+        weights=_fingerprint((key, nn.Parameter(tensor, False)) for key, tensor in parameters),
+        name=name,
+        revision="",
     )
 
 
@@ -85,7 +97,11 @@ def base_remembered(transformer: nn.Module) -> Iterator[None]:
 
 def check_base(expected: Base, transformer: nn.Module) -> None:
     """Raise `WrongBase` where the transformer is another model than the expected one."""
-    found = base_of(transformer)
+    check_same_base(expected, base_of(transformer))
+
+
+def check_same_base(expected: Base, found: Base) -> None:
+    """Raise `WrongBase` where the two are different models."""
     remedy = "load the model it was trained on, or pass allow_other_base=True"
     if (found.model, found.config) != (expected.model, expected.config):
         raise WrongBase(
@@ -121,9 +137,9 @@ def _is_architecture(key: str) -> bool:
     return not key.startswith("_") and key != "quantization_config"
 
 
-def _fingerprint(transformer: nn.Module) -> str:
+def _fingerprint(parameters: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in _base_parameters(transformer):
+    for name, tensor in parameters:
         if tensor.is_meta:
             raise ValueError(
                 f"{name} is on the meta device, so the base cannot be recognised: "

@@ -1,4 +1,4 @@
-"""`urae adapter`: look into adapter files, convert them between layouts, merge them."""
+"""`urae adapter`: look into adapter files, convert them between layouts, merge them, bake them into a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from rich import filesize
 from rich.table import Table
 
-from urae import adapters, mini, resolution
+from urae import adapters, families, mini, resolution
 from urae.cli.printed import console, say
 from urae.cli.verbs import Commands
 from urae.io import check_can_write, plain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = Commands(no_args_is_help=True, help="Show, convert and merge adapter files.")
+app = Commands(no_args_is_help=True, help="Show, convert, merge and bake adapter files.")
 
 Input = Annotated[
     Path, typer.Argument(help="A .safetensors file of any LoRA layout, or a published URAE adapter.")
@@ -100,6 +100,56 @@ def merge(
     say(f"merged {len(parts)} adapters: {out}")
 
 
+@app.command(epilog="Example: urae adapter bake 2k.safetensors --model mini --out models/mini-2k")
+def bake(
+    paths: Annotated[list[Path], typer.Argument(help="Adapter files, one or several.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Model: mini, a diffusers folder, a hub id, or a .safetensors file with --base."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New folder in the diffusers layout, or .safetensors file under the original names."
+        ),
+    ],
+    base: Annotated[
+        str, typer.Option(help="Folder or hub id with the other parts of a model in one file.")
+    ] = "",
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", "-w", help="One per adapter; 1 by default.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Where policies differ: a file whose policy to keep, 'none', or JSON.")
+    ] = "own",
+    start: Start = "",
+    allow_other_base: Annotated[
+        bool, typer.Option(help="Bake into another model than the adapter's own.")
+    ] = False,
+) -> None:
+    """Put adapters into a model's weights for good, for tools that take no adapter: W' = W + B A.
+
+    The model is read and written one tensor at a time, in its own types. What rounding to them costs is printed.
+    """
+    check_can_write(out, folder=out.suffix != ".safetensors")
+    parts = [_load(path, (base or model) if start else "", start) for path in paths]
+    if len(parts) > 1 or weight:
+        parts = [_weighted(parts, weight or [], policy, allow_other_base)]
+    made = adapters.bake(parts[0], model, out, base=base, allow_other_base=allow_other_base)
+    say(f"wrote {made.path}")
+    say(made)
+
+
+def _weighted(parts: list[Adapter], weights: list[float], policy: str, allow_other_base: bool) -> Adapter:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the rank, which a baked adapter does not have
+        if len(parts) == 1:
+            parts, weights = [*parts, parts[0]], [*weights, 0.0]
+        return adapters.merge(
+            parts, weights=weights, policy=_policy(policy), allow_other_base=allow_other_base
+        )
+
+
 def _load(path: Path, base: str, start: str) -> Adapter:
     return adapters.Adapter.load(path, base=_transformer(base) if base else None, start=start or None)
 
@@ -109,7 +159,8 @@ def _transformer(name: str) -> nn.Module:
         return mini.pipeline().transformer
     import diffusers  # here, since the list of options needs nothing of it
 
-    return diffusers.AutoModel.from_pretrained(name, subfolder="transformer", use_safetensors=True)
+    folder = families.downloaded(name, ["transformer"])
+    return diffusers.AutoModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:

@@ -26,7 +26,7 @@ VERBS = {
     "generate": "Draw prompts at any size, with or without an adapter.",
     "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
-    "adapter": "Show, convert and merge adapter files.",
+    "adapter": "Show, convert, merge and bake adapter files.",
     "evaluate": "Measure folders of pictures and compare them, prompt by prompt.",
     "dpg": "Score pictures by DPG-Bench: do they show what dense prompts ask for?",
     "judge": "Ask a vision-language model which pictures it prefers; the cost is shown first.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urae import execution, families, generation, planning, training
+from urae import data, execution, families, generation, planning, training
 from urae.cli.named import named
 from urae.cli.printed import say
 from urae.io import check_can_write
@@ -43,6 +43,7 @@ def train(
     state = execution.this_process()
     if state.device.type == "cuda":
         _check_fits(chosen, anyway=anyway)
+    training.check_inputs(chosen)  # a large model takes half a minute to load
     dtype = "float32" if chosen.base_dtype == "fp32" else "auto"
     pipe = execution.first_here(lambda: families.open_pipeline(chosen.model, dtype=dtype))
     plan = training.plan_training(pipe, chosen)
@@ -63,8 +64,16 @@ def chosen_recipe(name: str, changes: list[str]) -> Recipe:
 
 def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
     """Print the plan of the run on this machine's GPUs, and refuse one that cannot fit."""
+    import torch  # here, since the list of options needs nothing of it
+
     state = execution.this_process()
-    made = planning.plan(recipe, planning.gpu_here(state.device), num_gpus=state.num_processes)
+    made = planning.plan(
+        recipe,
+        planning.gpu_here(state.device),
+        num_gpus=state.num_processes,
+        host_memory=execution.free_bytes(torch.device("cpu")) / planning.GIB * execution.num_machines(),
+        num_images=data.num_images(recipe.data),
+    )
     if state.is_main_process:
         say(planning.report(made))
     if not (made.fits or anyway):

@@ -32,6 +32,7 @@ from urae.data.cache_format import (
     identity_of,
     text_digest,
 )
+from urae.data.checking import check_source
 from urae.data.manifest import read_records
 from urae.data.pixels import assign_buckets, cropped, named_with_sizes, split_by_size
 from urae.data.record import Record
@@ -180,6 +181,7 @@ def _asked(
     if form not in get_args(Form):
         raise ValueError(f"form is {form!r}: expected one of {', '.join(get_args(Form))}")
     check_size(size)
+    check_source(source, size=size, captioned=not trigger)  # before every image is read
     records, root = read_records(source, captioned=not trigger)
     records = [_triggered(record, trigger) for record in records] if trigger else records
     fitting, too_small = split_by_size(records, size)
@@ -341,8 +343,7 @@ class _Work:
             )
 
     def _missing(self, parts: Callable[[Entry], Any]) -> list[_Part]:
-        items = [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
-        there = [item for item in items if self.folder.file(item.name).exists()]
+        items, there = self._parts(parts), self._there(parts)
         kept = set()
         with self._progress("reading what is there", there if self.verify else []) as progress:
             for item in there:
@@ -350,6 +351,12 @@ class _Work:
                     kept.add(item.name)
                 progress.advance()
         return [item for item in items if item.name not in kept]
+
+    def _parts(self, parts: Callable[[Entry], Any]) -> list[_Part]:
+        return [_Part(entry=entry, part=part) for entry in self.entries for part in parts(entry)]
+
+    def _there(self, parts: Callable[[Entry], Any]) -> list[_Part]:
+        return [item for item in self._parts(parts) if self.folder.file(item.name).exists()]
 
     def _pixels(self, item: _Part) -> Tensor:
         record, file = item.entry.record, self.root / item.entry.record.file

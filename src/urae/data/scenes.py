@@ -14,7 +14,7 @@ from pathlib import Path
 from urae.io import remove_leftovers, writing_folder
 from urae.mini import Damage, familiar_scene, write_dataset
 
-__all__ = ["is_scenes", "render_scenes"]
+__all__ = ["is_scenes", "render_scenes", "scenes_named"]
 
 DAMAGES = {"clean": None, "real": Damage()}
 
@@ -24,15 +24,20 @@ def is_scenes(source: str) -> bool:
     return source.startswith("mini:")
 
 
-def render_scenes(source: str, folder: Path, *, size: int) -> Path:
-    """Render the scenes that `source` names at `size` px into a folder of their own below `folder`, unless
-    they are there. Returns that folder."""
+def scenes_named(source: str) -> tuple[str, int]:
+    """Kind and number of the scenes that `source` names; `ValueError` for anything else."""
     match = re.fullmatch(r"mini:(\w+):([1-9]\d*)", source)
     if match is None or match[1] not in DAMAGES:
         raise ValueError(
             f"{source} names no scenes: expected mini:clean:N or mini:real:N, such as mini:clean:384"
         )
-    kind, num = match[1], int(match[2])
+    return match[1], int(match[2])
+
+
+def render_scenes(source: str, folder: Path, *, size: int) -> Path:
+    """Render the scenes that `source` names at `size` px into a folder of their own below `folder`, unless
+    they are there. Returns that folder."""
+    kind, num = scenes_named(source)
     rendered = folder / f"{kind}-{num}-{size}px"
     if not rendered.is_dir():
         remove_leftovers(folder)

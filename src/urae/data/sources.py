@@ -13,14 +13,14 @@ from urae.data.cache_files import is_url
 from urae.data.cache_format import Cache, open_cache
 from urae.data.caching import cache
 from urae.data.dataset import CachedDataset, Source
-from urae.data.manifest import MANIFEST
-from urae.data.scenes import is_scenes, render_scenes
+from urae.data.manifest import MANIFEST, is_hidden
+from urae.data.scenes import is_scenes, render_scenes, scenes_named
 from urae.errors import CannotWrite
 from urae.execution import in_all, on_main
 from urae.families import family_of
-from urae.io import Progress, check_can_write
+from urae.io import Progress, check_can_write, is_picture_name, read_lines
 
-__all__ = ["cache_folder", "cached", "cached_dataset", "public_name", "split_mix"]
+__all__ = ["cache_folder", "cached", "cached_dataset", "num_images", "public_name", "split_mix"]
 
 ELSEWHERE = "name another folder for it, by cache=FOLDER in training or --out FOLDER in urae data cache"
 
@@ -172,6 +172,21 @@ def _own_name(source: str) -> str:
         return source
     folder, part = _one_name(Path(source))
     return f"{folder.name}/{part}" if part else folder.name
+
+
+def num_images(data: str) -> int:
+    """How many images `data` names, none of them read; 0 where that is not known, as of what is not there."""
+    return sum(_num_images(source) for source, _ in split_mix(data))
+
+
+def _num_images(source: str) -> int:
+    if is_scenes(source):
+        return scenes_named(source)[1]
+    path = Path(source)
+    lists = [path / "records.jsonl", path / MANIFEST] if path.is_dir() else [path] * (path.suffix == ".jsonl")
+    if listed := next((one for one in lists if one.is_file()), None):
+        return sum(1 for _, line in read_lines(listed) if line.strip())
+    return sum(is_picture_name(file) and not is_hidden(file, path) for file in path.rglob("*"))
 
 
 def split_mix(data: str) -> list[tuple[str, float]]:

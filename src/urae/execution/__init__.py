@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from urae.execution.caches import FirstBlock, Speed, StepCache, TaylorSeer, cache_of, speed_text
     from urae.execution.carrier import Carrier
     from urae.execution.checkpointing import gradient_checkpointing
-    from urae.execution.compiling import compiled_blocks
+    from urae.execution.compiling import compiled_blocks, decide_to_compile
     from urae.execution.encoding import choose_encoding, encoding_way
     from urae.execution.memory import MemoryPlan, plan_memory
     from urae.execution.modules import forward_replaced
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         group_of,
         in_all,
         num_groups,
+        num_machines,
         on_main,
         share,
         this_process,

@@ -32,6 +32,7 @@ __all__ = [
     "group_of",
     "in_all",
     "num_groups",
+    "num_machines",
     "on_main",
     "share",
     "this_process",
@@ -55,6 +56,12 @@ def this_process() -> PartialState:
         state.wait_for_everyone()
         watch.start()
     return state
+
+
+def num_machines() -> int:
+    """That the processes are spread over, by what their launcher says."""
+    together = this_process().num_processes
+    return together // int(os.environ.get("LOCAL_WORLD_SIZE", together))
 
 
 def on_main(make: Callable[[], T]) -> T:

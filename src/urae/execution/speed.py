@@ -1,8 +1,8 @@
 """How fast a picture is made: which work is left out, and by which kernels the rest is done.
 
-"exact" leaves nothing out: what changes is rounding, and on a CPU not even that. On CUDA attention runs by the kernel
-that is fastest here, by measurement, and the transformer's blocks are compiled where that pays: compiling takes half
-a minute, which a single small picture never gives back. "fast" adds a cache (`urae.execution.caches`). The decision
+"exact" leaves nothing out: what changes is rounding. On CUDA attention runs by the kernel that is fastest here, by
+measurement. The transformer's blocks are compiled where that pays: compiling takes half a minute, which a single small
+picture never gives back. "fast" adds a cache (`urae.execution.caches`). The decision
 is a `SpeedPlan`, which says its reason.
 """
 
@@ -17,7 +17,7 @@ from urae.execution.attention import attention_for_drawing
 from urae.execution.cache_hooks import cached, check_free
 from urae.execution.caches import FirstBlock, Speed, StepCache, cache_of, speed_text
 from urae.execution.choices import Compile
-from urae.execution.compiling import compiled_blocks, decide_to_compile
+from urae.execution.compiling import BY_LAYER, compiled_blocks, decide_to_compile
 from urae.execution.memory import MemoryPlan
 from urae.resolution import Size
 
@@ -91,7 +91,13 @@ def plan_speed(
             f"{cache.warm_up} in full: take more steps, or speed exact"
         )
     calls = num_images * ((cache.num_computed(steps) if cache else None) or steps)
+    obstacle = "processes share a picture" if context_parallel > 1 else ""
     compiles, reason = decide_to_compile(
-        pipe, size, compile, calls=calls, context_parallel=context_parallel, memory=memory
+        pipe,
+        size,
+        compile,
+        calls=calls,
+        device=memory.device,
+        obstacle=obstacle or (BY_LAYER if memory.offload == "sequential" else ""),
     )
     return SpeedPlan(cache=cache, steps=steps, compile=compiles, reason=reason)

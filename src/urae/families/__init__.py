@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from urae.families.opening import (
         DTYPES,
         Architecture,
+        check_transformer,
+        downloaded,
         model_name,
         open_architecture,
         open_encoders,

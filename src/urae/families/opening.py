@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +20,22 @@ from typing import Any
 import diffusers
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import hf_hub_download
 
 from urae import mini
 from urae.errors import BadFile
 from urae.families.family import Family
 from urae.families.registry import families, family_named, family_of
 from urae.families.single_file import fill
-from urae.io import read_header, read_json_object
+from urae.io import hub_file, hub_parts, read_header, read_json_object
 
 __all__ = [
     "DTYPES",
     "Architecture",
+    "check_transformer",
+    "downloaded",
     "dtype_named",
+    "empty_transformer",
+    "family_at",
     "from_layout",
     "model_name",
     "open_architecture",
@@ -74,18 +77,35 @@ def open_encoders(name: str | Path, *, dtype: str = "auto") -> Any:
     process that encodes data."""
     if name == "mini":
         return mini.pipeline(dtype_named(dtype, model=name))
-    transformer = _empty_transformer(str(name))
+    transformer = empty_transformer(str(name))
     return _from_family(str(name), dtype_named(dtype, model=name), transformer=transformer)
 
 
 def open_transformer(pipe: Any, name: str | Path) -> Any:
     """A frozen transformer of the pipeline's own kind and type, from a folder or hub repository."""
     kind, dtype = type(pipe.transformer), pipe.transformer.dtype
+    place = downloaded(str(name), ["transformer"])
     with _found(str(name)):
         transformer = kind.from_pretrained(
-            str(name), subfolder="transformer", torch_dtype=dtype, use_safetensors=True
+            place, subfolder="transformer", torch_dtype=dtype, use_safetensors=True
         )
     return transformer.requires_grad_(False)
+
+
+def check_transformer(name: str | Path, *, like: str | Path) -> None:
+    """Raise, before a model is loaded, where `open_transformer` would find none of the kind that the model `like` has.
+    What is the hub's is downloaded."""
+    expected = family_at(str(mini.WEIGHTS) if like == "mini" else str(like)).pipelines.transformer
+    if not Path(name).is_dir() and not re.fullmatch(HUB_ID, str(name)):
+        raise ValueError(
+            f"there is no transformer {str(name)!r}: expected a folder in the diffusers layout or a hub id"
+        )
+    found = _config(str(name), "transformer").get("_class_name")
+    if found != expected:
+        raise ValueError(f"the transformer of {name} is a {found}: expected a {expected}, as {like} has")
+    place = downloaded(str(name), ["transformer"]) / "transformer"
+    if not any(place.glob("*.safetensors")):
+        raise BadFile(f"{place} holds no weights: expected the .safetensors files of a transformer")
 
 
 def dtype_named(dtype: str, *, model: str | Path = "") -> torch.dtype:
@@ -107,8 +127,19 @@ def model_name(pipe: Any) -> str:
 
 def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     """A pipeline of this class from a folder or a hub repository; `parts` are given instead of loaded."""
+    index = _index(name)
+    wanted = [part for part, kind in index.items() if isinstance(kind, list) and part not in parts]
+    place = downloaded(name, wanted)
     with _found(name):
-        return kind.from_pretrained(name, torch_dtype=dtype, use_safetensors=True, **parts)
+        pipe = kind.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **parts)
+    if str(place) != name:
+        pipe.register_to_config(_name_or_path=name)  # and not its place in the cache
+    return pipe
+
+
+def downloaded(name: str, parts: Sequence[str]) -> Path:
+    """The folder of a model, its parts downloaded if it is the hub's."""
+    return Path(name) if Path(name).is_dir() else hub_parts(name, parts)
 
 
 # --- an architecture alone -----------------------------------------------------------------------------------
@@ -153,14 +184,14 @@ def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
     for family in families():
         if model in family.pipelines.published:
             return _built(family, family.pipelines.published[model], dtype)
-    family = _family(model)
+    family = family_at(model)
     published = next(iter(family.pipelines.published.values()))
     own = {"transformer": _config(model, "transformer"), "pipeline": _index(model)}
     return _built(family, {**published, **own}, dtype)
 
 
 def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
-    family = _family(str(folder))
+    family = family_at(str(folder))
     tokenizer = read_json_object(folder / family.text.tokenizers[-1] / "tokenizer_config.json")
     parts = {
         "transformer": read_json_object(folder / "transformer" / "config.json"),
@@ -207,12 +238,12 @@ def _is_single_file(name: str | Path) -> bool:
 
 
 def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
-    return from_layout(name, _class_of(_family(name).pipelines.pipeline), dtype, **parts)
+    return from_layout(name, _class_of(family_at(name).pipelines.pipeline), dtype, **parts)
 
 
-def _empty_transformer(name: str) -> Any:
+def empty_transformer(name: str) -> Any:
     """The model's transformer on the meta device."""
-    kind = _class_of(_family(name).pipelines.transformer)
+    kind = _class_of(family_at(name).pipelines.transformer)
     with init_empty_weights():
         return kind.from_config(_config(name, "transformer"))
 
@@ -224,14 +255,14 @@ def _from_single_file(path: Path, base: str | Path, dtype: torch.dtype) -> Any:
         raise ValueError(
             f"{path} holds a transformer alone: name the model that it was made from, a folder or a hub id, as base"
         )
-    transformer = _empty_transformer(str(base))
-    fill(transformer, path, _family(str(base)), dtype)
+    transformer = empty_transformer(str(base))
+    fill(transformer, path, family_at(str(base)), dtype)
     pipe = _from_family(str(base), dtype, transformer=transformer.eval())
     pipe.register_to_config(_name_or_path=str(path))
     return pipe
 
 
-def _family(name: str) -> Family:
+def family_at(name: str) -> Family:
     """The family of a folder or a hub id, from its index alone."""
     index = _index(name)
     if not isinstance(index.get("transformer"), list | tuple):
@@ -254,29 +285,26 @@ def _index(name: str) -> dict[str, Any]:
             f"there is no model {name!r}: expected mini, a folder in the diffusers layout, a .safetensors file, "
             "or a hub id such as black-forest-labs/FLUX.1-dev"
         )
-    return _from_hub(name, "model_index.json")
+    return read_json_object(hub_file(name, "model_index.json"))
 
 
 def _config(name: str, part: str) -> dict[str, Any]:
     if Path(name).is_dir():
-        return read_json_object(Path(name) / part / "config.json")
-    return _from_hub(name, f"{part}/config.json")
-
-
-def _from_hub(name: str, file: str) -> dict[str, Any]:
-    with _found(name):
-        return read_json_object(Path(hf_hub_download(name, file)))
+        file = Path(name) / part / "config.json"
+        if not file.is_file():
+            raise BadFile(f"{name} has no {part}/config.json: expected a folder in the diffusers layout")
+        return read_json_object(file)
+    return read_json_object(hub_file(name, f"{part}/config.json"))
 
 
 @contextmanager
 def _found(name: str) -> Iterator[None]:
-    """A sentence where a folder or repository lacks what is looked for."""
+    """A sentence where a folder lacks what is looked for."""
     try:
         yield
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"there is no model {name!r}, neither a folder here nor on the hub: {error}"
-        ) from error
+        said = " ".join(str(error).split())
+        raise BadFile(f"{name} is not whole, so that it cannot be opened: {said}") from error
 
 
 def _class_of(name: str) -> Any:

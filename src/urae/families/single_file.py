@@ -19,7 +19,7 @@ from urae.families.family import Family
 from urae.families.naming import Naming
 from urae.io import read_header, read_weights
 
-__all__ = ["fill"]
+__all__ = ["check_whole", "fill", "keys_of", "parts_of"]
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 """Of a transformer's tensors, in a checkpoint that holds other parts too, and in a file of its own."""
@@ -33,15 +33,15 @@ ADAPTER = re.compile(r"lora_|lycoris_|.*(\.lora_|\.lora\.|\.lokr_|\.hada_|\.diff
 def fill(transformer: Any, path: Path, family: Family, dtype: torch.dtype) -> None:
     """Give a transformer on the meta device its weights, in `dtype`. `BadFile` where the file is not of this model."""
     expected = {name: tuple(tensor.shape) for name, tensor in transformer.state_dict().items()}
-    stored = _stored(path)
+    stored = keys_of(path)
     tensors = _dequantised(path, read_weights(path, only=stored).tensors, stored, dtype)
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        for part, value in _parts(path, name, tensor, expected, family):
+        for part, value in parts_of(path, name, tensor, expected, family):
             if part in found:
                 raise BadFile(f"{path} holds {part!r} in two spellings: it should hold one of them")
             found[part] = value
-    _check(path, found, expected, family)
+    check_whole(path, found, expected, family)
     kept = getattr(transformer, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
     transformer.load_state_dict(
         {
@@ -52,7 +52,7 @@ def fill(transformer: Any, path: Path, family: Family, dtype: torch.dtype) -> No
     )
 
 
-def _stored(path: Path) -> dict[str, str]:
+def keys_of(path: Path) -> dict[str, str]:
     """Keys of the transformer's tensors -> their names without a prefix."""
     header = read_header(path)
     prefix = next(one for one in PREFIXES if any(key.startswith(one) for key in header.tensors) or not one)
@@ -83,7 +83,7 @@ def _dequantised(
     return found
 
 
-def _parts(
+def parts_of(
     path: Path, name: str, tensor: Tensor, expected: Mapping[str, tuple[int, ...]], family: Family
 ) -> Iterator[tuple[str, Tensor]]:
     """The parameters of diffusers in a tensor of the file."""
@@ -110,9 +110,10 @@ def _parts(
         yield from zip(parts, tensor.split(widths), strict=True)
 
 
-def _check(
+def check_whole(
     path: Path, found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], family: Family
 ) -> None:
+    """`BadFile` where a file lacks parameters of the model, or has others."""
     remedy = "expected a transformer of the base's kind, whole, under diffusers' names or the original ones"
     if strange := [name for name in found if name not in expected]:
         raise BadFile(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from urae.io.files import (
         check_can_write,
         check_file_name,
+        copy_folder,
         file_hash,
         locked,
         remove_folder,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         seconds_to_wait,
         without_query,
     )
+    from urae.io.hub import hub_file, hub_parts, hub_snapshot, telling_of_hub
     from urae.io.journal import Journal, Line, read_journal
     from urae.io.pages import data_uri, html_page, thumbnail
     from urae.io.pictures import (

@@ -26,6 +26,7 @@ from urae.errors import CannotWrite, UraeError
 __all__ = [
     "check_can_write",
     "check_file_name",
+    "copy_folder",
     "file_hash",
     "hold",
     "locked",
@@ -124,6 +125,17 @@ def writing_folder(path: Path | str, *, sync: bool = False) -> Iterator[Path]:
                 sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path, *, without: Callable[[Path], bool]) -> None:
+    """Copy the files of a folder, at any depth, into another, but for those of which `without` is true; it is given
+    their paths relative to `source`. Links become files. Raises `CannotWrite`."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = file.relative_to(source)
+        if not without(place):
+            with telling(target / place):
+                (target / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target / place)
 
 
 def write_bytes(path: Path | str, data: bytes, *, sync: bool = False, replace: bool = True) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -144,15 +144,27 @@ def check_finite(tensors: Mapping[str, Tensor], *, name: object) -> None:
 
 
 def write_weights(
-    path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, sync: bool = False
+    path: Path | str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    sync: bool = False,
+    make: Callable[[str], Tensor] | None = None,
 ) -> None:
-    """Write a file, complete or not at all; the same contents are the same bytes. Raises `CannotWrite`."""
+    """Write a file, complete or not at all; the same contents are the same bytes. Raises `CannotWrite`.
+
+    make: gives each tensor when its turn comes, so that one is in memory at a time; those in `tensors` then only say
+    dtype and shape, and may be on the meta device.
+    """
+    make = make or tensors.__getitem__
     order = {dtype: place for place, dtype in enumerate(WRITTEN)}
     names = sorted(tensors, key=lambda name: (order[tensors[name].dtype], name))
     with writing(path, sync=sync) as temporary, temporary.open("wb") as file:
         file.write(_header_bytes({name: tensors[name] for name in names}, metadata))
         for name in names:
-            whole = tensors[name].detach().cpu().contiguous().reshape(-1)
+            made = make(name)
+            assert (made.dtype, made.shape) == (tensors[name].dtype, tensors[name].shape), name
+            whole = made.detach().cpu().contiguous().reshape(-1)
             file.write(whole.view(torch.uint8).numpy().data)
 
 

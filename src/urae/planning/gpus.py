@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GPUS", "Gpu", "gpu_here", "gpu_named"]
+__all__ = ["GIB", "GPUS", "Gpu", "gpu_here", "gpu_named"]
 
 GIB = 2**30
+"""Bytes of what drivers and shops count a GPU's memory in."""
 PCIE4, PCIE5 = (16 * rate * 128 / 130 / 8 for rate in (16, 32))
 """10^9 bytes a second, each way, of 16 lanes."""
 
@@ -66,19 +67,13 @@ GPUS = {
     )
 }
 """The vendor's numbers, by name."""
-ADDED = re.compile(r"nvidia|geforce|tesla|rtx|gpu|sxm\d?|hbm\d\w?|\d+gb")
-"""Words that a name may have or lack."""
+ADDED = re.compile(r"nvidia|geforce|tesla|rtx|gpu|generation|sxm\d?|hbm\d\w?|\d+gb")
+"""Words that a name may have or lack. What slows a card down, such as "laptop", is none of them."""
 
 
 def gpu_named(name: str) -> Gpu:
-    """The GPU of this name, however it is written: "H200", "h100-pcie", "4090", "NVIDIA A100-SXM4-80GB"."""
-    exact = [gpu for known, gpu in GPUS.items() if _plain(known) == _plain(name)]
-    model, memory = _model(name)
-    fitting = exact or [
-        gpu
-        for known, gpu in GPUS.items()
-        if _model(known)[0] == model and (not memory or abs(gpu.memory - memory) <= 0.05 * memory)
-    ]
+    """The GPU of this name, as people or drivers write it: "H200", "h100-pcie", "4090", "NVIDIA A100-SXM4-80GB"."""
+    fitting = _fitting(name)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -95,17 +90,10 @@ def gpu_here(device: torch.device) -> Gpu:
     import torch  # here, since the table of GPUs needs nothing of it
 
     properties = torch.cuda.get_device_properties(device)
-    memory, known = properties.total_memory / GIB, known_as(properties.name)
-    if known in GPUS:
-        return replace(GPUS[known], memory=memory)
+    memory, known = properties.total_memory / GIB, _fitting(properties.name)
+    if len(known) == 1:
+        return replace(known[0], memory=memory)
     return Gpu(name=properties.name, memory=memory, tflops=measured_rate(device))
-
-
-def known_as(device: str) -> str:
-    """Name in `GPUS` of what a driver calls "NVIDIA A100-SXM4-80GB", say; "" if it is not there."""
-    words = set(re.split(r"[^a-z0-9]+", device.lower()))
-    fitting = [name for name in GPUS if set(name.lower().split()) <= words]
-    return max(fitting, key=len, default="")
 
 
 def measured_rate(device: torch.device, *, size: int = 8192, repeats: int = 10) -> float:
@@ -123,13 +111,29 @@ def measured_rate(device: torch.device, *, size: int = 8192, repeats: int = 10) 
     return 2 * size**3 * repeats / (start.elapsed_time(end) * 1e-3) / 1e12
 
 
+def _fitting(name: str) -> list[Gpu]:
+    """The known GPUs that a name may mean. "PCIe" tells two models of the H100 apart, and of an A100 nothing."""
+    if exact := [gpu for known, gpu in GPUS.items() if _plain(known) == _plain(name)]:
+        return exact
+    for said in (name, re.sub("(?i)pcie", " ", name)):
+        model, memory = _model(said)
+        found = [gpu for known, gpu in GPUS.items() if _model(known)[0] == model and _has(gpu, memory)]
+        if found:
+            return found
+    return []
+
+
+def _has(gpu: Gpu, memory: int) -> bool:
+    """Whether it is sold with so many GB; 0 is any number."""
+    return not memory or abs(gpu.memory - memory) <= 0.05 * memory
+
+
 def _model(name: str) -> tuple[str, int]:
     """What tells a GPU from others without the words that vendors add, and its GB where the name has them, else 0."""
-    words = re.findall("[a-z0-9]+", name.lower())
+    words = re.findall("[a-z0-9]+", re.sub(r"(?<=\d) ?gi?b\b", "gb", name.lower()))
     sizes = [int(word.removesuffix("gb")) for word in words if re.fullmatch(r"\d+gb", word)]
-    return "".join(word for word in words if not ADDED.fullmatch(word)).removeprefix("rtx"), max(
-        sizes, default=0
-    )
+    model = "".join(word for word in words if not ADDED.fullmatch(word)).removeprefix("rtx")
+    return model, max(sizes, default=0)
 
 
 def _plain(name: str) -> str:

@@ -17,10 +17,19 @@ from urae.planning.compute import Work
 from urae.planning.gpus import Gpu
 from urae.training import Recipe
 
-__all__ = ["block_bytes", "saved_bytes", "seconds_of", "stored_bytes", "swapped_bytes"]
+__all__ = ["block_bytes", "locked_bytes", "saved_bytes", "seconds_of", "stored_bytes", "swapped_bytes"]
 
 SHARE = 0.8
 """Of its rate that a connection reaches from and to page-locked memory; assumed."""
+
+
+LOCKED = 1.5
+"""Bytes of page-locked memory that torch takes for a byte that is kept there, since it takes powers of two; about."""
+
+
+def locked_bytes(kept: float) -> float:
+    """Of the host's memory for so many bytes of blocks and activations."""
+    return LOCKED * kept
 
 
 def stored_bytes(transformer: Any, recipe: Recipe) -> int:

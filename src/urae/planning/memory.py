@@ -33,7 +33,7 @@ from urae.planning.host import block_bytes, saved_bytes, stored_bytes
 from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
 
-__all__ = ["activation_bytes", "offloaded_bytes", "phases", "usable"]
+__all__ = ["activation_bytes", "empty", "offloaded_bytes", "phases", "usable"]
 
 CUDA_CONTEXT = 0.6 * GIB
 """What CUDA and its libraries take before the first tensor; about."""
@@ -56,9 +56,14 @@ RESTORING = 2
 its values."""
 
 
+def empty(gpu: Gpu) -> float:
+    """Bytes that are free on a GPU that nothing else uses."""
+    return gpu.num_bytes - CUDA_CONTEXT
+
+
 def usable(gpu: Gpu) -> float:
     """Bytes of a GPU to plan with."""
-    return (gpu.num_bytes - CUDA_CONTEXT) * USABLE
+    return empty(gpu) * USABLE
 
 
 def phases(

@@ -7,6 +7,7 @@ Memory is reckoned phase by phase (`urae.planning.memory`), time from the operat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,9 +21,10 @@ from urae.families import Architecture, open_architecture
 from urae.planning.adapter import adapter_size
 from urae.planning.compute import Tokens, Trained, step_work, trained_by
 from urae.planning.disk import adapter_bytes, cache_bytes, checkpoint_bytes
+from urae.planning.drawing import DrawingNeeds, drawing
 from urae.planning.efficiency import Efficiency, efficiency_of
-from urae.planning.gpus import GPUS, Gpu, gpu_named
-from urae.planning.host import block_bytes, saved_bytes, seconds_of, swapped_bytes
+from urae.planning.gpus import GIB, GPUS, Gpu, gpu_named
+from urae.planning.host import block_bytes, locked_bytes, saved_bytes, seconds_of, swapped_bytes
 from urae.planning.memory import offloaded_bytes, phases, usable
 from urae.resolution import num_image_tokens, text_tokens
 from urae.training import Recipe
@@ -59,8 +61,9 @@ class Option:
     moved: int
     """Bytes that come and go between a GPU and the host in an optimizer step."""
     host: int
-    """Bytes that the host keeps for a GPU at most. torch takes page-locked memory in powers of two, which makes it
-    about half as much again."""
+    """Bytes that the host keeps for a GPU at most."""
+    locked: float
+    """Bytes of page-locked memory that this takes on the host, for all GPUs."""
 
     @property
     def num_bytes(self) -> int:
@@ -105,6 +108,12 @@ class TrainingNeeds:
     """Of training, validation and samples, on all GPUs together at work."""
     disk: dict[str, int]
     """Bytes of the cache (one image with two captions), a checkpoint, the adapter."""
+    num_images: int
+    """Of the data set; 0 where that is not known."""
+    host_memory: float
+    """Bytes of the machine that the GPUs are in; infinite where they do not matter."""
+    drawing: DrawingNeeds
+    """A picture of the recipe's size on one of these GPUs."""
 
     @property
     def fits(self) -> bool:
@@ -134,6 +143,22 @@ class TrainingNeeds:
         return sum(self.hours.values())
 
     @property
+    def best_hours(self) -> float:
+        """Of the best option; not a number where none fits."""
+        if self.best is None:
+            return math.nan
+        training = self.hours["training"] * self.best.seconds / self.seconds_per_step
+        samples = self.hours["samples"] if self.best.recipe.sample_every else 0
+        return training + self.hours["validation"] + samples
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of everything that the run writes, the cache of `num_images` included."""
+        # One checkpoint more while the next is written and the oldest not yet removed.
+        checkpoints = (self.asked.recipe.keep_checkpoints + 1) * self.disk["checkpoint"]
+        return self.num_images * self.disk["cache"] + checkpoints + self.disk["adapter"]
+
+    @property
     def cost(self) -> float:
         return self.total_hours * self.num_gpus * self.price
 
@@ -143,13 +168,24 @@ class TrainingNeeds:
         return [gpu.name for gpu in GPUS.values() if least <= usable(gpu)]
 
 
-def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.0) -> TrainingNeeds:
+def plan(
+    recipe: Recipe,
+    gpu: str | Gpu,
+    *,
+    num_gpus: int = 1,
+    price: float = 0.0,
+    host_memory: float = math.inf,
+    num_images: int = 0,
+) -> TrainingNeeds:
     """What training by `recipe` needs on `num_gpus` GPUs of this kind.
 
     gpu: a name of `urae.planning.GPUS`, or a `Gpu` of your own. price: of one GPU for one hour, in any currency.
-    Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
+    host_memory: GiB of the machine that the GPUs are in, which ways that use it share. num_images: of the data set,
+    whose cache takes disk. Raises ValueError for an unknown GPU or model, and for a batch that the GPUs cannot share.
     """
     gpu = gpu if isinstance(gpu, Gpu) else gpu_named(gpu)
+    if recipe.compile == "auto":
+        recipe = replace(recipe, compile=False)  # which needs more
     recipe.images_at_a_time(num_gpus)  # which refuses what cannot be shared
     architecture = open_architecture(recipe.model, dtype=_loaded_as(recipe))
     efficiency = efficiency_of(gpu, recipe.size)
@@ -157,7 +193,7 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
     trained = trained_by(architecture.transformer, recipe.adapter)
 
     def option(variant: Recipe) -> Option:
-        return _option(architecture, trained, variant, gpu, num_gpus, rate)
+        return _option(architecture, trained, variant, gpu, num_gpus, rate, host_memory * GIB)
 
     asked, others = option(recipe), list[Option]()
     for stored in (recipe, *_smaller(recipe)):
@@ -181,6 +217,9 @@ def plan(recipe: Recipe, gpu: str | Gpu, *, num_gpus: int = 1, price: float = 0.
             "checkpoint": checkpoint_bytes(size, recipe),
             "adapter": adapter_bytes(size),
         },
+        num_images=num_images,
+        host_memory=host_memory * GIB,
+        drawing=drawing(architecture, trained, recipe, gpu, rate),
     )
 
 
@@ -205,7 +244,13 @@ def _loaded_as(recipe: Recipe) -> torch.dtype:
 
 
 def _option(
-    architecture: Architecture, trained: Trained, recipe: Recipe, gpu: Gpu, num_gpus: int, rate: float
+    architecture: Architecture,
+    trained: Trained,
+    recipe: Recipe,
+    gpu: Gpu,
+    num_gpus: int,
+    rate: float,
+    host_memory: float,
 ) -> Option:
     needed = phases(architecture, trained, recipe, num_gpus=num_gpus)
     work = step_work(trained, _tokens(architecture, recipe), recipe.gradient_checkpointing)
@@ -214,21 +259,31 @@ def _option(
     images, rate = recipe.batch_size / num_gpus * shared, rate * shared
     weights = swapped_bytes(block_bytes(architecture.transformer, recipe), recipe.swap_blocks)
     kept = offloaded_bytes(architecture, trained, recipe)
+    host = int(weights + images / parts * kept)
+    locked = num_gpus * locked_bytes(host)
     return Option(
         recipe=recipe,
         phases=needed,
-        fits=max(needed.values()) <= usable(gpu),
+        fits=max(needed.values()) <= usable(gpu) and locked <= host_memory,
         seconds=seconds_of(work, gpu, rate, images=images, parts=parts, weights=weights, kept=kept),
         moved=int(2 * (parts * weights + images * kept)),
-        host=int(weights + images / parts * kept),
+        host=host,
+        locked=locked,
     )
 
 
-def _preference(option: Option) -> tuple[int, bool, bool, float, int]:
+def _preference(option: Option) -> tuple[int, bool, bool, float, int, int]:
     """Rounded least, with samples, on the GPU alone, fast, and of equally fast ones that which leaves least to the
-    connection."""
+    host, and then to the connection."""
     rounding = ROUNDING.index(option.recipe.base_weights)
-    return rounding, not option.recipe.sample_every, option.uses_host, option.seconds, option.moved
+    return (
+        rounding,
+        not option.recipe.sample_every,
+        option.uses_host,
+        option.seconds,
+        option.host,
+        option.moved,
+    )
 
 
 def _smaller(recipe: Recipe) -> list[Recipe]:
@@ -257,13 +312,13 @@ def _variants(recipe: Recipe, num_gpus: int) -> Iterator[Recipe]:
 def _with_host(
     plain: list[Option], option: Callable[[Recipe], Option], gpu: Gpu, sizes: tuple[int, ...]
 ) -> Iterator[Option]:
-    """What fits with the host's memory of the options that do not: with activations there or not, and with the
-    weights of as few blocks as will do."""
+    """What has room on the GPU with the host's memory of the options that have none: with activations there or not, and
+    with the weights of as few blocks as will do."""
     for recipe in (way.recipe for way in plain if way.recipe.gradient_checkpointing and not way.fits):
         for offload in (False, True):
             swap = _least_swap(option(_using_host(recipe, offload=offload, swap=0)), gpu, sizes)
             found = option(_using_host(recipe, offload=offload, swap=swap))
-            if found.fits:
+            if found.num_bytes <= usable(gpu):
                 yield found
 
 

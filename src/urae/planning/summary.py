@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from urae.planning.drawing import DrawingNeeds
 from urae.planning.memory import usable
 from urae.planning.needs import Option, TrainingNeeds
 
-__all__ = ["refusal", "report"]
+__all__ = ["in_short", "refusal", "report"]
 
 GB = 1e9
 
@@ -17,10 +18,11 @@ def report(plan: TrainingNeeds) -> str:
     lines = [
         f"{recipe.model} at {recipe.size} px, {recipe.steps:,} steps of {recipe.batch_size} images, on "
         f"{plan.num_gpus} x {plan.gpu.name} ({plan.gpu.memory:g} GiB, {plan.gpu.tflops:g} TFLOP/s)",
+        in_short(plan),
         "",
         f"memory on one GPU, {images} image{'s' * (images > 1)} at a time; {usable(plan.gpu) / GB:.1f} GB are usable",
         *(f"  {name:<12}{num / GB:>8.1f} GB" for name, num in plan.asked.phases.items()),
-        *([f"  on the host {plan.asked.host / GB:>8.1f} GB"] if plan.asked.uses_host else []),
+        *([f"  on the host {plan.asked.locked / GB:>8.1f} GB"] if plan.asked.uses_host else []),
         f"fits: {'yes' if plan.fits else 'no'}{_advice(plan)}",
         "",
         f"time at {plan.efficiency.share:.0%} of the peak rate ({plan.efficiency.source})",
@@ -28,16 +30,62 @@ def report(plan: TrainingNeeds) -> str:
         *(f"  {name:<12}{hours:>8.3g} h" for name, hours in plan.hours.items() if hours),
         *([f"cost: {plan.cost:,.2f} at {plan.price:g} a GPU hour"] if plan.price else []),
         "",
-        f"disk: {plan.disk['cache'] / 1e6:.2f} MB of cache an image, {_checkpoints(plan) / 1e6:,.0f} MB of "
+        f"disk: {_cache(plan)}, {_checkpoints(plan) / 1e6:,.0f} MB of "
         f"checkpoints, {plan.disk['adapter'] / 1e6:,.0f} MB for the adapter",
+        f"drawing {recipe.size}x{recipe.size} in {recipe.sample_steps} steps: {_drawing(plan.drawing)}",
         "",
         *_table(plan),
     ]
     return "\n".join(lines)
 
 
+def in_short(plan: TrainingNeeds) -> str:
+    """What the best way comes to, in one line: hours, settings, memory of the host, disk and money."""
+    if plan.best is None:
+        return "in short: does not fit with any setting"
+    settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
+    money = plan.best_hours * plan.num_gpus * plan.price
+    parts = [
+        f"{_duration(plan.best_hours)} with {settings or 'the recipe as it is'}",
+        *([f"{plan.best.locked / GB:.0f} GB of host memory"] if plan.best.uses_host else []),
+        *([f"{_size(plan.disk_bytes)} of disk for {plan.num_images:,} images"] if plan.num_images else []),
+        *([f"{money:,.2f} at {plan.price:g} a GPU hour"] if plan.price else []),
+    ]
+    return f"in short: {', '.join(parts)}"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{max(round(60 * hours), 1)} minutes"
+    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
+    return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / GB:,.0f} GB" if num_bytes >= 10 * GB else f"{num_bytes / GB:.2g} GB"
+
+
+def _cache(plan: TrainingNeeds) -> str:
+    one = f"{plan.disk['cache'] / 1e6:.2f} MB of cache an image"
+    whole = plan.num_images * plan.disk["cache"]
+    return f"{one} ({_size(whole)} for {plan.num_images:,})" if whole else one
+
+
+def _drawing(needs: DrawingNeeds) -> str:
+    where = str(needs.memory).partition(" on ")[0]
+    vae = "" if needs.memory.decode == "whole" else f", VAE in {needs.memory.decode}"
+    option = f" with {needs.options}" if needs.options else ""
+    fits = "" if needs.fits else ", which does not fit"
+    return f"about {needs.seconds:,.0f} s a picture, {where}{vae}{option}{fits}"
+
+
 def refusal(plan: TrainingNeeds) -> str:
     """Why a run that does not fit is not begun, and what would make it fit; one sentence."""
+    if plan.asked.num_bytes <= usable(plan.gpu):
+        return (
+            f"the run needs {plan.asked.locked / GB:.1f} GB of the host's memory and there are "
+            f"{plan.host_memory / GB:.1f} GB{_advice(plan)}"
+        )
     needed, there = plan.asked.num_bytes / GB, usable(plan.gpu) / GB
     phase = max(plan.asked.phases, key=lambda name: plan.asked.phases[name])
     return f"the run needs {needed:.1f} GB for {phase} and {plan.gpu.name} has {there:.1f} GB{_advice(plan)}"
@@ -46,14 +94,20 @@ def refusal(plan: TrainingNeeds) -> str:
 def _advice(plan: TrainingNeeds) -> str:
     settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
     if plan.best is None:
+        with_host = min((option.locked for option in plan.options if _lacks_host(plan, option)), default=0)
         return (
             f"; no setting makes it fit. It fits on {', '.join(plan.roomy()) or 'no single GPU known here'}"
+            + (f", or here with {with_host / GB:.0f} GB of the host's memory" if with_host else "")
         )
     if not plan.fits:
         return f"; it would with {settings}"
     if settings and plan.best.seconds < 0.99 * plan.seconds_per_step:
         return f"; faster with {settings}"
     return ""
+
+
+def _lacks_host(plan: TrainingNeeds, option: Option) -> bool:
+    return option.num_bytes <= usable(plan.gpu) and option.locked > plan.host_memory
 
 
 def _checkpoints(plan: TrainingNeeds) -> int:
@@ -90,7 +144,7 @@ def _row(plan: TrainingNeeds, option: Option) -> str:
         *([f"base_weights={option.recipe.base_weights}"] if _is_rounded_more(plan, option) else []),
         *(["offload_activations"] if option.recipe.offload_activations else []),
         *([f"swap_blocks={option.recipe.swap_blocks}"] if option.recipe.swap_blocks else []),
-        *([f"({option.host / GB:.0f} GB on the host)"] if option.uses_host else []),
+        *([f"({option.locked / GB:.0f} GB on the host)"] if option.uses_host else []),
         *(["does not fit"] if not option.fits else []),
     ]
     numbers = f"{images:>16}{option.num_bytes / GB:>9.1f} GB{option.seconds:>9.3g} s"

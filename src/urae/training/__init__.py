@@ -8,7 +8,7 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.training.metrics import read_metrics
-    from urae.training.plan import TrainingPlan, plan_training
+    from urae.training.plan import TrainingPlan, check_inputs, plan_training
     from urae.training.recipe import Recipe
     from urae.training.running import run_training, train
     from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys

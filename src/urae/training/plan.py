@@ -15,17 +15,25 @@ from torch import Tensor
 from urae.adapters import Adapter
 from urae.adapters.base import base_of
 from urae.adapters.targets import resolved, transformer_of
-from urae.data import CAPTION_KINDS, CachedDataset, cached_dataset
-from urae.execution import agree, check_can_multiply, in_all, text_encoders_placed, this_process
-from urae.families import family_of
-from urae.resolution import ResolutionPolicy, native_size, size_scale
+from urae.data import CAPTION_KINDS, CachedDataset, cached_dataset, check_data, split_mix
+from urae.execution import (
+    agree,
+    check_can_multiply,
+    decide_to_compile,
+    in_all,
+    on_main,
+    text_encoders_placed,
+    this_process,
+)
+from urae.families import check_transformer, family_of
+from urae.resolution import ResolutionPolicy, check_size, native_size, size_scale
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, of_main
 from urae.training.metrics import check_loggers
 from urae.training.recipe import Recipe
 from urae.training.resume import check_same_run, run_identity, started_as
 from urae.training.sigma import NEARLY_NOISE, share_above, shift_at
 
-__all__ = ["TrainingPlan", "plan_training"]
+__all__ = ["TrainingPlan", "check_inputs", "plan_training"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,8 @@ class TrainingPlan:
     """On a device at a time."""
     shift: float
     """Of the noise level, at the recipe's size."""
+    compiling: str
+    """Whether the blocks are compiled, and why, where that was left to the plan."""
     identity: Mapping[str, Any]
     """What a checkpoint must share with a run that goes on from it: settings, and hashes of data, base and start."""
     checkpoint: Checkpoint | None = field(repr=False, compare=False)
@@ -62,6 +72,7 @@ class TrainingPlan:
         lines = [
             f"{len(entries)} images at {recipe.size} px, {both} of them with two captions",
             f"sigma {recipe.sigma_sampling} with shift {self.shift:g}: {share:.1%} of the draws above {NEARLY_NOISE}",
+            *([self.compiling] if self.compiling else []),
             *([f"going on after step {self.done}"] if self.done else []),
         ]
         return "\n".join(lines)
@@ -73,6 +84,15 @@ class TrainingPlan:
         return self.recipe.policy
 
 
+def check_inputs(recipe: Recipe) -> None:
+    """Raise for what a run reads and cannot use, as far as that shows before its model is loaded: a teacher that is not
+    there, and everything that is wrong with the data."""
+    if recipe.distill_weight and recipe.teacher != "base":
+        check_transformer(recipe.teacher, like=recipe.model)
+    sources = [source for source, _ in split_mix(recipe.data)]
+    on_main(lambda: check_data(sources, size=recipe.size, captioned=not recipe.trigger))
+
+
 def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
     """Decide how a stock pipeline is trained by a recipe. Data that is not cached yet is cached here, since what goes
     on depends on what it holds; the pipeline itself is left as it is. Errors are those of `train` before it trains."""
@@ -80,8 +100,10 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
     accelerator = _accelerator(recipe)
     agree(started_as(recipe))
     spec = resolved(recipe.adapter, transformer_of(pipe))
-    recipe = replace(recipe, policy=_policy(pipe, recipe), adapter=spec)
+    asked, recipe = recipe, replace(recipe, policy=_policy(pipe, recipe), adapter=spec)
     num_images = recipe.images_at_a_time(accelerator.num_processes)
+    compiles, why = _compiling(pipe, recipe, accelerator, num_images=num_images)
+    recipe = replace(recipe, compile=compiles)
     in_all(lambda: check_fit(pipe, recipe, accelerator.device, num_images=num_images))
     start = in_all(lambda: Adapter.load(recipe.start, base=pipe) if recipe.start else None)
     data = cached_dataset(
@@ -109,6 +131,7 @@ def plan_training(pipe: Any, recipe: Recipe) -> TrainingPlan:
         held_out=held_out,
         num_images=num_images,
         shift=_shift(pipe, recipe),
+        compiling="" if asked.compile != "auto" else f"blocks {'compiled' if compiles else 'eager'}: {why}",
         identity=identity,
         checkpoint=checkpoint,
         done=checkpoint.step if checkpoint else 0,
@@ -137,6 +160,21 @@ def _policy(pipe: Any, recipe: Recipe) -> ResolutionPolicy:
         "native": lambda: ResolutionPolicy.for_size(pipe, native_size(pipe)),
     }
     return makers[recipe.policy]()
+
+
+def _compiling(pipe: Any, recipe: Recipe, accelerator: Accelerator, *, num_images: int) -> tuple[bool, str]:
+    """By the steps of the whole run, so that one that goes on decides as it did before."""
+    if recipe.compile != "auto":
+        return recipe.compile, ""
+    return decide_to_compile(
+        pipe,
+        check_size(recipe.size),
+        "auto",
+        calls=recipe.steps * recipe.gradient_accumulation * num_images,
+        device=accelerator.device.type,
+        obstacle=recipe.not_compiled_since.partition(":")[0],
+        training=True,
+    )
 
 
 def check_fit(pipe: Any, recipe: Recipe, device: torch.device, *, num_images: int) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from urae import execution
 from urae.adapters import Full, Spec
-from urae.execution.choices import CHECKPOINTING, BaseWeights, Checkpointing
+from urae.execution.choices import CHECKPOINTING, BaseWeights, Checkpointing, Compile
 from urae.resolution import ResolutionPolicy, check_size
 from urae.training.sigma import shift_at
 
@@ -131,9 +131,9 @@ class Recipe:
     context_parallel: int = 1
     """Processes that share the tokens of each image, so that each keeps a part of the activations; groups of so many
     share the batch. Their connection should be fast. No effect on results but rounding."""
-    compile: bool = False
-    """Compile the transformer's blocks: minutes at the start, then faster steps. Results differ by
-    rounding."""
+    compile: Compile = False
+    """Compile the transformer's blocks: a minute or so at the start, then faster steps; "auto" where all steps together
+    save more than that. Results differ by rounding."""
 
     # While it runs
     out: str
@@ -175,11 +175,32 @@ class Recipe:
         if groups < 1 or self.batch_size % (groups * self.gradient_accumulation):
             whole = self.context_parallel == 1
             what = "processes or GPUs" if whole else f"groups of {self.context_parallel} processes or GPUs"
+            step = max(groups, 1) * self.gradient_accumulation
             raise ValueError(
                 f"batch_size is {self.batch_size}: expected a multiple of {what} x gradient_accumulation = "
-                f"{groups} x {self.gradient_accumulation}"
+                f"{groups} x {self.gradient_accumulation}, such as batch_size={-(-self.batch_size // step) * step}"
             )
         return self.batch_size // groups // self.gradient_accumulation
+
+    @property
+    def not_compiled_since(self) -> str:
+        """Which other setting keeps the blocks from being compiled, and what to set instead; "" if none does."""
+        if self.swap_blocks:
+            return (
+                f"swap_blocks is {self.swap_blocks} and compiled blocks hold their weights: expected 0 with "
+                "compile=true, or compile=false"
+            )
+        if self.offload_activations and self.gradient_checkpointing == "attention":
+            return (
+                "compiled blocks keep the results of attention themselves, out of reach of offload_activations: set "
+                "gradient_checkpointing=full, or compile=false"
+            )
+        if self.context_parallel > 1:
+            return (
+                f"context_parallel is {self.context_parallel}, which compiled blocks have not been shown to compute "
+                "rightly: set compile=false, or context_parallel=1"
+            )
+        return ""
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -250,11 +271,6 @@ def _check_effects(recipe: Recipe) -> None:
         )
     if recipe.sample_every and not recipe.sample_prompts:
         raise ValueError(f"sample_every={recipe.sample_every} needs sample_prompts: give at least one")
-    if recipe.context_parallel > 1 and recipe.compile:
-        raise ValueError(
-            f"context_parallel is {recipe.context_parallel}, which compiled blocks have not been shown to compute "
-            "rightly: set compile=false, or context_parallel=1"
-        )
     _check_savers(recipe)
 
 
@@ -265,16 +281,8 @@ def _check_savers(recipe: Recipe) -> None:
                 f"{name} saves nothing at gradient_checkpointing=false, where every block holds on to all that it "
                 "computed with: set gradient_checkpointing=full or attention"
             )
-    if recipe.swap_blocks and recipe.compile:
-        raise ValueError(
-            f"swap_blocks is {recipe.swap_blocks} and compiled blocks hold their weights: expected 0 with "
-            "compile=true, or compile=false"
-        )
-    if recipe.offload_activations and recipe.compile and recipe.gradient_checkpointing == "attention":
-        raise ValueError(
-            "compiled blocks keep the results of attention themselves, out of reach of offload_activations: set "
-            "gradient_checkpointing=full, or compile=false"
-        )
+    if recipe.compile is True and (obstacle := recipe.not_compiled_since):
+        raise ValueError(f"compile is true and {obstacle}")
 
 
 def _expect(recipe: Recipe, name: str, holds: bool, expected: str) -> None:

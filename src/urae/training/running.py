@@ -143,7 +143,7 @@ def _in_place(plan: TrainingPlan) -> Iterator[Trainable]:
         stack.enter_context(plan.policy.on(lean))
         sharing = stack.enter_context(context_parallel(pipe.transformer, group))
         attention = stack.enter_context(_attention(plan))
-        stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile))
+        stack.enter_context(compiled_blocks(pipe.transformer, recipe.compile is True))
         stack.enter_context(_checkpointing(plan))
         yield Trainable(attached=attached, lean=lean, group=group, sharing=sharing, attention=attention)
 
@@ -207,7 +207,7 @@ def _checkpointing(plan: TrainingPlan) -> AbstractContextManager[None]:
     return gradient_checkpointing(
         plan.pipe.transformer,
         recipe.gradient_checkpointing,
-        compiled=recipe.compile,
+        compiled=recipe.compile is True,
         offload=HostCheckpointing(Carrier(plan.accelerator.device)) if recipe.offload_activations else None,
     )
 
