@@ -207,7 +207,8 @@ def _is_single_file(name: str | Path) -> bool:
 
 
 def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
-    return from_layout(name, _class_of(_family(name).pipelines.pipeline), dtype, **parts)
+    kind = _family(name).pipelines.pipeline(_index(name))
+    return from_layout(name, _class_of(kind), dtype, **parts)
 
 
 def _empty_transformer(name: str) -> Any:

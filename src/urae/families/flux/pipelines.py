@@ -57,13 +57,17 @@ def _published() -> dict[str, Any]:
 class FluxPipelines:
     """Text to image, and image to image around the same parts."""
 
-    pipeline: str = "FluxPipeline"
+    from_text: str = "FluxPipeline"
+    """Name of the text-to-image class in diffusers."""
     from_picture: str = "FluxImg2ImgPipeline"
     """Name of the image-to-image class in diffusers."""
     transformer: str = "FluxTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = FluxText()
     guidance: Guidance = FluxGuidance()
+
+    def pipeline(self, index: Mapping[str, Any]) -> str:
+        return self.from_text
 
     def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
         return pipe(**self._arguments(pipe, drawing), **more).images[0]

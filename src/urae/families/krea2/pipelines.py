@@ -37,7 +37,7 @@ class Krea2Pipelines(ChromaPipelines):
     """Called as Chroma's, but for text to image alone: a picture is redrawn by the same pipeline, from its noised
     latents on."""
 
-    pipeline: str = "Krea2Pipeline"
+    from_text: str = "Krea2Pipeline"
     from_picture: str = ""
     transformer: str = "Krea2Transformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
