@@ -9,7 +9,7 @@ alike. Latents are always *normalised*, that is, as the transformer sees them: u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ class Exchange:
     """What is done to the module's output."""
     argument: str = ""
     """Name of the input, where it is no positional one."""
+    parts: tuple[int, ...] = ()
+    """Widths of what lies side by side in the tensor, each of which has something of all heads; one where not given."""
     counts: tuple[str, ...] = ()
     """The module's attributes that count heads, of which a process has only some."""
 
@@ -175,9 +177,11 @@ class ModuleNames:
     """The module whose output the original has in halves of the other order; empty for none."""
     mlp_ratio: int
     """Width of a fused MLP over the hidden size: rows that a file without it leaves zero."""
-    stock: Literal["kohya", "comfy"]
-    """The other tools' layout of adapters that diffusers reads too: kohya's, of the layers inside the blocks, or
-    ComfyUI's."""
+    lost_by_stock: Mapping[str, tuple[str, ...]]
+    """The other tools' layouts of adapters that diffusers reads too, kohya and comfy, and patterns of the diffusers
+    modules that it leaves out of them, or misreads."""
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    """Rows over columns of original modules that have another shape in a family of the same names."""
 
 
 class Rotary(Protocol):

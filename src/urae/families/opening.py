@@ -154,9 +154,16 @@ def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
         if model in family.pipelines.published:
             return _built(family, family.pipelines.published[model], dtype)
     family = _family(model)
-    published = next(iter(family.pipelines.published.values()))
     own = {"transformer": _config(model, "transformer"), "pipeline": _index(model)}
-    return _built(family, {**published, **own}, dtype)
+    return _built(family, {**_like(family, own["transformer"]), **own}, dtype)
+
+
+def _like(family: Family, transformer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parts of the published model with this transformer, whose text encoder and VAE a fine-tune has too; of the
+    first where there is none."""
+    known = list(family.pipelines.published.values())
+    same = [parts for parts in known if all(transformer.get(k) == v for k, v in parts["transformer"].items())]
+    return (same or known)[0]
 
 
 def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:

@@ -84,12 +84,15 @@ class FluxPipelines:
         width, height = drawing.size
         return {
             **self._prompt(pipe, drawing.prompt),
-            **self.guidance.settings(drawing),
+            **self._guided(pipe, drawing),
             "width": width,
             "height": height,
             "num_inference_steps": drawing.steps,
             **drawing.settings,
         }
+
+    def _guided(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
+        return self.guidance.settings(drawing)
 
     def _prompt(self, pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
         if not isinstance(prompt, str):

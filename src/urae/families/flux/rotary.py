@@ -31,7 +31,7 @@ class FluxRotary:
             Axis(channels=columns, theta=theta, role="column"),
         )
 
-    def told(self, inputs: Mapping[str, Any]) -> None:
+    def told(self, inputs: Mapping[str, Any]) -> Any:
         """Nothing: the positions say it all."""
 
     def call(self, *inputs: Any, told: Any = None, **named: Any) -> RotaryCall:
