@@ -51,7 +51,11 @@ class FluxLayers:
             yield Exchange(module=attention.to_add_out, before="to_tokens", streams=("text",))
         for block in transformer.single_transformer_blocks:
             yield from self.single_exchanges(block.attn)
-        yield Exchange(module=transformer.proj_out, after="gather", streams=("image",))
+        yield self.last_exchange(transformer)
+
+    def last_exchange(self, transformer: Any) -> Exchange:
+        """Where all tokens are put together again."""
+        return Exchange(module=transformer.proj_out, after="gather", streams=("image",))
 
     def single_exchanges(self, attention: Any) -> Iterator[Exchange]:
         """In the attention of a single block."""

@@ -41,6 +41,11 @@ class Flux2Layers(FluxLayers):
         yield Exchange(module=attention.to_qkv_mlp_proj, after="to_heads", streams=streams, parts=parts)
         yield Exchange(module=attention.to_out, before="to_tokens", streams=streams, parts=(heads, hidden))
 
+    def last_exchange(self, transformer: Any) -> Exchange:
+        """Behind the last block, where the transformer cuts the text off by the length that went in."""
+        last = transformer.single_transformer_blocks[-1]
+        return Exchange(module=last, after="gather", streams=("text", "image"))
+
     def uses(self, transformer: Any, adapted: frozenset[str]) -> Iterator[LayerUse]:
         config, flow = transformer.config, Flux2Flow(adapted)
         yield from flow.embedders(guided=config.guidance_embeds)
@@ -87,5 +92,5 @@ class Flux2Flow(Flow):
         return self._placed(block, uses, recomputed=self.image)
 
 
-KEPT = {("double", False): 12.0, ("double", True): 16.0, ("single", False): 11.0, ("single", True): 14.0}
+KEPT = {("double", False): 14.0, ("double", True): 21.0, ("single", False): 13.0, ("single", True): 21.0}
 """Widths per token, by kind of block and by whether there are copies."""
