@@ -155,10 +155,10 @@ def mini_4x(**changes: Any) -> Recipe:
 
 
 RECIPES: dict[str, Callable[..., Recipe]] = {
-    "flux2_klein_2k": flux2_klein_2k,
-    "flux2_klein_4k": flux2_klein_4k,
     "flux_2k": flux_2k,
     "flux_4k": flux_4k,
+    "flux2_klein_2k": flux2_klein_2k,
+    "flux2_klein_4k": flux2_klein_4k,
     "mini_2x": mini_2x,
     "mini_4x": mini_4x,
     "schnell_2k": schnell_2k,

@@ -122,6 +122,7 @@ def saved_by_compiled_blocks(blocks: tuple[int, int], targets: tuple[str, ...]) 
     return saved.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 @pytest.mark.parametrize("kind", MORE)
 def test_another_compiled_block_keeps_as_much_as_said(bf16, kind):
