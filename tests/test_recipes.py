@@ -12,7 +12,17 @@ from urae.adapters import Lora, Minor
 from urae.adapters.targets import resolved
 from urae.cli import app
 from urae.mini.model import vocabulary
-from urae.recipes import RECIPES, flux_2k, flux_4k, mini_2x, mini_4x, schnell_2k, training_at_4k
+from urae.recipes import (
+    RECIPES,
+    flux2_klein_2k,
+    flux2_klein_4k,
+    flux_2k,
+    flux_4k,
+    mini_2x,
+    mini_4x,
+    schnell_2k,
+    training_at_4k,
+)
 from urae.resolution import ResolutionPolicy
 from urae.training import from_dict, read_metrics, save_recipe, to_dict, train
 
@@ -91,7 +101,7 @@ def small(images: Path, out: Path) -> dict:
 
 
 def test_the_defaults_are_the_papers():
-    for recipe in (flux_2k(), flux_4k()):
+    for recipe in (flux_2k(), flux_4k(), flux2_klein_2k(), flux2_klein_4k()):
         assert (recipe.steps, recipe.batch_size, recipe.guidance, recipe.caption_mix) == (2000, 8, 1.0, 0.2)
         assert (recipe.optimizer, recipe.lr, recipe.betas, recipe.weight_decay) == (
             "prodigy",
@@ -105,6 +115,10 @@ def test_the_defaults_are_the_papers():
     assert flux_4k().start == f"{flux_2k().out}/adapter.safetensors"
     assert mini_4x().start == f"{mini_2x().out}/adapter.safetensors"
     assert schnell_2k().model.endswith("schnell")
+    assert (flux2_klein_2k().size, flux2_klein_2k().adapter) == (2048, Lora(rank=16))
+    assert (flux2_klein_4k().size, flux2_klein_4k().adapter) == (4096, Minor(rank=16))
+    assert flux2_klein_4k().start == f"{flux2_klein_2k().out}/adapter.safetensors"
+    assert {flux2_klein_2k().model, flux2_klein_4k().model} == {"black-forest-labs/FLUX.2-klein-base-4B"}
 
 
 def test_the_miniature_knows_the_words_of_its_samples():

@@ -17,6 +17,8 @@ from urae.training import Recipe, override
 
 __all__ = [
     "RECIPES",
+    "flux2_klein_2k",
+    "flux2_klein_4k",
     "flux_2k",
     "flux_2k_subject",
     "flux_4k",
@@ -99,6 +101,31 @@ def schnell_2k(**changes: Any) -> Recipe:
     """FLUX.1-schnell at 2048 px. It takes no guidance, and samples in four steps."""
     recipe = replace(
         flux_2k(), model="black-forest-labs/FLUX.1-schnell", out="out/schnell_2k", sample_steps=4
+    )
+    return override(recipe, changes)
+
+
+def flux2_klein_2k(**changes: Any) -> Recipe:
+    """FLUX.2 klein base 4B at 2048 px. Base is trained, for the distilled klein takes the same adapter and no guidance
+    that could be trained at. Samples are drawn at the guidance of its own pipeline, 4, which calls the transformer
+    twice a step."""
+    recipe = replace(
+        flux_2k(),
+        model="black-forest-labs/FLUX.2-klein-base-4B",
+        out="out/flux2_klein_2k",
+        sample_guidance=4.0,
+    )
+    return override(recipe, changes)
+
+
+def flux2_klein_4k(**changes: Any) -> Recipe:
+    """FLUX.2 klein base 4B at 4096 px: the minor components, on top of the 2K adapter."""
+    recipe = replace(
+        flux_4k(),
+        model="black-forest-labs/FLUX.2-klein-base-4B",
+        start="out/flux2_klein_2k/adapter.safetensors",
+        out="out/flux2_klein_4k",
+        sample_guidance=4.0,
     )
     return override(recipe, changes)
 
@@ -197,6 +224,8 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "flux_2k_subject": flux_2k_subject,
     "flux_4k": flux_4k,
     "flux_4k_synthetic": flux_4k_synthetic,
+    "flux2_klein_2k": flux2_klein_2k,
+    "flux2_klein_4k": flux2_klein_4k,
     "mini_2x": mini_2x,
     "mini_2x_subject": mini_2x_subject,
     "mini_4x": mini_4x,

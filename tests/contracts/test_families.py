@@ -105,8 +105,8 @@ def test_what_names_a_family_is_found():
 FOLDERS = sorted(file.parent for file in (SRC / "urae/families").glob("*/__init__.py"))
 
 
-def test_there_are_three_families():
-    assert [folder.name for folder in FOLDERS] >= ["chroma", "flux", "krea2"]
+def test_there_are_four_families():
+    assert {folder.name for folder in FOLDERS} >= {"chroma", "flux", "flux2", "krea2"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -15,6 +15,7 @@ from tiny_families import (
     velocity,
 )
 
+from urae.families.family import RotaryCall
 from urae.resolution import ResolutionPolicy, active_policy
 from urae.resolution.schedule import without_policy
 
@@ -48,7 +49,8 @@ def columns_of(tiny, role: str) -> torch.Tensor:
     turned = torch.cat(
         [torch.full((1, axis.channels // 2), float(axis.role == role)) for axis in axes], dim=1
     )
-    pairs = zip(tiny.family.rotary.tables(still), tiny.family.rotary.tables(turned), strict=True)
+    call = RotaryCall(positions=torch.zeros(1, len(axes)), num_tokens=1)
+    pairs = zip(*(tiny.family.rotary.tables(one, 1.0, call) for one in (still, turned)), strict=True)
     return torch.stack([(one != other)[0] for one, other in pairs]).any(dim=0)
 
 
@@ -91,7 +93,7 @@ def test_linear_by_two_is_half_of_each_row_and_column(tiny, size):
     with ResolutionPolicy(linear=True, scale=2.0).on(tiny.transformer):
         found = tables(tiny, size)
     for call in found:
-        expected = tiny.family.rotary.tables(angles(tiny, call.call.positions, divisor=2.0))
+        expected = tiny.family.rotary.tables(angles(tiny, call.call.positions, divisor=2.0), 1.0, call.call)
         for one, other in zip(call.tables, expected, strict=True):
             torch.testing.assert_close(one, other.to(one.dtype), atol=1e-6, rtol=0)
 
@@ -104,15 +106,19 @@ def test_a_rule_leaves_text_and_other_axes_alone(tiny, rule):
         found = tables(tiny)
     others = columns_of(tiny, "other")
     assert 0 < others.sum() < len(others)
+    num_image = 0
     for call, plain in zip(found, stock, strict=True):
         positions = call.call.positions
         spatial = [place for place, (_, _, role) in enumerate(tiny.axes) if role != "other"]
         is_text = (positions[:, spatial] == 0).all(dim=1)
+        num_image += int((~is_text).sum())
         for one, other in zip(call.tables, plain.tables, strict=True):
             assert torch.equal(one[:, others], other[:, others])
-            assert not torch.equal(one[~is_text], other[~is_text])
+            if not is_text.all():  # as in a call for the text alone
+                assert not torch.equal(one[~is_text], other[~is_text])
             if rule not in ("yarn", "dype"):  # whose factor is on rows and columns of all tokens
                 assert torch.equal(one[is_text], other[is_text])
+    assert num_image == 8 * 6 - 1  # but for the token at row 0 and column 0
 
 
 @pytest.mark.parametrize("variant", ["stock", "proportional", "linear2"])

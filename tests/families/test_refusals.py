@@ -33,13 +33,13 @@ def test_names_are_those_of_classes_that_there_are():
 
 
 def test_what_looks_like_a_family_but_is_none_is_refused():
-    """FLUX.2's position tables have theta and axes_dim too, but its text positions count."""
+    """Qwen-Image's position tables have theta and axes_dim too, but its text has positions on rows and columns."""
     with torch.device("meta"):
-        transformer = diffusers.Flux2Transformer2DModel(num_layers=1, num_single_layers=1)
+        transformer = diffusers.QwenImageTransformer2DModel(num_layers=1)
     assert {"theta", "axes_dim"} <= vars(transformer.pos_embed).keys()
     policy = ResolutionPolicy(linear=True, scale=2.0)
     with (
-        pytest.raises(ValueError, match=r"FLUX\.2 .* is not a supported model family"),
+        pytest.raises(ValueError, match="Qwen-Image .* is not a supported model family"),
         policy.on(transformer),
     ):
         pass

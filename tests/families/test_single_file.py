@@ -52,7 +52,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
-@pytest.mark.parametrize("name", ["FLUX.1", "Chroma"])
+@pytest.mark.parametrize("name", ["FLUX.1", "Chroma", "FLUX.2"])
 def test_original_names(opened, name, prefix):
     expected = FAMILIES[name].transformer.state_dict()
     tensors = {f"{prefix}{key}": tensor for key, tensor in original(FAMILIES[name].transformer).items()}

@@ -26,6 +26,7 @@ from diffusers import (
     FluxTransformer2DModel,
 )
 from safetensors.torch import load_file
+from tiny_flux2 import dev, klein
 from tiny_krea2 import krea2
 from torch import Tensor, nn
 
@@ -135,6 +136,7 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 FLUX_AXES = ((16, 10000, "other"), (56, 10000, "row"), (56, 10000, "column"))
+FLUX2_AXES = ((32, 2000, "other"), (32, 2000, "row"), (32, 2000, "column"), (32, 2000, "other"))
 
 TINY = (
     Tiny(
@@ -172,6 +174,31 @@ TINY = (
         },
         caches=(),
     ),
+    Tiny(
+        name="FLUX.2",
+        build=dev,
+        golden="flux2_dev",
+        axes=FLUX2_AXES,
+        caches=("taylorseer",),
+        guiding="embedded",
+        num_targets={"attention": 6, "image_stream": 8},
+        published={"black-forest-labs/FLUX.2-dev": {"attention": 128, "image_stream": 144}},
+    ),
+    Tiny(
+        name="FLUX.2",
+        build=klein,
+        golden="flux2_klein",
+        axes=FLUX2_AXES,
+        caches=("taylorseer",),
+        guiding="cfg",
+        num_targets={"attention": 6, "image_stream": 8},
+        published={
+            "black-forest-labs/FLUX.2-klein-base-4B": {"attention": 60, "image_stream": 70},
+            "black-forest-labs/FLUX.2-klein-4B": {"attention": 60, "image_stream": 70},
+            "black-forest-labs/FLUX.2-klein-base-9B": {"attention": 80, "image_stream": 96},
+            "black-forest-labs/FLUX.2-klein-9B": {"attention": 80, "image_stream": 96},
+        },
+    ),
 )
 
 
@@ -182,7 +209,8 @@ def noisy(tiny: Tiny, size: tuple[int, int] = LARGE, *, num: int = 1, seed: int 
     """Normalised latents (num, C, H, W) of a size in pixels."""
     height, width = tiny.family.latents.shape(tiny.pipe, size)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num, 16, height, width, generator=generator)
+    channels = tiny.transformer.config.in_channels // 4
+    return torch.randn(num, channels, height, width, generator=generator)
 
 
 def embeddings(tiny: Tiny, *prompts: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from urae.adapters.factors import Pair
 from urae.adapters.scaling import Scaling
+from urae.adapters.targets import matches
 from urae.errors import BadFile
 from urae.families import FAMILIES, family_named
 from urae.families.family import ModuleNames
@@ -92,7 +93,9 @@ def parse(tensors: Mapping[str, Tensor], scaling: Scaling | None = None) -> Pars
         modules = _by_module({key: _processor_role(key) for key in tensors}, tensors)
         return Parsed(layout="processor", factors=_pairs(modules, None), differences={})
     modules = _by_module({key: _role(key, tensors) for key in tensors}, tensors)
-    naming = _naming(list(modules))
+    naming = _naming(
+        list(modules), {module: shape for module, parts in modules.items() if (shape := _shape(parts))}
+    )
     factors = _split_all(_pairs(modules, scaling), naming)
     differences = _differences(modules, naming)
     if not factors and not differences:
@@ -140,9 +143,8 @@ def lost_by_stock(factors: Mapping[str, Pair], layout: str, *, model: str = "") 
     """The modules that diffusers' own loader leaves out, without a word, of a file in the layout."""
     if layout == "diffusers" or not factors:
         return []
-    if layout != (stock := _names_of(list(factors), model).stock):
-        return list(factors)
-    return [name for name in factors if "blocks." not in name] if stock == "kohya" else []
+    lost = _names_of(list(factors), model).lost_by_stock.get(layout, ("*",))
+    return [name for name in factors if any(matches(name, pattern) for pattern in lost)]
 
 
 # --- reading: keys -> modules ------------------------------------------------------------------------------------
@@ -204,14 +206,25 @@ def _plain(module: str) -> str:
     return next((module.removeprefix(prefix) for prefix in FLAT if module.startswith(prefix)), module)
 
 
-def _naming(modules: Sequence[str]) -> Naming:
-    """The names that all the modules have, of which only one kind may be in a file."""
+def _shape(parts: Mapping[Role, Tensor]) -> tuple[int, int] | None:
+    """(rows, columns) of the matrix that a module's tensors change."""
+    if "A" in parts and "B" in parts and parts["A"].ndim == parts["B"].ndim == 2:
+        return parts["B"].shape[0], parts["A"].shape[1]
+    if "weight" in parts and parts["weight"].ndim == 2:
+        return parts["weight"].shape[0], parts["weight"].shape[1]
+    return None
+
+
+def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Naming:
+    """The names that all the modules have, of which only one kind may be in a file. Where families share names, the
+    `shapes` of the modules tell them apart."""
     # One family's name may be another's original one: what diffusers writes has its prefix.
     styles = (False, True) if all(module.startswith("transformer.") for module in modules) else (True, False)
     namings = [Naming(names=names, original=style) for style in styles for names in tables()]
-    for naming in namings:
-        if all(_targets(module, naming) for module in modules):
-            return naming
+    named = [naming for naming in namings if all(_targets(module, naming) for module in modules)]
+    if named:
+        fitting = (one for one in named if all(one.fits(_plain(m), shape) for m, shape in shapes.items()))
+        return next(fitting, named[0])
     for module in modules:
         if not any(_targets(module, naming) for naming in namings):
             raise BadFile(

@@ -18,7 +18,7 @@ from torch import nn
 from urae.adapters.specs import IMAGE_STREAM, PAPER_TARGETS, Spec
 from urae.families import family_of
 
-__all__ = ["linear_layers", "parameter_owners", "resolved", "select", "transformer_of"]
+__all__ = ["linear_layers", "matches", "parameter_owners", "resolved", "select", "transformer_of"]
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -69,14 +69,15 @@ def select(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     names = list(names)
     matched: set[str] = set()
     for pattern in patterns:
-        hits = [name for name in names if _matches(name, pattern)]
+        hits = [name for name in names if matches(name, pattern)]
         if not hits:
             raise ValueError(_no_match(pattern, names))
         matched.update(hits)
     return [name for name in names if name in matched]
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern means the layer of this name."""
     if pattern.startswith("re:"):
         return re.fullmatch(pattern.removeprefix("re:"), name) is not None
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

@@ -15,7 +15,7 @@ import torch
 from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
 
 from urae.execution.caches import CACHES, StepCache, TaylorSeer
-from urae.execution.modules import attributes_kept, forward_replaced, is_compiled
+from urae.execution.modules import attributes_kept, forward_replaced, hooks_of, is_compiled
 
 __all__ = ["cached", "check_free"]
 
@@ -78,6 +78,7 @@ def _check_known(transformer: Any, cache: StepCache) -> None:
     with attributes_kept(transformer):
         try:
             transformer.enable_cache(_config(cache))
+            _check_blocks(transformer)
         except ValueError as error:
             others = " or ".join(name for name in CACHES if name != cache.name)
             raise ValueError(
@@ -85,6 +86,17 @@ def _check_known(transformer: Any, cache: StepCache) -> None:
                 f"({error}); use {others}, or exact"
             ) from error
         transformer.disable_cache()
+
+
+def _check_blocks(transformer: Any) -> None:
+    """Raise ValueError where a cache would subtract what its first and its last block return, which are not alike: in
+    FLUX.2 the first keeps text and image apart, and the last does not (huggingface/diffusers, issue 14280)."""
+    known = [
+        getattr(hook, "_metadata", None) for part in transformer.modules() for hook in hooks_of(part).values()
+    ]
+    if len({one.return_encoder_hidden_states_index is None for one in known if one}) > 1:
+        transformer.disable_cache()
+        raise ValueError("some of its blocks keep text and image apart and others do not")
 
 
 def _config(cache: Any) -> Any:

@@ -14,6 +14,7 @@ __all__ = [
     "attributes_kept",
     "forward_replaced",
     "has_hooks",
+    "hooks_of",
     "is_compiled",
     "is_offloaded",
     "is_offloaded_by_layer",
@@ -58,7 +59,7 @@ def is_offloaded(pipe: Any) -> bool:
 def is_offloaded_by_layer(module: nn.Module) -> bool:
     """Whether hooks of accelerate or diffusers bring the weights of its layers or blocks one after the other."""
     return any(
-        hasattr(layer, "_hf_hook") or "group_offloading" in _hooks(layer)
+        hasattr(layer, "_hf_hook") or "group_offloading" in hooks_of(layer)
         for layer in module.modules()
         if layer is not module
     )
@@ -66,7 +67,7 @@ def is_offloaded_by_layer(module: nn.Module) -> bool:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether diffusers has hooks on a module itself, such as those of a cache."""
-    return bool(_hooks(module))
+    return bool(hooks_of(module))
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def attributes_kept(transformer: nn.Module) -> Iterator[None]:
             vars(module).update(values)
 
 
-def _hooks(module: nn.Module) -> dict[str, Any]:
+def hooks_of(module: nn.Module) -> dict[str, Any]:
     """Those of diffusers, by name; their registry stays when they are gone."""
     registry = getattr(module, "_diffusers_hook", None)
     return registry.hooks if registry else {}

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor, nn
 
 from urae.execution.choices import VaeWay
@@ -31,7 +31,7 @@ ROWS = 64
 
 def has_strips(vae: Any) -> bool:
     """Whether this VAE's layers are known here."""
-    return isinstance(vae, AutoencoderKL)
+    return isinstance(vae, AutoencoderKL | AutoencoderKLFlux2)
 
 
 @contextmanager

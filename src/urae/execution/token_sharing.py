@@ -91,16 +91,27 @@ class TokenSharing:
         """This process's heads, out of all, of whatever tokens."""
         return x.unflatten(2, (sum(self.heads), -1)).split(self.heads, dim=2)[self.rank].flatten(2)
 
-    def to_heads(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
-        """All tokens for this process's heads, out of its own tokens for all heads."""
+    def to_heads(self, x: Tensor, streams: Sequence[Stream], parts: Sequence[int] = (1,)) -> Tensor:
+        """All tokens for this process's heads, out of its own tokens for all heads. `parts` are the widths of what lies
+        side by side, each with something of all heads."""
+        found = self._to_heads(_by_head(x, parts, sum(self.heads)), streams)
+        return _by_part(found, parts, self.heads[self.rank])
+
+    def to_tokens(self, x: Tensor, streams: Sequence[Stream], parts: Sequence[int] = (1,)) -> Tensor:
+        """All heads for this process's tokens, out of its own heads for all tokens: undoes `to_heads`."""
+        found = self._to_tokens(_by_head(x, parts, self.heads[self.rank]), streams)
+        return _by_part(found, parts, sum(self.heads))
+
+    # --- how they do it -------------------------------------------------------------------------------------
+
+    def _to_heads(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
         parts = x.transpose(0, 1).unflatten(2, (sum(self.heads), -1)).split(self.heads, dim=2)
         _, batch, num_heads, width = parts[self.rank].shape
         of_each = [list(sizes) for sizes in zip(*self._sizes(streams), strict=True)]
         received = self._exchange(parts, [(sum(sizes), batch, num_heads * width) for sizes in of_each])
         return _in_order(received, of_each).transpose(0, 1)
 
-    def to_tokens(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
-        """All heads for this process's tokens, out of its own heads for all tokens: undoes `to_heads`."""
+    def _to_tokens(self, x: Tensor, streams: Sequence[Stream]) -> Tensor:
         rows, sizes = x.transpose(0, 1), self._sizes(streams)
         pieces = rows.split([size for stream in sizes for size in stream])
         parts = [torch.cat(pieces[rank :: self.num]) for rank in range(self.num)]
@@ -109,8 +120,6 @@ class TokenSharing:
             parts, [(*parts[self.rank].shape[:2], heads * width) for heads in self.heads]
         )
         return torch.cat(received, dim=2).transpose(0, 1)
-
-    # --- how they do it -------------------------------------------------------------------------------------
 
     def _sizes(self, streams: Sequence[Stream]) -> list[list[int]]:
         """Tokens of each process, stream by stream."""
@@ -166,18 +175,18 @@ def context_parallel(transformer: Any, group: Any) -> Iterator[TokenSharing]:
 
 
 def _hooked(exchange: Exchange, sharing: TokenSharing) -> Any:
-    streams = exchange.streams
+    given = (exchange.streams, exchange.parts) if exchange.parts else (exchange.streams,)
 
     def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if not sharing.is_on:
             return None
         change = getattr(sharing, exchange.before)
         if exchange.argument:
-            return inputs, named | {exchange.argument: change(named[exchange.argument], streams)}
-        return (change(inputs[0], streams), *inputs[1:]), named
+            return inputs, named | {exchange.argument: change(named[exchange.argument], *given)}
+        return (change(inputs[0], *given), *inputs[1:]), named
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        return getattr(sharing, exchange.after)(output, streams) if sharing.is_on else None
+        return getattr(sharing, exchange.after)(output, *given) if sharing.is_on else None
 
     if exchange.before:
         return exchange.module.register_forward_pre_hook(before, with_kwargs=True)
@@ -188,6 +197,21 @@ def _in_order(parts: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor
     """All tokens, stream by stream, out of what each process has, which is cut into streams of these sizes."""
     pieces = [part.split(list(of_part)) for part, of_part in zip(parts, sizes, strict=True)]
     return torch.cat([piece for stream in zip(*pieces, strict=True) for piece in stream])
+
+
+def _by_head(x: Tensor, parts: Sequence[int], heads: int) -> Tensor:
+    """(B, tokens, features), each part by heads -> each head by parts."""
+    return torch.cat([part.unflatten(2, (heads, -1)) for part in _split(x, parts)], dim=3).flatten(2)
+
+
+def _by_part(x: Tensor, parts: Sequence[int], heads: int) -> Tensor:
+    """Undoes `_by_head`."""
+    return torch.cat([part.flatten(2) for part in _split(x.unflatten(2, (heads, -1)), parts)], dim=2)
+
+
+def _split(x: Tensor, parts: Sequence[int]) -> Sequence[Tensor]:
+    """The last dimension in parts of these relative widths."""
+    return x.split([x.shape[-1] * part // sum(parts) for part in parts], dim=-1)
 
 
 def _shares(num: int, parts: int) -> list[int]:

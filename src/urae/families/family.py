@@ -9,7 +9,7 @@ alike. Latents are always *normalised*, that is, as the transformer sees them: u
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ ATTENTION = "attention"
 
 Embeddings = Mapping[str, "Tensor"]
 """What the text encoders say about a batch of prompts: tensors of batch first, under the names by which the
-stock pipeline takes them."""
+stock pipeline takes them. Where it takes a list of tensors of several lengths, they are one padded tensor here with a
+mask beside it, and the family cuts them where it calls the pipeline or the transformer."""
 
 Stream = Literal["text", "image"]
 """A kind of tokens. Where processes share them, each kind is shared out by itself."""
@@ -102,8 +103,11 @@ class RotaryCall:
 
     positions: Tensor
     """(tokens, axes), as the object was given them."""
-    num_tokens: int
-    """L, all tokens that attend to each other, text and image."""
+    num_tokens: int | Tensor
+    """L, all tokens that attend to each other, text and image; (tokens,) where samples of one call differ in it."""
+    is_image: Tensor | None = None
+    """Which tokens (tokens,) are the image's, to which alone the policy's rules apply; None where all others stand at
+    row 0 and column 0, where no rule changes anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,8 @@ class Exchange:
     """What is done to the module's output."""
     argument: str = ""
     """Name of the input, where it is no positional one."""
+    parts: tuple[int, ...] = ()
+    """Widths of what lies side by side in the tensor, each of which has something of all heads; one where not given."""
     counts: tuple[str, ...] = ()
     """The module's attributes that count heads, of which a process has only some."""
 
@@ -171,9 +177,11 @@ class ModuleNames:
     """The module whose output the original has in halves of the other order; empty for none."""
     mlp_ratio: int
     """Width of a fused MLP over the hidden size: rows that a file without it leaves zero."""
-    stock: Literal["kohya", "comfy"]
-    """The other tools' layout of adapters that diffusers reads too: kohya's, of the layers inside the blocks, or
-    ComfyUI's."""
+    lost_by_stock: Mapping[str, tuple[str, ...]]
+    """The other tools' layouts of adapters that diffusers reads too, kohya and comfy, and patterns of the diffusers
+    modules that it leaves out of them, or misreads."""
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    """Rows over columns of original modules that have another shape in a family of the same names."""
 
 
 class Rotary(Protocol):
@@ -186,8 +194,21 @@ class Rotary(Protocol):
     def axes(self, transformer: Any) -> tuple[Axis, ...]:
         """The axes, in the order of a position's coordinates. `ValueError` for a variant that is not understood."""
 
-    def call(self, *inputs: Any, **named: Any) -> RotaryCall:
-        """What a call of the stock object with these inputs asks for."""
+    @property
+    def theta_scale(self) -> float:
+        """Factor on theta of the default policy above the native size: theta^(1/4) lowers each wavelength as the
+        paper's 10 does at FLUX.1's theta of 10,000 (docs/concepts/models.md)."""
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether `call` must be told something about the transformer's own inputs."""
+
+    def told(self, inputs: Mapping[str, Any]) -> Any:
+        """What that is, from the transformer's inputs by name. Made anew for each call of the transformer, so that it
+        may tell several calls of the stock object apart. `ValueError` for inputs that no policy can follow."""
+
+    def call(self, *inputs: Any, told: Any = None, **named: Any) -> RotaryCall:
+        """What a call of the stock object with these inputs asks for; `told` is None where nothing needs to be."""
 
     def restored(self, positions: Tensor) -> Tensor:
         """Positions (tokens, axes) without the rounding that they met on their way to the object; fp32. Positions
@@ -196,8 +217,9 @@ class Rotary(Protocol):
     def frequencies(self, axis: Axis, *, theta_scale: float, device: Any) -> Tensor:
         """Frequencies (channels / 2,) of an axis at theta x `theta_scale`, in the stock object's own arithmetic."""
 
-    def tables(self, angles: Tensor) -> tuple[Tensor, ...]:
-        """What the stock object returns for angles (tokens, pairs of channels), fp32; factors multiply each."""
+    def tables(self, angles: Tensor, factors: Tensor | float, call: RotaryCall) -> Any:
+        """What the stock object returns for a call, at angles (tokens, pairs of channels): cos and sin, or complex
+        numbers, times `factors`, a number or (1 or tokens, 1 or pairs)."""
 
 
 class Calls(Protocol):
@@ -358,9 +380,8 @@ class Layers(Protocol):
 class Pipelines(Protocol):
     """`pipelines.py`: how the stock pipeline is opened and called."""
 
-    @property
-    def pipeline(self) -> str:
-        """Name of the text-to-image class in diffusers."""
+    def pipeline(self, index: Mapping[str, Any]) -> str:
+        """Name of the text-to-image class in diffusers, for a pipeline's `model_index.json`."""
 
     @property
     def transformer(self) -> str:

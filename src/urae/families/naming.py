@@ -6,6 +6,7 @@ tables are the families' own (`names.py`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ class Naming:
         module, _, attribute = name.rpartition(".")
         parts = self.modules(module) if attribute in ("weight", "bias") else ()
         return tuple(f"{part}.{attribute}" for part in parts)
+
+    def fits(self, name: str, shape: tuple[int, int]) -> bool:
+        """Whether the module of this name has the shape (rows, columns) in this family, as far as that is known."""
+        ratio = _spelled_ratios(self.names).get(INDEX.sub("#", name, count=1)) if self.original else None
+        return ratio is None or math.isclose(shape[0], ratio * shape[1])
 
     def has_root(self, name: str) -> bool:
         """Whether a diffusers name, of a layer that the table leaves out, belongs to the family all the same."""
@@ -100,6 +106,11 @@ def _originals(names: ModuleNames) -> dict[str, tuple[str, ...]]:
 def _holders(names: ModuleNames) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Diffusers name -> the original name that holds it, and all that this holds."""
     return {part: (name, parts) for name, parts in _originals(names).items() for part in parts}
+
+
+@cache
+def _spelled_ratios(names: ModuleNames) -> dict[str, float]:
+    return {name.replace(".", "_"): ratio for name, ratio in names.ratios.items()} | dict(names.ratios)
 
 
 @cache

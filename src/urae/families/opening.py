@@ -185,9 +185,16 @@ def open_architecture(model: str, *, dtype: torch.dtype) -> Architecture:
         if model in family.pipelines.published:
             return _built(family, family.pipelines.published[model], dtype)
     family = family_at(model)
-    published = next(iter(family.pipelines.published.values()))
     own = {"transformer": _config(model, "transformer"), "pipeline": _index(model)}
-    return _built(family, {**published, **own}, dtype)
+    return _built(family, {**_like(family, own["transformer"]), **own}, dtype)
+
+
+def _like(family: Family, transformer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parts of the published model with this transformer, whose text encoder and VAE a fine-tune has too; of the
+    first where there is none."""
+    known = list(family.pipelines.published.values())
+    same = [parts for parts in known if all(transformer.get(k) == v for k, v in parts["transformer"].items())]
+    return (same or known)[0]
 
 
 def _architecture_of_folder(folder: Path, dtype: torch.dtype) -> Architecture:
@@ -238,7 +245,8 @@ def _is_single_file(name: str | Path) -> bool:
 
 
 def _from_family(name: str, dtype: torch.dtype, **parts: Any) -> Any:
-    return from_layout(name, _class_of(family_at(name).pipelines.pipeline), dtype, **parts)
+    kind = family_at(name).pipelines.pipeline(_index(name))
+    return from_layout(name, _class_of(kind), dtype, **parts)
 
 
 def empty_transformer(name: str) -> Any:

@@ -14,6 +14,7 @@ __all__ = ["FAMILIES", "families", "family_named", "family_of"]
 FAMILIES = {
     "ChromaTransformer2DModel": "urae.families.chroma:Chroma",
     "FluxTransformer2DModel": "urae.families.flux:Flux",
+    "Flux2Transformer2DModel": "urae.families.flux2:Flux2",
     "Krea2Transformer2DModel": "urae.families.krea2:Krea2",
 }
 """Class of the transformer in diffusers -> where its family is; imported when it is first asked for."""
@@ -22,7 +23,6 @@ OTHERS = {
     "AuraFlowTransformer2DModel": "AuraFlow",
     "BriaTransformer2DModel": "Bria",
     "CogView4Transformer2DModel": "CogView4",
-    "Flux2Transformer2DModel": "FLUX.2",
     "HiDreamImageTransformer2DModel": "HiDream",
     "HunyuanDiT2DModel": "Hunyuan-DiT",
     "HunyuanImageTransformer2DModel": "HunyuanImage",

@@ -30,8 +30,9 @@ def vae_maps(vae: Any) -> VaeMaps:
 def _autoencoder_kl(vae: Any) -> VaeMaps:
     """Five maps of the encoder's first level; the decoder's last level begins with three maps of the channels of the
     one below it."""
-    outer, inner = vae.config.block_out_channels[0], vae.config.block_out_channels[:2][-1]
-    return VaeMaps(encoder=5 * outer, decoder=3 * inner, tile=vae.config.sample_size)
+    outer = vae.config.block_out_channels[0]
+    decoder = vae.config.get("decoder_block_out_channels") or vae.config.block_out_channels
+    return VaeMaps(encoder=5 * outer, decoder=3 * decoder[:2][-1], tile=vae.config.sample_size)
 
 
 def _qwen_image(vae: Any) -> VaeMaps:
@@ -41,4 +42,8 @@ def _qwen_image(vae: Any) -> VaeMaps:
     return VaeMaps(encoder=11 * channels, decoder=19 * channels, tile=vae.tile_sample_min_height)
 
 
-COUNTED = {"AutoencoderKL": _autoencoder_kl, "AutoencoderKLQwenImage": _qwen_image}
+COUNTED = {
+    "AutoencoderKL": _autoencoder_kl,
+    "AutoencoderKLFlux2": _autoencoder_kl,
+    "AutoencoderKLQwenImage": _qwen_image,
+}

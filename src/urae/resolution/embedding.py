@@ -21,7 +21,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from urae.families.family import Axis, Family
+from urae.families.family import Axis, Family, RotaryCall
 from urae.families.registry import family_of
 from urae.resolution.frequencies import attention_scale, frequencies
 from urae.resolution.policy import ResolutionPolicy
@@ -45,10 +45,12 @@ def embedding_replaced(transformer: nn.Module, policy: ResolutionPolicy) -> Iter
     called = transformer
     transformer = extract_model_from_parallel(transformer, keep_torch_compile=False)
     family = family_of(transformer)
-    embedding = PolicyEmbedding(family, transformer, policy, num_shards=_num_sequence_shards(transformer))
+    is_module = isinstance(_stock(transformer, family), nn.Module)
+    kind = _PolicyModule if is_module else PolicyEmbedding
+    embedding = kind(family, transformer, policy, num_shards=_num_sequence_shards(transformer))
     with _embedding(transformer, embedding), ExitStack() as stack:
-        if policy.needs_sigma:
-            stack.enter_context(_sigma_told(called, transformer, embedding))
+        if policy.needs_sigma or family.rotary.needs_inputs:
+            stack.enter_context(_inputs_told(called, transformer, embedding))
         yield
 
 
@@ -66,40 +68,46 @@ def active_policy(pipe: Any) -> ResolutionPolicy | None:
     return embedding.policy if isinstance(embedding, PolicyEmbedding) else None
 
 
-class PolicyEmbedding(nn.Module):
+class PolicyEmbedding:
     """What the stock object returns for the same call, under a resolution policy.
 
     `stock` is never modified. With `num_shards` > 1 each call sees that share of the tokens only.
     """
 
+    sigma: Tensor | None = None
+    """Noise level of the call, a scalar; only where the policy's tables depend on it."""
+    told: Any = None
+    """What the family needs to know about the transformer's inputs; only where it does."""
+
     def __init__(
         self, family: Family, transformer: Any, policy: ResolutionPolicy, *, num_shards: int = 1
     ) -> None:
-        super().__init__()
         self.stock: Any = _stock(transformer, family)
         self.rotary = family.rotary
         self.axes = family.rotary.axes(transformer)
         self.policy = policy
         self.num_shards = num_shards
-        self.sigma: Tensor | None = None
-        """Noise level of the call, a scalar; only where the policy's tables depend on it."""
 
-    def forward(self, *inputs: Any, **named: Any) -> tuple[Tensor, ...]:
-        call = self.rotary.call(*inputs, **named)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        assert self.told is not None or not self.rotary.needs_inputs, "called apart from its transformer"
+        call = self.rotary.call(*inputs, told=self.told, **named)
         positions = self.rotary.restored(call.positions) if self.policy.exact_ids else call.positions.float()
-        axes = list(enumerate(self.axes))
-        angles = torch.cat([self._angles(positions[:, place], axis) for place, axis in axes], dim=1)
-        tables = self.rotary.tables(angles)
-        if self.policy.rope in ("yarn", "dype"):
-            factor = self._channel_factors(positions.device)
-            tables = tuple(table * factor for table in tables)
-        if self.policy.proportional:
-            scale = proportional_factor(call.num_tokens * self.num_shards, self.policy.native_tokens)
-            tables = tuple(table * scale for table in tables)
-        return tables
+        angles = [self._angles(call, positions[:, place], axis) for place, axis in enumerate(self.axes)]
+        return self.rotary.tables(torch.cat(angles, dim=1), self._factors(call), call)
 
-    def _angles(self, positions: Tensor, axis: Axis) -> Tensor:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        return self.forward(*inputs, **named)
+
+    def _angles(self, call: RotaryCall, positions: Tensor, axis: Axis) -> Tensor:
         """(tokens, channels / 2) of one axis: position x frequency, fp64 where the device has it."""
+        angles = self._by_policy(positions, axis)
+        if call.is_image is None or axis.role == "other":
+            return angles
+        stock = self.rotary.frequencies(axis, theta_scale=1.0, device=positions.device)
+        return torch.where(call.is_image[:, None], angles, positions[:, None].to(stock.dtype) * stock)
+
+    def _by_policy(self, positions: Tensor, axis: Axis) -> Tensor:
+        """The same, were all tokens the image's."""
         policy, device = self.policy, positions.device
         if axis.role == "other" or policy.rope == "theta":
             theta_scale = 1.0 if axis.role == "other" else policy.rope_scale
@@ -129,22 +137,38 @@ class PolicyEmbedding(nn.Module):
             sigma=sigma,
         )
 
-    def _channel_factors(self, device: torch.device) -> Tensor:
-        """(channels,): what YaRN brings along, on the spatial axes of all tokens."""
-        scale = attention_scale(self.policy.rope, self.policy.scale)
-        return torch.cat(
-            [
-                torch.full((axis.channels,), 1.0 if axis.role == "other" else scale, device=device)
-                for axis in self.axes
-            ]
-        )
+    def _factors(self, call: RotaryCall) -> Tensor | float:
+        """What the tables are multiplied by: a number, or (1 or tokens, pairs of channels)."""
+        policy, device = self.policy, call.positions.device
+        if policy.rope in ("yarn", "dype"):  # which take the place of proportional attention
+            scale = attention_scale(policy.rope, policy.scale)
+            of_each = [(1.0 if axis.role == "other" else scale, axis.channels // 2) for axis in self.axes]
+            return torch.cat([torch.full((1, num), factor, device=device) for factor, num in of_each], dim=1)
+        if not policy.proportional:
+            return 1.0
+        # A family that is told about the transformer's inputs counts tokens before they are shared out.
+        shards = 1 if self.rotary.needs_inputs else self.num_shards
+        return proportional_factor(call.num_tokens * shards, policy.native_tokens)
 
 
-def proportional_factor(tokens: int, native_tokens: int) -> float:
-    """Factor on cos and on sin that scales the logits by sqrt(log_native(tokens)).
+class _PolicyModule(nn.Module, PolicyEmbedding):
+    """The same in the place of a module. Of an object that is no module it would be in the way: a transformer that has
+    had a module under a name takes nothing else there."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        nn.Module.__init__(self)
+        PolicyEmbedding.__init__(self, *args, **settings)
+
+    forward = PolicyEmbedding.forward
+
+
+def proportional_factor(tokens: int | Tensor, native_tokens: int) -> float | Tensor:
+    """Factor on cos and on sin that scales the logits by sqrt(log_native(tokens)); (n, 1) for tokens (n,).
 
     Queries and keys both carry it, so it is the fourth root (FLUX.1-dev* in the paper's Table 1).
     """
+    if isinstance(tokens, Tensor):
+        return (tokens[:, None].log() / math.log(native_tokens)) ** 0.25
     return math.log(tokens, native_tokens) ** 0.25
 
 
@@ -173,24 +197,32 @@ def hookable(transformer: nn.Module, what: str) -> nn.Module:
 
 
 @contextmanager
-def _sigma_told(called: nn.Module, transformer: Any, embedding: PolicyEmbedding) -> Iterator[None]:
-    """Tell the embedding the noise level of each call of the transformer."""
-    calls, signature = family_of(transformer).calls, inspect.signature(type(transformer).forward)
+def _inputs_told(called: nn.Module, transformer: Any, embedding: PolicyEmbedding) -> Iterator[None]:
+    """Tell the embedding about the inputs of each call of the transformer."""
+    family, signature = family_of(transformer), inspect.signature(type(transformer).forward)
 
     def tell(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        sigma = calls.sigma(signature.bind(module, *inputs, **named).arguments)
-        if (sigma != sigma[0]).any():
-            raise ValueError(
-                f"rope {embedding.policy.rope!r} needs one noise level for the whole batch, whose images share "
-                "their position tables: give images of other noise levels in calls of their own"
-            )
-        embedding.sigma = sigma[0].float()
+        given = signature.bind(module, *inputs, **named).arguments
+        embedding.told = family.rotary.told(given)
+        if embedding.policy.needs_sigma:
+            embedding.sigma = _one_sigma(family.calls.sigma(given), embedding.policy)
 
-    hook = hookable(called, "dype").register_forward_pre_hook(tell, with_kwargs=True)
+    what = "dype" if embedding.policy.needs_sigma else f"a policy on {family.name}"
+    hook = hookable(called, what).register_forward_pre_hook(tell, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
+
+
+def _one_sigma(sigma: Tensor, policy: ResolutionPolicy) -> Tensor:
+    """The noise level (B,) of a batch, a scalar."""
+    if (sigma != sigma[0]).any():
+        raise ValueError(
+            f"rope {policy.rope!r} needs one noise level for the whole batch, whose images share "
+            "their position tables: give images of other noise levels in calls of their own"
+        )
+    return sigma[0].float()
 
 
 def _stock(transformer: Any, family: Family) -> Any:

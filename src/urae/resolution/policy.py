@@ -34,7 +34,7 @@ class ResolutionPolicy:
     """
 
     rope_scale: float = 1.0
-    """Factor k > 0 on the base theta of the rotary frequencies; 10 in the reference."""
+    """Factor k > 0 on the base theta of the rotary frequencies; 10 in the reference, for a theta of 10,000."""
     rope_clip: bool = False
     """Lower no frequency by more than `scale`: omega_i = max((theta k)^-s, theta^-s / scale) (I-Max)."""
     linear: bool = False
@@ -96,7 +96,9 @@ class ResolutionPolicy:
         native = cls(native_tokens=text_tokens(pipe) + grid * grid, shift=resolution.own_shift(pipe))
         if scale <= 1:
             return native
-        return cls(**{**asdict(native), **_positions(grid, scale), "scale": scale, "proportional": True})
+        factor = family_of(pipe).rotary.theta_scale
+        positions = _positions(grid, scale, factor)
+        return cls(**{**asdict(native), **positions, "scale": scale, "proportional": True})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name."""
@@ -122,13 +124,13 @@ class ResolutionPolicy:
         return cls.from_dict(parse_json_object(text, name="a resolution policy in JSON"))
 
 
-def _positions(grid: int, scale: float) -> dict[str, Any]:
+def _positions(grid: int, scale: float, theta_scale: float) -> dict[str, Any]:
     # The fastest frequency repeats every 2 pi tokens. A model whose native grid held less than two such turns
     # has learnt to read places from it; scaling theta leaves it alone and objects repeat with it.
     if grid < 4 * math.pi:
         return {"linear": True}
     # A base raised by less than `scale` lowers no frequency by `scale`, and the clip would have no effect.
-    return {"rope_scale": max(10.0, 2 * scale), "rope_clip": True}
+    return {"rope_scale": max(theta_scale, 2 * scale), "rope_clip": True}
 
 
 def _check_type(name: str, value: Any, expected: Any) -> None:

@@ -28,5 +28,6 @@ NAMES = ModuleNames(
     },
     swapped="",
     mlp_ratio=FLUX.mlp_ratio,
-    stock=FLUX.stock,
+    lost_by_stock=FLUX.lost_by_stock,
+    ratios=FLUX.ratios,
 )

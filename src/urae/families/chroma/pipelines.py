@@ -23,7 +23,7 @@ def _published() -> dict[str, Any]:
 class ChromaPipelines(FluxPipelines):
     """Called as FLUX.1's, with text and guidance of their own."""
 
-    pipeline: str = "ChromaPipeline"
+    from_text: str = "ChromaPipeline"
     from_picture: str = "ChromaImg2ImgPipeline"
     transformer: str = "ChromaTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)

@@ -27,7 +27,8 @@ class FluxGuidance:
     def settings(self, drawing: Drawing) -> dict[str, Any]:
         if drawing.negative:
             raise ValueError(
-                f"negative prompt {drawing.negative!r} has no effect: FLUX.1 is guided by a scale alone; leave it out"
+                f"negative prompt {drawing.negative!r} has no effect: the model is guided by a scale alone; leave it "
+                "out"
             )
         return {"guidance_scale": drawing.guidance}
 

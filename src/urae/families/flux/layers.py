@@ -49,11 +49,19 @@ class FluxLayers:
                 yield Exchange(module=layer, after="own_heads", streams=("text",))
             yield Exchange(module=attention.to_out[0], before="to_tokens", streams=("image",))
             yield Exchange(module=attention.to_add_out, before="to_tokens", streams=("text",))
-        for attention in (block.attn for block in transformer.single_transformer_blocks):
-            for layer in (attention.to_q, attention.to_k, attention.to_v):
-                yield Exchange(module=layer, after="to_heads", streams=("text", "image"))
-            yield Exchange(module=attention, after="to_tokens", streams=("text", "image"))
-        yield Exchange(module=transformer.proj_out, after="gather", streams=("image",))
+        for block in transformer.single_transformer_blocks:
+            yield from self.single_exchanges(block.attn)
+        yield self.last_exchange(transformer)
+
+    def last_exchange(self, transformer: Any) -> Exchange:
+        """Where all tokens are put together again."""
+        return Exchange(module=transformer.proj_out, after="gather", streams=("image",))
+
+    def single_exchanges(self, attention: Any) -> Iterator[Exchange]:
+        """In the attention of a single block."""
+        for layer in (attention.to_q, attention.to_k, attention.to_v):
+            yield Exchange(module=layer, after="to_heads", streams=("text", "image"))
+        yield Exchange(module=attention, after="to_tokens", streams=("text", "image"))
 
     def uses(self, transformer: Any, adapted: frozenset[str]) -> Iterator[LayerUse]:
         config = transformer.config
@@ -74,6 +82,9 @@ class FluxLayers:
 
 class Flow:
     """Follows a forward pass, and knows of each stream whether it depends on a trained parameter."""
+
+    feed_forward = ("ff.net.0.proj", "ff.net.2"), ("ff_context.net.0.proj", "ff_context.net.2")
+    """Of image and text, in a double block."""
 
     def __init__(self, adapted: frozenset[str]) -> None:
         self.adapted = adapted
@@ -99,7 +110,7 @@ class Flow:
         attention = image or text or self._any(block, *projections, *added)
         self.image = image or attention or self._any(block, "attn.to_out.0")
         self.text = text or attention or self._any(block, "attn.to_add_out")
-        feed_forward = ("ff.net.0.proj", "ff.net.2"), ("ff_context.net.0.proj", "ff_context.net.2")
+        feed_forward = self.feed_forward
         norms = ("norm1.linear", "norm1_context.linear") if modulated else ()
         uses = [
             *((name, "one", self.time) for name in norms),

@@ -53,5 +53,11 @@ NAMES = ModuleNames(
     # Stored as (shift, scale), where diffusers has (scale, shift).
     swapped="norm_out.linear",
     mlp_ratio=4,
-    stock="kohya",
+    lost_by_stock={"kohya": ("re:^(?!.*blocks[.]).*",)},
+    ratios={"single_blocks.#.linear1": 7, "single_blocks.#.linear2": 1 / 5}
+    | {
+        f"double_blocks.#.{stream}_mlp.{index}": ratio
+        for stream in ("img", "txt")
+        for index, ratio in ((0, 4), (2, 1 / 4))
+    },
 )

@@ -57,13 +57,17 @@ def _published() -> dict[str, Any]:
 class FluxPipelines:
     """Text to image, and image to image around the same parts."""
 
-    pipeline: str = "FluxPipeline"
+    from_text: str = "FluxPipeline"
+    """Name of the text-to-image class in diffusers."""
     from_picture: str = "FluxImg2ImgPipeline"
     """Name of the image-to-image class in diffusers."""
     transformer: str = "FluxTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = FluxText()
     guidance: Guidance = FluxGuidance()
+
+    def pipeline(self, index: Mapping[str, Any]) -> str:
+        return self.from_text
 
     def draw(self, pipe: Any, drawing: Drawing, **more: Any) -> Image.Image:
         return pipe(**self._arguments(pipe, drawing), **more).images[0]
@@ -80,12 +84,15 @@ class FluxPipelines:
         width, height = drawing.size
         return {
             **self._prompt(pipe, drawing.prompt),
-            **self.guidance.settings(drawing),
+            **self._guided(pipe, drawing),
             "width": width,
             "height": height,
             "num_inference_steps": drawing.steps,
             **drawing.settings,
         }
+
+    def _guided(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
+        return self.guidance.settings(drawing)
 
     def _prompt(self, pipe: Any, prompt: str | Embeddings) -> dict[str, Any]:
         if not isinstance(prompt, str):

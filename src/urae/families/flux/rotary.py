@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ class FluxRotary:
     """The tables of `FluxPosEmbed`, which is called once with the positions of text and image."""
 
     attribute: str = "pos_embed"
+    theta_scale: float = 10.0
+    """The paper's, and its published code's."""
+    needs_inputs: bool = False
 
     def axes(self, transformer: Any) -> tuple[Axis, ...]:
         theta, (other, rows, columns) = 10000, transformer.config.axes_dims_rope
@@ -27,7 +31,10 @@ class FluxRotary:
             Axis(channels=columns, theta=theta, role="column"),
         )
 
-    def call(self, *inputs: Any, **named: Any) -> RotaryCall:
+    def told(self, inputs: Mapping[str, Any]) -> Any:
+        """Nothing: the positions say it all."""
+
+    def call(self, *inputs: Any, told: Any = None, **named: Any) -> RotaryCall:
         (ids,) = (*inputs, *named.values())
         return RotaryCall(positions=ids, num_tokens=ids.shape[0])
 
@@ -38,8 +45,8 @@ class FluxRotary:
     def frequencies(self, axis: Axis, *, theta_scale: float, device: Any) -> Tensor:
         return stock_frequencies(axis, theta_scale=theta_scale, device=device)
 
-    def tables(self, angles: Tensor) -> tuple[Tensor, ...]:
-        return interleaved(angles)
+    def tables(self, angles: Tensor, factors: Tensor | float, call: RotaryCall) -> tuple[Tensor, ...]:
+        return interleaved(angles, factors)
 
 
 def stock_frequencies(axis: Axis, *, theta_scale: float, device: Any) -> Tensor:
@@ -50,10 +57,12 @@ def stock_frequencies(axis: Axis, *, theta_scale: float, device: Any) -> Tensor:
     return 1.0 / (axis.theta * theta_scale) ** exponents
 
 
-def interleaved(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin (tokens, channels), each pair of channels with the same."""
+def interleaved(angles: Tensor, factors: Tensor | float) -> tuple[Tensor, Tensor]:
+    """cos and sin (tokens, channels), each pair of channels with the same, times `factors`, fp32."""
+    if isinstance(factors, Tensor):
+        factors = factors.expand(-1, angles.shape[1]).repeat_interleave(2, dim=1)
     cos, sin = (values.repeat_interleave(2, dim=1).float() for values in (angles.cos(), angles.sin()))
-    return cos, sin
+    return cos * factors, sin * factors
 
 
 def exact_grid(ids: Tensor) -> Tensor:

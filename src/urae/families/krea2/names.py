@@ -38,5 +38,5 @@ NAMES = ModuleNames(
     blocks={"blocks": ("transformer_blocks", BLOCK)},
     swapped="",
     mlp_ratio=0,
-    stock="comfy",
+    lost_by_stock={"comfy": ()},
 )

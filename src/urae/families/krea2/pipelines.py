@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 
 from urae.families.chroma.pipelines import ChromaPipelines
-from urae.families.family import Drawing, Guidance, Text
+from urae.families.family import Drawing, Guidance, Latents, Text
 from urae.families.krea2.guidance import Krea2Guidance, is_distilled
 from urae.families.krea2.latents import Krea2Latents
 from urae.families.krea2.text import Krea2Text
 
-__all__ = ["Krea2Pipelines"]
+__all__ = ["Krea2Pipelines", "noised"]
 
 ENCODER = 4_437_815_808
 """Numbers in Qwen3-VL-4B without its output layer, which is tied to its input."""
@@ -37,7 +37,7 @@ class Krea2Pipelines(ChromaPipelines):
     """Called as Chroma's, but for text to image alone: a picture is redrawn by the same pipeline, from its noised
     latents on."""
 
-    pipeline: str = "Krea2Pipeline"
+    from_text: str = "Krea2Pipeline"
     from_picture: str = ""
     transformer: str = "Krea2Transformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
@@ -47,19 +47,17 @@ class Krea2Pipelines(ChromaPipelines):
     def redraw(
         self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
     ) -> Image.Image:
-        latents = _noised(pipe, drawing, picture, start_sigma)
+        latents = noised(Krea2Latents(), pipe, drawing, picture, start_sigma)
         return self.draw(pipe, drawing, latents=latents, sigmas=sigmas)
 
-    def _arguments(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
+    def _guided(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
         # A distilled checkpoint takes no guidance, whatever the scale.
-        taken = replace(drawing, guidance=1.0) if is_distilled(pipe) else drawing
-        return super()._arguments(pipe, taken)
+        return self.guidance.settings(replace(drawing, guidance=1.0) if is_distilled(pipe) else drawing)
 
 
-def _noised(pipe: Any, drawing: Drawing, picture: Image.Image, sigma: float) -> torch.Tensor:
+def noised(latents: Latents, pipe: Any, drawing: Drawing, picture: Image.Image, sigma: float) -> torch.Tensor:
     """(1 - sigma) clean + sigma noise, packed: the picture's latents, and the noise that the pipeline would start
     with."""
-    latents = Krea2Latents()
     pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 127.5 - 1)
     clean = latents.pack(latents.encode(pipe, pixels.permute(2, 0, 1)[None]).mean)
     noise = latents.noise(pipe, drawing.size, drawing.settings.get("generator"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ class Krea2Rotary:
     and image."""
 
     attribute: str = "rotary_emb"
+    theta_scale: float = 5.6
+    needs_inputs: bool = False
 
     def axes(self, transformer: Any) -> tuple[Axis, ...]:
         theta, (other, rows, columns) = transformer.config.rope_theta, transformer.config.axes_dims_rope
@@ -28,7 +31,10 @@ class Krea2Rotary:
             Axis(channels=columns, theta=theta, role="column"),
         )
 
-    def call(self, *inputs: Any, **named: Any) -> RotaryCall:
+    def told(self, inputs: Mapping[str, Any]) -> None:
+        """Nothing: the positions say it all."""
+
+    def call(self, *inputs: Any, told: Any = None, **named: Any) -> RotaryCall:
         (ids,) = (*inputs, *named.values())
         return RotaryCall(positions=ids, num_tokens=ids.shape[0])
 
@@ -39,5 +45,5 @@ class Krea2Rotary:
     def frequencies(self, axis: Axis, *, theta_scale: float, device: Any) -> Tensor:
         return stock_frequencies(axis, theta_scale=theta_scale, device=device)
 
-    def tables(self, angles: Tensor) -> tuple[Tensor, ...]:
-        return interleaved(angles)
+    def tables(self, angles: Tensor, factors: Tensor | float, call: RotaryCall) -> tuple[Tensor, ...]:
+        return interleaved(angles, factors)
