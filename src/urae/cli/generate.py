@@ -57,7 +57,7 @@ def generate(
     else:
         _check_rounding(opening, asked)
     with _stock_plan(opening, asked) if compared else _plan(opening, asked) as plan:
-        _draw(plan, files, {"adapter_file": opening.adapter.name} if opening.adapter else {})
+        _draw(plan, files)
     for file in files.written:
         say(f"wrote {file}")
 
@@ -95,7 +95,7 @@ def _stock_plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[StockP
     )
 
 
-def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, more: Mapping[str, str]) -> None:
+def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles) -> None:
     plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
     if is_main and files.there:
@@ -103,7 +103,7 @@ def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, more: Mapping[str
     if is_main:
         say(plan)
     with Progress("generating", total=plan.num_steps, show=is_main) as progress:
-        plan.run(on_step=progress.advance, on_image=lambda image: files.save(image, **more))
+        plan.run(on_step=progress.advance, on_image=files.save)
 
 
 def _check_stock(name: str, given: Mapping[str, Any]) -> None:

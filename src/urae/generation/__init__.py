@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from urae.generation.picture_files import PictureFiles
     from urae.generation.plan import DrawingPlan, plan_drawing
     from urae.generation.policies import policy_for
-    from urae.generation.provenance import Provenance, read_png_metadata, save_png
     from urae.generation.sdedit import Sdedit, nominal_strength
     from urae.generation.tiled import Tiled
+    from urae.provenance import Provenance, read_png_metadata, save_picture, save_png
 
 __getattr__, __dir__, __all__ = lazily(__name__)

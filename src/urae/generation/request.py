@@ -33,6 +33,8 @@ class Request:
     """What guidance leads away from; empty for a model that takes none."""
     native: Image.Image | None = None
     """The picture at native size that a two-pass method starts from; None for a method of one pass."""
+    native_file: str = ""
+    """Its file's name, or "given", where it was given and not drawn."""
     native_path: NativePath | None = None
     """How the native pass came to that picture; None where the method does not ask for it."""
 
