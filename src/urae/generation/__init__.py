@@ -9,6 +9,7 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
     from urae.families import model_name, open_pipeline
+    from urae.generation.again import Again, asked_again
     from urae.generation.asking import DrawingRequest, ModelRequest
     from urae.generation.compare import Way, WayResult, compare_ways, grid
     from urae.generation.direct import Direct

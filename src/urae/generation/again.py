@@ -1,7 +1,7 @@
 """A picture made again, or differently: what its file says, in the words of the requests.
 
-A picture may come from a stranger. It names a model and files, but only models that everybody knows are opened because of
-it, and only adapters that lie beside it or here, under their bare names; what they hold is checked against the hash.
+A picture may come from a stranger. It names a model and files, but only models that everybody knows are opened because
+of it, and only adapters that lie beside it or here, under their bare names; what they hold is checked by its hash.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def asked_again(path: Path, *, given: Collection[str], settings: Sequence[str] =
         return _like_foreign(made, path, given)
     if made.method not in METHODS or made.enlarged:
         by = "urae enlarge" if made.enlarged else f"a {made.method} pipeline of its own"
-        raise ValueError(f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again so")
+        raise ValueError(
+            f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again so"
+        )
     drawing = _drawing(made, path, given, settings)
     model = _model(made, path, given)
     notes = []
@@ -68,22 +70,34 @@ def asked_again(path: Path, *, given: Collection[str], settings: Sequence[str] =
     return Again(
         model={key: value for key, value in model.items() if key not in given},
         drawing={key: value for key, value in drawing.items() if key not in given},
-        said=[f"like {path}: {made.method}, seed {made.seed}, made by urae {made.versions.get('urae', '')}", *notes],
+        said=[
+            f"like {path}: {made.method}, seed {made.seed}, made by urae {made.versions.get('urae', '')}",
+            *notes,
+        ],
         adapter_hash="" if {"adapter", "model"} & set(given) else made.adapter_hash,
         path=path,
     )
 
 
 def _drawing(made: Provenance, path: Path, given: Collection[str], settings: Sequence[str]) -> dict[str, Any]:
-    asked: dict[str, Any] = {"prompt": [made.prompt], "negative": made.negative, "seed": made.seed, "size": made.size}
+    asked: dict[str, Any] = {
+        "prompt": [made.prompt],
+        "negative": made.negative,
+        "seed": made.seed,
+        "size": made.size,
+    }
     if "method" in given:
         return asked
     method = method_named(made.method, made.options)
     if settings:
         changed = method_from_texts(made.method, list(settings))
-        method = replace(method, **{(name := one.partition("=")[0]): getattr(changed, name) for one in settings})
+        method = replace(
+            method, **{(name := one.partition("=")[0]): getattr(changed, name) for one in settings}
+        )
     if made.native_file and "native" not in given:
-        raise ValueError(f"{path} was drawn from another picture, {made.native_file}: give that with --native")
+        raise ValueError(
+            f"{path} was drawn from another picture, {made.native_file}: give that with --native"
+        )
     asked |= {"method": method, "settings": ()}
     if method.steps == 0:
         return asked
@@ -96,7 +110,9 @@ def _model(made: Provenance, path: Path, given: Collection[str]) -> dict[str, An
     if "model" in given:
         return {}
     if made.model != "mini" and made.model not in _known_models():
-        raise ValueError(f"{path} was made with the model {made.model!r}, which is nowhere known: give it with --model")
+        raise ValueError(
+            f"{path} was made with the model {made.model!r}, which is nowhere known: give it with --model"
+        )
     asked: dict[str, Any] = {"model": made.model, "base_weights": made.base_weights}
     if made.dtype in DTYPES:
         asked["dtype"] = made.dtype
@@ -106,7 +122,7 @@ def _model(made: Provenance, path: Path, given: Collection[str]) -> dict[str, An
 
 
 def _known_models() -> set[str]:
-    return {name for family in families.all_families() for name in family.pipelines.published}
+    return {name for family in families.families() for name in family.pipelines.published}
 
 
 def _adapter_files(made: Provenance, path: Path) -> list[Path]:
@@ -116,7 +132,11 @@ def _adapter_files(made: Provenance, path: Path) -> list[Path]:
         places = [folder / name for folder in (path.parent, Path()) if name and Path(name).name == name]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
-            called = f"the adapter {name}, which is neither beside it nor here" if name else "an adapter of no file"
+            called = (
+                f"the adapter {name}, which is neither beside it nor here"
+                if name
+                else "an adapter of no file"
+            )
             raise ValueError(f"{path} was made with {called}: give it with --adapter")
         files.append(Path(f"{file}:{strength!r}"))
     return files

@@ -42,7 +42,7 @@ class Request:
         check_size(self.size)
         if not isinstance(self.prompt, str):
             raise ValueError(f"prompt is {self.prompt!r}: expected a string")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed is {self.seed!r}: expected a whole number")
+        if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed!r}: expected a whole number of at most 64 bits")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance is {self.guidance}: expected a number of 0 or more, such as 3.5")

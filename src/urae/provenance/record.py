@@ -23,6 +23,9 @@ KEYS = ("prompt", "seed", "size", "steps", "guidance", "method", "policy")
 FORMAT = 1
 """Version of the JSON text. Readers refuse newer ones."""
 
+LONGEST_SIDE = 2**16
+"""Pixels, more than any picture of ours has."""
+
 EXTRA = ("weights_hash", "kernels")
 """Texts that are known only once the image is made."""
 
@@ -190,7 +193,11 @@ def _json(value: Any) -> str:
 
 
 def _size(size: Any, name: object) -> Size:
-    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int for side in size)):
+    if not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(side) is int and 0 < side <= LONGEST_SIDE for side in size)
+    ):
         raise BadFile(f"size of {name} is {size!r:.80}: expected width and height")
     return size[0], size[1]
 
