@@ -6,7 +6,6 @@ imports torch, so that a command line can be shown without it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from urae import adapters, execution, families, generation
 from urae.execution.choices import BaseWeights, Compile, Offload, VaeWay
 from urae.generation import methods
 from urae.generation.policies import policy_named
-from urae.resolution import check_size
+from urae.resolution import check_size, size_named
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,7 +125,7 @@ class DrawingRequest:
                 f"the setting {self.settings[0]!r} has no effect on a method that is made already"
             )
         given = {
-            "size": _size(self.size),
+            "size": _named_size(self.size),
             "method": way,
             "settings": (),
             "policy": policy_named(self.policy),
@@ -169,13 +168,8 @@ class DrawingRequest:
         return pictures
 
 
-def _size(size: str | int | Sequence[int]) -> Size:
-    if not isinstance(size, str):
-        return check_size(size)
-    sides = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
-    if not sides:
-        raise ValueError(f"size is {size!r}: expected WIDTHxHEIGHT in pixels, such as 256x256")
-    return check_size((int(sides[1]), int(sides[2])))
+def _named_size(size: str | int | Sequence[int]) -> Size:
+    return check_size(size_named(size))
 
 
 def _check_values(asked: DrawingRequest) -> None:

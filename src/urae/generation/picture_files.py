@@ -29,11 +29,17 @@ class PictureFiles:
     them counts as one."""
 
     def __init__(
-        self, folder: Path, prompts: Sequence[str], *, format: str = "png", context_parallel: int = 1
+        self,
+        folder: Path,
+        prompts: Sequence[str],
+        *,
+        title: str = "",
+        format: str = "png",
+        context_parallel: int = 1,
     ) -> None:
         check_can_write(folder, folder=True)
         check_format(format, (1, 1))
-        self.folder, self.format, self.context_parallel = folder, format, context_parallel
+        self.folder, self.title, self.format, self.context_parallel = folder, title, format, context_parallel
         self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
         self.there: list[Path] = []
         """Those that were there already."""
@@ -81,12 +87,13 @@ class PictureFiles:
 
     def _name(self, made: Provenance) -> str:
         """Such as 1-a-flat-tiger-256x256-imax-seed0-5f0c9a31; the first number is the prompt's place in the list."""
-        words = re.sub(r"\W+", "-", made.prompt.lower()).strip("-")[:40].strip("-")
+        number = "" if self.title else str(self.numbers[made.prompt])
+        words = re.sub(r"\W+", "-", (self.title or made.prompt).lower()).strip("-")[:40].strip("-")
         size, seed = f"{made.size[0]}x{made.size[1]}", f"seed{made.seed}"
         method = "" if made.method == "direct" else made.method
         known = json.dumps(_what_decides(made, made), sort_keys=True)
         digest = hashlib.sha256(known.encode()).hexdigest()[:8]
-        return "-".join(filter(None, (str(self.numbers[made.prompt]), words, size, method, seed, digest)))
+        return "-".join(filter(None, (number, words, size, method, seed, digest)))
 
 
 def _check(names: Sequence[str], groups: int) -> None:

@@ -33,6 +33,8 @@ class Request:
     """What guidance leads away from; empty for a model that takes none."""
     native: Image.Image | None = None
     """The picture at native size that a two-pass method starts from; None for a method of one pass."""
+    mask: Image.Image | None = None
+    """White where something may change, of `size`; None for everywhere. Only where the family redraws within one."""
     native_file: str = ""
     """Its file's name, or "given", where it was given and not drawn."""
     native_path: NativePath | None = None
