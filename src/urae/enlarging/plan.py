@@ -77,8 +77,8 @@ class EnlargePlan:
             picture = self.fit.cropped(drawn)
             if self.mask is not None:
                 picture = Image.composite(picture, self.before, self.mask)
-            made = Provenance.from_info(drawn.info)
-            picture.info = replace(made, **self._told).to_info()
+            told = {str(key): text for key, text in drawn.info.items() if isinstance(text, str)}
+            picture.info.update(replace(Provenance.from_info(told), **self._told).to_info())
             pictures.append(picture)
             on_image(picture)
 

@@ -63,13 +63,14 @@ def asked_again(path: Path, *, given: Collection[str], settings: Sequence[str] =
         )
     drawing = _drawing(made, path, given, settings)
     model = _model(made, path, given)
+    over = {"settings": ()} if "method" in drawing else {}
     notes = []
     if "policy" not in given and any(name in given for name in DECIDES_POLICY):
         drawing.pop("policy", None)
         notes = ["policy: chosen anew, since what it was chosen for is changed"]
     return Again(
         model={key: value for key, value in model.items() if key not in given},
-        drawing={key: value for key, value in drawing.items() if key not in given},
+        drawing={key: value for key, value in drawing.items() if key not in given} | over,
         said=[
             f"like {path}: {made.method}, seed {made.seed}, made by urae {made.versions.get('urae', '')}",
             *notes,
@@ -98,7 +99,7 @@ def _drawing(made: Provenance, path: Path, given: Collection[str], settings: Seq
         raise ValueError(
             f"{path} was drawn from another picture, {made.native_file}: give that with --native"
         )
-    asked |= {"method": method, "settings": ()}
+    asked["method"] = method
     if method.steps == 0:
         return asked
     decode = next((way for way in ("tiles", "strips") if f"VAE in {way}" in made.memory), "whole")
