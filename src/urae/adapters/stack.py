@@ -21,7 +21,7 @@ from urae.adapters.targets import transformer_of
 from urae.io import read_header
 from urae.resolution import ResolutionPolicy
 
-__all__ = ["AdapterFile", "Part", "Stack", "load_adapters", "one_or_stack"]
+__all__ = ["AdapterFile", "Stack", "StackPart", "load_adapters", "one_or_stack"]
 
 
 class AdapterFile(NamedTuple):
@@ -48,7 +48,7 @@ class AdapterFile(NamedTuple):
         return cls(Path(before), _checked(strength, before))
 
 
-class Part(NamedTuple):
+class StackPart(NamedTuple):
     """An adapter of a stack, and its strength."""
 
     adapter: Adapter
@@ -64,7 +64,7 @@ class Stack:
     """
 
     parts: Sequence[Any]
-    """Adapters, or pairs of an adapter and its strength; then `Part`s."""
+    """Adapters, or pairs of an adapter and its strength; then `StackPart`s."""
 
     def __post_init__(self) -> None:
         parts = tuple(_part(one) for one in self.parts)
@@ -151,11 +151,11 @@ def _lacks_its_start(path: Path) -> bool:
     return any(PROCESSOR.fullmatch(key) for key in read_header(path).tensors)
 
 
-def _part(given: Any) -> Part:
+def _part(given: Any) -> StackPart:
     if isinstance(given, Adapter):
-        return Part(given)
+        return StackPart(given)
     if isinstance(given, Sequence) and len(given) == 2 and isinstance(given[0], Adapter):
-        return Part(given[0], _checked(given[1], given[0].name))
+        return StackPart(given[0], _checked(given[1], given[0].name))
     raise ValueError(f"{given!r} is no adapter: expected an Adapter, or a pair of one and its strength")
 
 
@@ -167,7 +167,7 @@ def _checked(strength: Any, name: str) -> float:
     return float(strength)
 
 
-def _check_apart(parts: Sequence[Part]) -> None:
+def _check_apart(parts: Sequence[StackPart]) -> None:
     """Refuse to count an adapter twice."""
     hashes = [part.adapter.hash for part in parts] if len(parts) > 1 else []
     for place, digest in enumerate(hashes):

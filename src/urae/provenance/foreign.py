@@ -77,7 +77,7 @@ UNDERSTOOD = {*SAMPLERS, *PASSED, *TEXTS, *LATENTS, "RandomNoise", "BasicSchedul
 
 def from_graph(text: str, *, name: object) -> Foreign:
     """A graph of ComfyUI with one sampler from an empty latent. `BadFile` for another."""
-    graph = _Graph(parse_json_object(text, name=f"the graph of {name}"), name)
+    graph = _ComfyGraph(parse_json_object(text, name=f"the graph of {name}"), name)
     samplers = [node for node in graph.nodes.values() if node["class_type"] in SAMPLERS]
     if len(samplers) != 1:
         raise BadFile(
@@ -104,7 +104,7 @@ def from_graph(text: str, *, name: object) -> Foreign:
     )
 
 
-class _Graph:
+class _ComfyGraph:
     """Nodes by their ids, and the ways between them."""
 
     def __init__(self, nodes: Mapping[str, Any], name: object) -> None:
