@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 from tiny_families import drawn
-from urae.generation.provenance import Provenance
 
 from urae.execution.caches import CACHES, TaylorSeer
 from urae.generation import Direct, Hiflow, Imax, Sdedit, Tiled, Way, compare_ways, generate
 from urae.generation.methods import options_of
+from urae.provenance import Provenance
 from urae.resolution import ResolutionPolicy, active_policy
 
 LARGE = (128, 128)

@@ -53,7 +53,8 @@ class PictureFiles:
         """
         state = this_process()
         groups = num_groups(state.num_processes, self.context_parallel)
-        _check([self._name(made) for made in planned], groups)
+        ending = WRITTEN_FORMATS[self.format]
+        _check([f"{self._name(made)}{ending}" for made in planned], groups)
         for made in planned:
             check_format(self.format, made.size)
         paths = on_main(lambda: [self._place(made) for made in planned])
