@@ -20,7 +20,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 if TYPE_CHECKING:
     from urae import mini, recipes, theory
-    from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor
+    from urae.adapters import Adapter, Full, Lora, Major, Mica, Minor, Stack
     from urae.errors import UraeError
     from urae.generation import generate
     from urae.metrics import evaluate

@@ -21,8 +21,8 @@ from urae.errors import BadFile
 from urae.execution import MemoryPlan, this_process
 from urae.families import DTYPES, model_name
 from urae.generation.direct import after_each_step
-from urae.generation.provenance import Provenance, versions
 from urae.io import field_of, read_json_object
+from urae.provenance import Provenance, versions
 from urae.resolution import check_size
 
 __all__ = [

@@ -9,7 +9,7 @@ from tiny_families import drawn
 from urae.execution.caches import CACHES, TaylorSeer
 from urae.generation import Direct, Hiflow, Imax, Sdedit, Tiled, Way, compare_ways, generate
 from urae.generation.methods import options_of
-from urae.generation.provenance import Provenance
+from urae.provenance import Provenance
 from urae.resolution import ResolutionPolicy, active_policy
 
 LARGE = (128, 128)

@@ -13,17 +13,16 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
+from urae.io.embedded import picture_texts, write_png
 from urae.io.pictures import (
     PICTURE_SUFFIXES,
     Unreadable,
     decode,
     is_picture_name,
     picture_size,
-    picture_texts,
     read_bytes,
     read_picture,
     size_of,
-    write_png,
 )
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)

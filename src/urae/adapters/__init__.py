@@ -14,5 +14,6 @@ if TYPE_CHECKING:
     from urae.adapters.decomposition import Triplets, decompose, decompose_cached
     from urae.adapters.merging import Truncation, merge, truncate
     from urae.adapters.specs import IMAGE_STREAM, PAPER_TARGETS, SPECS, Full, Lora, Major, Mica, Minor, Spec
+    from urae.adapters.stack import AdapterFile, Stack, load_adapters, one_or_stack
 
 __getattr__, __dir__, __all__ = lazily(__name__)

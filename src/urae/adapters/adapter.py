@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from urae.adapters.base import Base, base_of, check_base
 from urae.adapters.convert import Parsed, parse, to_layout
 from urae.adapters.decomposition import tensor_hash
-from urae.adapters.factors import Factors
+from urae.adapters.factors import Factors, stacked
 from urae.adapters.files import read_file, write_file
-from urae.adapters.full import check_differences, differences_applied
+from urae.adapters.full import by_holder, check_differences, differences_applied
 from urae.adapters.injection import check_fits, injected
 from urae.adapters.published import completed
 from urae.adapters.scaling import scaling_of
@@ -64,6 +64,8 @@ class Adapter:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     """UTC time, ISO 8601; not part of `hash`."""
+    file: str = ""
+    """Name of the file that it was read from; neither part of `hash` nor written. Empty for one that was in none."""
 
     @classmethod
     def load(
@@ -101,7 +103,7 @@ class Adapter:
             adapter = cls._described(parsed, described, Path(path))
         if base is not None:
             adapter.check(base, allow_other_base=allow_other_base)
-        return adapter
+        return replace(adapter, file=Path(path).name)
 
     def save(
         self, path: str | Path, *, layout: str = "diffusers", dtype: torch.dtype = torch.float32
@@ -147,6 +149,11 @@ class Adapter:
         check_differences(transformer, self.differences)
         if self.base is not None and not allow_other_base:
             check_base(self.base, transformer)
+
+    @property
+    def name(self) -> str:
+        """As messages call it: its file, or the beginning of its hash."""
+        return self.file or f"the adapter {self.hash[:12]}"
 
     @property
     def is_full(self) -> bool:
@@ -211,8 +218,10 @@ class Adapter:
 
     @contextmanager
     def _weights_on(self, transformer: nn.Module) -> Iterator[None]:
-        factors = injected(transformer, self.factors) if self.factors else nullcontext()
-        with differences_applied(transformer, self.differences), factors:
+        dense, rounded = by_holder(transformer, self.differences)
+        factors = stacked(self.factors, rounded)
+        added = injected(transformer, factors) if factors else nullcontext()
+        with differences_applied(transformer, dense), added:
             yield
 
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from urae.adapters.factors import Pair
 from urae.adapters.targets import parameter_owners, select
 from urae.errors import WrongBase
 
-__all__ = ["Changes", "check_differences", "differences_applied", "train_changes"]
+__all__ = ["Changes", "by_holder", "check_differences", "differences_applied", "train_changes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,33 +63,79 @@ def train_changes(transformer: nn.Module, patterns: Sequence[str], initial: Mapp
 
 @contextmanager
 def differences_applied(transformer: nn.Module, differences: Mapping[str, Tensor]) -> Iterator[None]:
-    """Add the differences for the duration of a block, in fp32, rounded once to the base's dtype."""
-    originals = {name: transformer.get_parameter(name) for name in differences}
+    """Add the differences for the duration of a block, in fp32, rounded once to the base's dtype.
+
+    They may lie under adapters that peft has attached; what holds no plain parameter is to be left out (`by_holder`).
+    """
+    places = {name: _place(transformer, name) for name in differences}
+    originals: dict[str, Any] = {name: getattr(*place) for name, place in places.items()}
     try:
         for name, original in originals.items():
+            module, attribute = places[name]
             changed = original.detach().float() + differences[name].to(original.device)
-            module, attribute = _place(transformer, name)
             module._parameters[attribute] = nn.Parameter(changed.to(original.dtype), original.requires_grad)
         yield
     finally:
         for name, original in originals.items():
-            module, attribute = _place(transformer, name)
+            module, attribute = places[name]
             module._parameters[attribute] = original
+
+
+def by_holder(
+    transformer: nn.Module, differences: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Pair]]:
+    """The differences of plain parameters; and those of rounded matrices, which cannot be added to, as factors of full
+    rank by module name. ValueError for another parameter that is rounded."""
+    dense: dict[str, Tensor] = {}
+    rounded: dict[str, Pair] = {}
+    for name, change in differences.items():
+        module, attribute = _place(transformer, name)
+        if _is_plain(module._parameters.get(attribute)):
+            dense[name] = change
+        elif attribute == "weight" and isinstance(module, nn.Linear):
+            rounded[name.removesuffix(".weight")] = _of_full_rank(change)
+        else:
+            raise ValueError(
+                f"{name} is rounded and not a matrix of a linear layer: load the model unrounded"
+            )
+    return dense, rounded
 
 
 def check_differences(transformer: nn.Module, differences: Mapping[str, Tensor]) -> None:
     """Raise `WrongBase` where a parameter is missing or has another shape."""
-    parameters = dict(transformer.named_parameters()) if differences else {}
     for name, difference in differences.items():
-        if name not in parameters:
+        shape = _shape(transformer, name)
+        if shape is None:
             raise WrongBase(
                 f"the adapter changes {name!r}, which this {type(transformer).__name__} does not have"
             )
-        if parameters[name].shape != difference.shape:
+        if shape != difference.shape:
             raise WrongBase(
                 f"the adapter expects {name!r} to be {tuple(difference.shape)}, but in this model it is "
-                f"{tuple(parameters[name].shape)}"
+                f"{tuple(shape)}"
             )
+
+
+def _shape(transformer: nn.Module, name: str) -> tuple[int, ...] | None:
+    """Of a parameter, without restoring a rounded matrix; None where there is none."""
+    try:
+        module, attribute = _place(transformer, name)
+    except AttributeError:
+        return None
+    if attribute == "weight" and isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    parameter = module._parameters.get(attribute)
+    return None if parameter is None else tuple(parameter.shape)
+
+
+def _is_plain(parameter: Any) -> bool:
+    return type(parameter) is nn.Parameter and parameter.is_floating_point()
+
+
+def _of_full_rank(change: Tensor) -> Pair:
+    """A and B whose product is the matrix (out, in), one of them the identity."""
+    rows, columns = change.shape
+    return (torch.eye(columns), change) if columns <= rows else (change, torch.eye(rows))
 
 
 class _Changed(nn.Module):
@@ -99,13 +148,15 @@ class _Changed(nn.Module):
 
 
 def _place(transformer: nn.Module, name: str) -> tuple[nn.Module, str]:
-    module, _, attribute = name.rpartition(".")
-    return transformer.get_submodule(module), attribute
+    """The module that holds a parameter of the bare model, inside a wrapper of peft's if there is one."""
+    owner, _, attribute = name.rpartition(".")
+    module = transformer.get_submodule(owner)
+    return getattr(module, "base_layer", module) if isinstance(module, LoraLayer) else module, attribute
 
 
 def _check_trainable(parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
-        if not parameter.is_floating_point() or type(parameter) is not nn.Parameter:
+        if not _is_plain(parameter):
             raise ValueError(
                 f"{name} is quantised and cannot be trained in full: use Lora or Minor on this base"
             )

@@ -20,7 +20,7 @@ from urae.adapters.factors import Pair, product_norm, stacked, truncated
 from urae.errors import WrongBase
 from urae.resolution import ResolutionPolicy
 
-__all__ = ["Truncation", "merge", "truncate"]
+__all__ = ["Truncation", "merge", "truncate", "weighted_sum"]
 
 
 def merge(
@@ -42,15 +42,21 @@ def merge(
         raise ValueError(f"{len(weights)} weights for {len(adapters)} adapters: give one each, or none")
     if not all(map(math.isfinite, weights)):
         raise ValueError(f"the weights are {', '.join(map(str, weights))}: expected finite numbers")
-    merged = Adapter(
-        factors=_weighted_factors(adapters, weights),
-        differences=_weighted_sum(adapters, weights),
+    merged = replace(
+        weighted_sum(adapters, weights),
         policy=_common_policy(adapters) if policy == "own" else policy,
         recipe={"merged": [_provenance(*each) for each in zip(adapters, weights, strict=True)]},
         base=_common_base(adapters, allow_other_base),
     )
     _warn_of_rank(merged, adapters)
     return merged
+
+
+def weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
+    """The weights of `merge` alone: nothing is checked, and nothing said of where they come from."""
+    return Adapter(
+        factors=_weighted_factors(adapters, weights), differences=_weighted_differences(adapters, weights)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ def _weighted_factors(adapters: Sequence[Adapter], weights: Sequence[float]) -> 
     return stacked(*scaled)
 
 
-def _weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Tensor]:
+def _weighted_differences(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     for adapter, weight in zip(adapters, weights, strict=True):
         for name, difference in adapter.differences.items():

@@ -22,7 +22,7 @@ from urae.generation.asking import DrawingRequest, ModelRequest
 from urae.io import Progress, check_can_write, plain, write_text
 
 if TYPE_CHECKING:
-    from urae.adapters import Adapter
+    from urae.adapters import Adapter, Stack
     from urae.generation import DrawingPlan, Way, WayResult
 
 __all__ = ["compare"]
@@ -67,7 +67,7 @@ def compare(
     with opening.opened() as (pipe, adapter):
         plan = generation.plan_drawing(pipe, asked)
         say(f"memory: {plan.memory}")
-        results = _drawn(plan, _ways(methods, asked, adapter), out, opening.adapter)
+        results = _drawn(plan, _ways(methods, asked, adapter), out)
     sheet = generation.save_png(generation.grid(results, prompt=prompt), out / SHEET)
     table = out / TABLE
     write_text(table, json.dumps(_described(results, plan), indent=2, ensure_ascii=False) + "\n")
@@ -84,14 +84,12 @@ def _check_new(out: Path, labels: Sequence[str]) -> None:
         )
 
 
-def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path, adapter: Path | None) -> list[WayResult]:
+def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path) -> list[WayResult]:
     """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
     from urae.metrics.detail import detail
     from urae.metrics.repetition import repetition
 
     def save(result: WayResult) -> None:
-        if adapter and "adapter_hash" in result.image.info:
-            result.image.info["adapter_file"] = adapter.name
         generation.save_png(result.image, out / _file_name(result.label))
 
     with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:
@@ -120,7 +118,9 @@ def _method(text: str, native_steps: int | None) -> Any:
     return replace(method, native_steps=native_steps) if native_steps and has_native else method
 
 
-def _ways(methods: Sequence[tuple[str, Any]], asked: DrawingRequest, adapter: Adapter | None) -> list[Way]:
+def _ways(
+    methods: Sequence[tuple[str, Any]], asked: DrawingRequest, adapter: Adapter | Stack | None
+) -> list[Way]:
     """Each method without the adapter, and with it where it has an effect and a policy to run under."""
     policy: Any = asked.policy
     ways = []
@@ -133,7 +133,8 @@ def _ways(methods: Sequence[tuple[str, Any]], asked: DrawingRequest, adapter: Ad
             plain_way = generation.Way(label=label, method=method, policy=policy, steps=asked.steps)
             ways.append(plain_way)
             if adapter:
-                ways.append(replace(plain_way, label=f"{label} + adapter", adapter=adapter))
+                several = "adapters" if hasattr(adapter, "parts") else "adapter"
+                ways.append(replace(plain_way, label=f"{label} + {several}", adapter=adapter))
     return ways
 
 

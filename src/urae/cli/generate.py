@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from urae.io import Progress
 
 if TYPE_CHECKING:
     from urae.baselines import StockPlan
-    from urae.generation import DrawingPlan, PictureFiles
+    from urae.generation import Again, DrawingPlan, PictureFiles
 
 __all__ = ["generate"]
 
@@ -35,13 +35,24 @@ PromptFile = Annotated[
 ]
 Model = Annotated[dict[str, Any], Fields(ModelRequest)]
 Drawing = Annotated[dict[str, Any], Fields(DrawingRequest, without=("prompt",), size="256x256")]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        help="Picture to make again, or differently by other options; of urae, or as far as understood of "
+        "AUTOMATIC1111 and ComfyUI."
+    ),
+]
+Format = Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")]
 
 
 def generate(
+    ctx: typer.Context,
     model: Model,
     drawing: Drawing,
     prompts: Prompts = None,
     prompt_file: PromptFile = None,
+    like: Like = None,
+    format: Format = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("images"),
 ) -> None:
     """Make pictures, with or without an adapter. What is there already is not drawn again, nor ever replaced.
@@ -52,18 +63,35 @@ def generate(
     """
     from urae import baselines  # which imports torch
 
-    texts = _asked_for(prompts, prompt_file)
+    again = _again(ctx, like, drawing["settings"]) if like else None
+    if again:
+        model, drawing = {**model, **again.model}, {**drawing, **again.drawing}
+    own = drawing.pop("prompt", None)
+    texts = own if own and not (prompts or prompt_file) else _asked_for(prompts, prompt_file)
     listed = list(texts.values()) if isinstance(texts, dict) else texts
     asked, opening = DrawingRequest(prompt=listed, **drawing), ModelRequest(**model)
-    files = generation.PictureFiles(out, texts, context_parallel=asked.context_parallel)
+    files = generation.PictureFiles(out, texts, format=format, context_parallel=asked.context_parallel)
     if compared := baselines.stock_of(opening.model):
         _check_stock(compared.name, {**model, **drawing})
     else:
         _check_rounding(opening, asked)
-    with _stock_plan(opening, asked) if compared else _plan(opening, asked) as plan:
-        _draw(plan, files, {"adapter_file": opening.adapter.name} if opening.adapter else {})
+    with _stock_plan(opening, asked) if compared else _plan(opening, asked, again) as plan:
+        _draw(plan, files)
     for file in files.written:
         say(f"wrote {file}")
+
+
+def _again(ctx: typer.Context, like: Path, settings: Sequence[str]) -> Again:
+    """What the picture asks for, without what the command line sets; it is told at once."""
+    given = {
+        name
+        for name in ctx.params
+        if str(getattr(ctx.get_parameter_source(name), "name", "")) == "COMMANDLINE"
+    }
+    again = generation.asked_again(like, given=given, settings=settings)
+    for line in again.said:
+        say(line)
+    return again
 
 
 def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str] | dict[str, str]:
@@ -76,8 +104,10 @@ def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str] | dict
 
 
 @contextmanager
-def _plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[DrawingPlan]:
+def _plan(opening: ModelRequest, asked: DrawingRequest, again: Again | None) -> Iterator[DrawingPlan]:
     with opening.opened() as (pipe, adapter):
+        if again:
+            again.check(adapter)
         yield generation.plan_drawing(pipe, replace(asked, adapter=adapter))
 
 
@@ -99,7 +129,7 @@ def _stock_plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[StockP
     )
 
 
-def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, more: Mapping[str, str]) -> None:
+def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles) -> None:
     plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
     if is_main and files.there:
@@ -107,7 +137,7 @@ def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, more: Mapping[str
     if is_main:
         say(plan)
     with Progress("generating", total=plan.num_steps, show=is_main) as progress:
-        plan.run(on_step=progress.advance, on_image=lambda image: files.save(image, **more))
+        plan.run(on_step=progress.advance, on_image=files.save)
 
 
 def _check_stock(name: str, given: Mapping[str, Any]) -> None:

@@ -24,6 +24,8 @@ VERBS = {
     "plan": "Say whether a training run fits on a GPU, for how long and at what price.",
     "train": "Train an adapter by a recipe.",
     "generate": "Draw prompts at any size, with or without an adapter.",
+    "enlarge": "Make a picture of your own larger, and show it before and after.",
+    "show": "Say how a picture was made, as far as its file says.",
     "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert, merge and bake adapter files.",

@@ -179,6 +179,7 @@ def _said(hint: Any) -> dict[str, Any]:
     words = tuple(member for member in members if isinstance(member, str))
     scalars = [member for member in members if member in SCALARS]
     many = [one for member in members if _is_sequence(member) for one in _members(get_args(member)[0])]
+    many = [one for one in many if one in SCALARS]
     kind = next(iter([*scalars, *many]), str if len(words) > 1 else None)
     if kind in (str, Path) and scalars:
         words = ()

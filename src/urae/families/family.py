@@ -398,10 +398,18 @@ class Pipelines(Protocol):
         `latents` to start from and `sigmas`."""
 
     def redraw(
-        self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
+        self,
+        pipe: Any,
+        drawing: Drawing,
+        picture: Image.Image,
+        *,
+        sigmas: Any,
+        start_sigma: float,
+        **region: Any,
     ) -> Image.Image:
         """One image from a picture of the same size, taken back to `start_sigma`; `sigmas` (steps,) are those to
-        give to the pipeline, before its shift."""
+        give to the pipeline, before its shift. `region`: a `mask` of that size, white where the picture is redrawn,
+        for a family whose pipelines name a class for it as `inpaint`."""
 
 
 class Family(Protocol):

@@ -9,6 +9,7 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.execution import FirstBlock, MemoryPlan, SpeedPlan, TaylorSeer, plan_memory, plan_speed
     from urae.families import model_name, open_pipeline
+    from urae.generation.again import Again, asked_again
     from urae.generation.asking import DrawingRequest, ModelRequest
     from urae.generation.compare import Way, WayResult, compare_ways, grid
     from urae.generation.direct import Direct
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from urae.generation.picture_files import PictureFiles
     from urae.generation.plan import DrawingPlan, plan_drawing
     from urae.generation.policies import policy_for
-    from urae.generation.provenance import Provenance, read_png_metadata, save_png
     from urae.generation.sdedit import Sdedit, nominal_strength
     from urae.generation.tiled import Tiled
+    from urae.provenance import Provenance, read_png_metadata, save_picture, save_png
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -6,23 +6,22 @@ imports torch, so that a command line can be shown without it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from urae import execution, families, generation
+from urae import adapters, execution, families, generation
 from urae.execution.choices import BaseWeights, Compile, Offload, VaeWay
 from urae.generation import methods
 from urae.generation.policies import policy_named
-from urae.resolution import check_size
+from urae.resolution import check_size, size_named
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from urae.adapters import Adapter
+    from urae.adapters import Adapter, AdapterFile, Stack
     from urae.execution import MemoryPlan
     from urae.execution.caches import StepCache
     from urae.generation.methods import Method
@@ -39,8 +38,8 @@ class ModelRequest:
     """mini, a diffusers folder, a .safetensors file (with --base) or a hub id."""
     base: str = ""
     """Folder or hub id with the other parts of a single file."""
-    adapter: Path | None = None
-    """Adapter file of any layout."""
+    adapter: Path | Sequence[Path] | None = None
+    """Adapter file of any layout, FILE or FILE:STRENGTH; repeat for several that act together."""
     start: Path | None = None
     """Adapter that was fused before this one's training."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -52,16 +51,21 @@ class ModelRequest:
         if self.start and not self.adapter:
             raise ValueError(f"start {self.start} has no effect without an adapter: give one with --adapter")
 
-    @contextmanager
-    def opened(self) -> Iterator[tuple[Any, Adapter | None]]:
-        """The pipeline, its matrices stored as asked, and the adapter, which has seen them as they were loaded."""
-        from urae.adapters import Adapter
+    @property
+    def adapter_files(self) -> list[AdapterFile]:
+        """The files, each with its strength."""
+        files = [] if self.adapter is None else _several("adapter", self.adapter)
+        return [adapters.AdapterFile.of(text) for text in files]
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Any, Adapter | Stack | None]]:
+        """The pipeline, its matrices stored as asked, and the adapters, which have seen them as they were loaded."""
+        files = self.adapter_files
         pipe = execution.first_here(
             lambda: families.open_pipeline(self.model, base=self.base, dtype=self.dtype)
         )
         pipe.set_progress_bar_config(disable=True)
-        adapter = Adapter.load(self.adapter, base=pipe, start=self.start) if self.adapter else None
+        adapter = adapters.load_adapters(files, base=pipe, start=self.start)
         rounded = self.base_weights != "as_loaded"
         with execution.quantised(pipe, self.base_weights) if rounded else nullcontext():  # type: ignore[arg-type]
             yield pipe, adapter
@@ -86,8 +90,9 @@ class DrawingRequest:
     """One of direct, tiled, sdedit, imax, hiflow, esrgan."""
     settings: tuple[str, ...] = field(default=(), metadata={"option": "--set"})
     """An option of the method, as name=value; repeat for several."""
-    adapter: Adapter | None = None
-    """What was trained for this model; its policy is used unless another is asked for."""
+    adapter: Adapter | Stack | Sequence[Adapter | tuple[Adapter, float]] | None = None
+    """What was trained for this model, or several that act together, each alone or with a strength; the policy of the
+    one that has one is used unless another is asked for."""
     policy: str | Path | ResolutionPolicy = "auto"
     """auto (the adapter's, else one for the size), none (stock behaviour), reference, or a JSON file."""
     steps: int | Literal["auto"] = "auto"
@@ -121,7 +126,13 @@ class DrawingRequest:
             raise ValueError(
                 f"the setting {self.settings[0]!r} has no effect on a method that is made already"
             )
-        given = {"size": _size(self.size), "method": way, "settings": (), "policy": policy_named(self.policy)}
+        given = {
+            "size": _named_size(self.size),
+            "method": way,
+            "settings": (),
+            "policy": policy_named(self.policy),
+            "adapter": self.adapter and adapters.one_or_stack(self.adapter),
+        }
         for name, value in given.items():
             object.__setattr__(self, name, value)
         _check_values(self)
@@ -159,13 +170,8 @@ class DrawingRequest:
         return pictures
 
 
-def _size(size: str | int | Sequence[int]) -> Size:
-    if not isinstance(size, str):
-        return check_size(size)
-    sides = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
-    if not sides:
-        raise ValueError(f"size is {size!r}: expected WIDTHxHEIGHT in pixels, such as 256x256")
-    return check_size((int(sides[1]), int(sides[2])))
+def _named_size(size: str | int | Sequence[int]) -> Size:
+    return check_size(size_named(size))
 
 
 def _check_values(asked: DrawingRequest) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from urae.adapters import Adapter
+from urae.adapters import Adapter, Stack
 from urae.execution import MemoryPlan, Speed, forward_replaced, plan_memory
 from urae.execution.choices import Compile
 from urae.generation.drawing import generate
@@ -39,7 +39,7 @@ class Way:
     label: str
     method: Method
     policy: ResolutionPolicy | Literal["auto", "none"] = "auto"
-    adapter: Adapter | None = None
+    adapter: Adapter | Stack | None = None
     steps: int | Literal["auto"] = "auto"
     """Denoising steps at the target size; "auto" is the method's own."""
     speed: Speed = "exact"

@@ -29,9 +29,9 @@ from urae.families import family_of
 from urae.generation.direct import Direct
 from urae.generation.guide import Step, steps_watched
 from urae.generation.path import NativePath
-from urae.generation.provenance import save_png, versions
 from urae.generation.request import Request
 from urae.io import read_picture
+from urae.provenance import save_png, versions
 from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
 
 __all__ = [

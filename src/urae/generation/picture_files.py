@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from urae.execution import num_groups, on_main, this_process
-from urae.generation.provenance import Provenance, claimed_provenance, save_png
-from urae.io import check_can_write
+from urae.io import WRITTEN_FORMATS, check_can_write, check_format
+from urae.provenance import Provenance, claimed_provenance, save_picture
 
 __all__ = ["PictureFiles"]
 
@@ -30,10 +30,17 @@ class PictureFiles:
     them counts as one."""
 
     def __init__(
-        self, folder: Path, prompts: Sequence[str] | Mapping[str, str], *, context_parallel: int = 1
+        self,
+        folder: Path,
+        prompts: Sequence[str] | Mapping[str, str],
+        *,
+        title: str = "",
+        format: str = "png",
+        context_parallel: int = 1,
     ) -> None:
         check_can_write(folder, folder=True)
-        self.folder, self.context_parallel = folder, context_parallel
+        check_format(format, (1, 1))
+        self.folder, self.title, self.format, self.context_parallel = folder, title, format, context_parallel
         self.ids = list(prompts) if isinstance(prompts, Mapping) else []
         prompts = list(prompts.values()) if isinstance(prompts, Mapping) else prompts
         self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
@@ -51,7 +58,9 @@ class PictureFiles:
         state = this_process()
         groups = num_groups(state.num_processes, self.context_parallel)
         names = self._by_id(planned) if self.ids else [self._name(made) for made in planned]
-        _check(names, groups)
+        _check([f"{name}{WRITTEN_FORMATS[self.format]}" for name in names], groups)
+        for made in planned:
+            check_format(self.format, made.size)
         paths = on_main(lambda: [self._place(*one) for one in zip(names, planned, strict=True)])
         self.there = [path for path, is_there in paths if is_there]
         left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
@@ -59,21 +68,21 @@ class PictureFiles:
         self._next = [paths[place][0] for place in reversed(mine)]
         return mine
 
-    def save(self, image: Any, **more: str) -> None:
+    def save(self, image: Any) -> None:
         """Write a picture as soon as it is there, so that an interrupted run keeps what it has made.
 
-        `more` goes into its metadata. Of processes that drew it together the first writes.
+        Of processes that drew it together the first writes.
         """
         path = self._next.pop()
-        image.info.update(more)
         if this_process().process_index % self.context_parallel == 0:
-            self.written.append(save_png(image, path))
+            self.written.append(save_picture(image, path))
         image.close()  # a list of thousands would not fit into memory
 
     def _place(self, name: str, made: Provenance) -> tuple[Path, bool]:
         """Where a picture is or will be, and whether it is there; another picture of its name stays as it is."""
+        ending = WRITTEN_FORMATS[self.format]
         for number in count(1):
-            path = self.folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+            path = self.folder / (f"{name}{ending}" if number == 1 else f"{name}-{number}{ending}")
             if not path.exists():
                 return path, False
             there = claimed_provenance(path)
@@ -96,18 +105,19 @@ class PictureFiles:
 
     def _name(self, made: Provenance) -> str:
         """Such as 1-a-flat-tiger-256x256-imax-seed0-5f0c9a31; the first number is the prompt's place in the list."""
-        words = re.sub(r"\W+", "-", made.prompt.lower()).strip("-")[:40].strip("-")
+        number = "" if self.title else str(self.numbers[made.prompt])
+        words = re.sub(r"\W+", "-", (self.title or made.prompt).lower()).strip("-")[:40].strip("-")
         size, seed = f"{made.size[0]}x{made.size[1]}", f"seed{made.seed}"
         method = "" if made.method == "direct" else made.method
         known = json.dumps(_what_decides(made, made), sort_keys=True)
         digest = hashlib.sha256(known.encode()).hexdigest()[:8]
-        return "-".join(filter(None, (str(self.numbers[made.prompt]), words, size, method, seed, digest)))
+        return "-".join(filter(None, (number, words, size, method, seed, digest)))
 
 
 def _check(names: Sequence[str], groups: int) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice}.png is asked for twice: give each prompt and each seed once")
+        raise ValueError(f"{twice} is asked for twice: give each prompt and each seed once")
     if groups > len(names):
         raise ValueError(
             f"there are {len(names)} pictures for {groups} processes or groups of processes: start fewer, or let "
@@ -119,4 +129,6 @@ def _what_decides(made: Provenance, planned: Provenance) -> dict[str, str]:
     """As a file holds it, without the names of things; a native picture that is still to be drawn has no hash."""
     tiles = "VAE in tiles" if "VAE in tiles" in made.memory else ""
     native = made.native if planned.native else ""
-    return replace(made, adapter_file="", memory=tiles, native=native).to_info()
+    # What a drawn picture learns besides, names of files, and the order of a stack decide nothing.
+    nameless = {"adapter_file": "", "native_file": "", "adapters": (), "kernels": "", "weights_hash": ""}
+    return replace(made, memory=tiles, native=native, **nameless).to_info()  # type: ignore[arg-type]

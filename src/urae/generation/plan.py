@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from PIL import Image
 
+from urae.adapters import Adapter, Stack
 from urae.execution import (
     MemoryPlan,
     SpeedPlan,
@@ -41,9 +43,9 @@ from urae.generation.native import (
     picture_hash,
 )
 from urae.generation.policies import policy_for
-from urae.generation.provenance import Provenance, versions
 from urae.generation.request import Request
 from urae.io import read_picture
+from urae.provenance import AdapterUse, Provenance, versions
 from urae.resolution import (
     ResolutionPolicy,
     Size,
@@ -76,7 +78,9 @@ class DrawingPlan:
         way: Any = self.asked.method
         shift = self.policy.shift if self.policy else dynamic_shift(self.pipe, self.size)
         said = way.describe(steps=self.asked.num_steps, shift=shift)
-        lines = [f"policy: {self.policy.to_json() if self.policy else 'none'}", f"memory: {self.memory}"]
+        stack = self.asked.adapter
+        lines = [f"adapters: {stack}"] if isinstance(stack, Stack) else []
+        lines += [f"policy: {self.policy.to_json() if self.policy else 'none'}", f"memory: {self.memory}"]
         lines += [f"{way.name}: {said}"] if said else []
         return "\n".join([*lines, f"speed: {self.speed}"])
 
@@ -134,7 +138,7 @@ class DrawingPlan:
     @contextmanager
     def _in_place(self, group: Any) -> Iterator[None]:
         """Adapter, policy, sharing of tokens and memory plan on the pipeline."""
-        pipe, adapter = self.pipe, self.asked.adapter
+        pipe, adapter = self.pipe, cast("Adapter | Stack | None", self.asked.adapter)
         with ExitStack() as stack:
             # The adapter comes before the plan: weights that are offloaded layer by layer cannot be recognised.
             if adapter is not None:
@@ -181,7 +185,7 @@ class DrawingPlan:
         return images
 
     def _provenance(self, image: Request) -> Provenance:
-        pipe, adapter = self.pipe, self.asked.adapter
+        pipe = self.pipe
         return Provenance(
             prompt=image.prompt,
             negative=image.negative,
@@ -192,9 +196,9 @@ class DrawingPlan:
             method=self.asked.method.name,  # type: ignore[union-attr]
             options=options_of(self.asked.method),
             native=picture_hash(image.native) if image.native else "",
+            native_file=image.native_file,
             policy=self.policy,
-            adapter_hash=adapter.hash if adapter else "",
-            adapter_file="",
+            **_told(self.asked.adapter),
             model=model_name(pipe),
             base_weights=stored_as(pipe),
             memory=str(self.memory),
@@ -230,6 +234,19 @@ def plan_drawing(pipe: Any, asked: DrawingRequest) -> DrawingPlan:
     )
 
 
+def _told(adapter: Any) -> dict[str, Any]:
+    """What a picture says about its adapters."""
+    if not isinstance(adapter, Stack):
+        return {
+            "adapter_hash": adapter.hash if adapter else "",
+            "adapter_file": adapter.file if adapter else "",
+        }
+    uses = tuple(
+        AdapterUse(file=one.file, hash=one.hash, strength=strength) for one, strength in adapter.parts
+    )
+    return {"adapter_hash": adapter.hash, "adapter_file": "", "adapters": uses}
+
+
 def _images(asked: DrawingRequest) -> tuple[Request, ...]:
     scale = asked.method.guidance if asked.guidance == "auto" else asked.guidance  # type: ignore[union-attr]
     settings: Any = {
@@ -243,14 +260,15 @@ def _images(asked: DrawingRequest) -> tuple[Request, ...]:
         return tuple(images)
     given = asked.natives_for(len(images))
     opened = [one if isinstance(one, Image.Image) else read_picture(one) for one in given]
+    names = ["given" if isinstance(one, Image.Image) else Path(one).name for one in given]
     return tuple(
-        _starting(image, Native(picture=check_shape(one, image.size)))
-        for one, image in zip(opened, images, strict=True)
+        _starting(image, Native(picture=check_shape(one, image.size)), file=name)
+        for one, name, image in zip(opened, names, images, strict=True)
     )
 
 
-def _starting(image: Request, native: Native) -> Request:
-    return replace(image, native=native.picture, native_path=native.path)
+def _starting(image: Request, native: Native, *, file: str = "") -> Request:
+    return replace(image, native=native.picture, native_path=native.path, native_file=file)
 
 
 def _is_free(asked: DrawingRequest) -> bool:

@@ -12,7 +12,7 @@ from urae.io import read_json_object
 from urae.resolution import ResolutionPolicy
 
 if TYPE_CHECKING:
-    from urae.adapters import Adapter
+    from urae.adapters import Adapter, Stack
 
 __all__ = ["policy_for", "policy_named"]
 
@@ -40,7 +40,7 @@ def policy_for(
     pipe: Any,
     size: int | Sequence[int],
     *,
-    adapter: Adapter | None = None,
+    adapter: Adapter | Stack | None = None,
     policy: Named = "auto",
 ) -> ResolutionPolicy | None:
     """The policy that `generate` uses with the direct method; None stands for stock behaviour.

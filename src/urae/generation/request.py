@@ -33,6 +33,10 @@ class Request:
     """What guidance leads away from; empty for a model that takes none."""
     native: Image.Image | None = None
     """The picture at native size that a two-pass method starts from; None for a method of one pass."""
+    mask: Image.Image | None = None
+    """White where something may change, of `size`; None for everywhere. Only where the family redraws within one."""
+    native_file: str = ""
+    """Its file's name, or "given", where it was given and not drawn."""
     native_path: NativePath | None = None
     """How the native pass came to that picture; None where the method does not ask for it."""
 
@@ -40,7 +44,7 @@ class Request:
         check_size(self.size)
         if not isinstance(self.prompt, str):
             raise ValueError(f"prompt is {self.prompt!r}: expected a string")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed is {self.seed!r}: expected a whole number")
+        if not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed!r}: expected a whole number of at most 64 bits")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance is {self.guidance}: expected a number of 0 or more, such as 3.5")

@@ -48,12 +48,14 @@ class Sdedit(TwoPass):
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:
         """Finish `request.native` at the target size in `request.steps` steps, all of them run."""
+        region = {} if request.mask is None else {"mask": request.mask}
         return family_of(pipe).pipelines.redraw(
             pipe,
             drawing_of(request, on_step),
             upscaled(request),
             sigmas=sigmas_from(pipe, request, self.start_sigma),
             start_sigma=self.start_sigma,
+            **region,
         )
 
     def describe(self, *, steps: int, shift: float) -> str:

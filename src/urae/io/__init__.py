@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
+    from urae.io.embedded import WRITTEN_FORMATS, check_format, picture_texts, write_picture, write_png
     from urae.io.files import (
         check_can_write,
         check_file_name,
@@ -50,12 +51,10 @@ if TYPE_CHECKING:
         is_picture_name,
         jpeg_of,
         picture_size,
-        picture_texts,
         read_bytes,
         read_picture,
         read_span,
         size_of,
-        write_png,
     )
     from urae.io.pool import settle_all
     from urae.io.progress import Progress, tracked

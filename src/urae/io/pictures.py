@@ -16,17 +16,16 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from urae.errors import BadFile
-from urae.io.files import writing
 from urae.io.screen import plain
 
 __all__ = [
@@ -37,13 +36,13 @@ __all__ = [
     "decode",
     "is_picture_name",
     "jpeg_of",
+    "opened",
     "picture_size",
-    "picture_texts",
     "read_bytes",
     "read_picture",
     "read_span",
+    "refusing",
     "size_of",
-    "write_png",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
@@ -131,7 +130,7 @@ def read_picture(path: Path | str) -> Image.Image:
 
 def read_bytes(path: Path | str) -> bytes:
     """The bytes of an image file. Raises `Unreadable` where there are none to be had."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return read_span(file, os.fstat(file.fileno()).st_size)
 
 
@@ -144,14 +143,14 @@ def read_span(file: BinaryIO, length: int) -> bytes:
 
 def decode(content: bytes, *, name: object) -> Image.Image:
     """The image in these bytes: upright, 8-bit sRGB. `name` stands for it in the `Unreadable` that is raised."""
-    with _refusing(content[:16], name):
+    with refusing(content[:16], name):
         return _decoded(content, name)
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
     """Width and height, px, of the image in a file when it is upright; its pixels are not read. Raises
     `Unreadable`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return _size(file, path)
 
 
@@ -160,39 +159,12 @@ def size_of(content: bytes, *, name: object) -> tuple[int, int]:
     return _size(io.BytesIO(content), name)
 
 
-def picture_texts(path: Path | str) -> dict[str, str]:
-    """The texts before a PNG's pixels by their keys, the pixels unread; none of any other file. Raises
-    `Unreadable`."""
-    with _opened(path) as file:
-        if file.read(8) != PNG:
-            return {}
-        file.seek(0)
-        with _refusing(PNG, path), Image.open(file, formats=("PNG",)) as image:
-            # Pillow keeps other things there too, such as an ICC profile in bytes.
-            return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
-
-
 def jpeg_of(image: Image.Image, *, quality: int) -> bytes:
     """The bytes of a JPEG, to be written by `write_bytes`. Pillow's own writing passes over one that fell short, and so
     leaves half a picture on a full disk."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
-
-
-def write_png(
-    image: Image.Image, path: Path | str, *, texts: Mapping[str, str], replace: bool = True
-) -> Path:
-    """Write a PNG with text chunks, complete or not at all. `ValueError` for another ending; raises `CannotWrite`."""
-    path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"path is {path}: expected a name that ends in .png")
-    chunks = PngImagePlugin.PngInfo()
-    for key, text in texts.items():
-        chunks.add_text(key, text)
-    with writing(path, replace=replace) as temporary:
-        image.save(temporary, format="png", pnginfo=chunks)
-    return path
 
 
 # --- Pillow, under our rules -------------------------------------------------------------------------------------
@@ -232,7 +204,8 @@ _RULES = _Rules()
 
 
 @contextmanager
-def _refusing(beginning: bytes, name: object) -> Iterator[None]:
+def refusing(beginning: bytes, name: object) -> Iterator[None]:
+    """Whatever Pillow raises on a file that begins so, as `Unreadable`."""
     if not beginning:
         raise Unreadable(name, "empty")
     try:
@@ -247,7 +220,8 @@ def _refusing(beginning: bytes, name: object) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[BinaryIO]:
+def opened(path: Path | str) -> Iterator[BinaryIO]:
+    """A plain file. `Unreadable` where it is none or cannot be opened."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise OSError(errno.EINVAL, "no plain file")  # A pipe would be waited for without end.
@@ -275,7 +249,7 @@ def _decoded(content: bytes, name: object) -> Image.Image:
 def _size(file: BinaryIO, name: object) -> tuple[int, int]:
     beginning = file.read(16)
     file.seek(len(PNG))
-    with _refusing(beginning, name):
+    with refusing(beginning, name):
         # Pillow decodes a PNG to learn whether EXIF stands behind its pixels.
         decoded = beginning.startswith(PNG) and _says_more_behind(file)
         file.seek(0)

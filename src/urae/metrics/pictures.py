@@ -18,6 +18,7 @@ from PIL import Image
 
 from urae.io import file_hash, picture_size, picture_texts, read_picture
 from urae.metrics.matching import by_stem, captions_by_id, pictures_by_id, prompt_in, read_prompts
+from urae.provenance import made_texts
 
 __all__ = ["LazyPicture", "MeasuredPicture", "Pictures", "Prompts", "Source", "as_candidates", "collect"]
 
@@ -64,8 +65,8 @@ class LazyPicture:
     def texts(self) -> Mapping[str, str]:
         """Those that came with it, such as those that `urae.generation.save_png` writes."""
         if isinstance(self.source, Path):
-            return picture_texts(self.source)
-        return {str(key): text for key, text in self.source.info.items() if isinstance(text, str)}
+            return made_texts(picture_texts(self.source))
+        return made_texts({str(key): text for key, text in self.source.info.items() if isinstance(text, str)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         num_image_tokens,
         num_tokens,
         pixels_per_token,
+        size_named,
         size_scale,
         snap,
         text_tokens,

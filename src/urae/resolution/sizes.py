@@ -8,6 +8,7 @@ did.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "num_image_tokens",
     "num_tokens",
     "pixels_per_token",
+    "size_named",
     "size_scale",
     "snap",
     "text_tokens",
@@ -76,6 +78,16 @@ def check_size(size: int | Sequence[int], *, multiple: int = SIDE) -> Size:
             f"use {below[0]}x{below[1]} or {above[0]}x{above[1]}"
         )
     return width, height
+
+
+def size_named(size: str | int | Sequence[int]) -> Size:
+    """(width, height) of "WIDTHxHEIGHT", of a pair, or of the side of a square. ValueError for anything else."""
+    if not isinstance(size, str):
+        return _sides(size)
+    sides = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
+    if not sides:
+        raise ValueError(f"size is {size!r}: expected WIDTHxHEIGHT in pixels, such as 256x256")
+    return _sides((int(sides[1]), int(sides[2])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,17 @@ from pathlib import Path
 from PIL import Image
 
 from urae.errors import BadFile
-from urae.io import file_hash, picture_size, picture_texts, read_picture, thumbnail, writing_folder
+from urae.io import (
+    WRITTEN_FORMATS,
+    file_hash,
+    picture_size,
+    picture_texts,
+    read_picture,
+    thumbnail,
+    writing_folder,
+)
 from urae.metrics.matching import MatchedItem, match_pictures, picture_files, prompt_in
+from urae.provenance import made_texts
 from urae.statistics.intervals import check_prompts
 from urae.study.ballots import BallotBox, invite
 from urae.study.manifest import ASPECTS, Encoding, Study, StudyItem
@@ -98,7 +107,7 @@ def match_provenance(folders: Mapping[str, Path]) -> list[MatchedItem]:
 def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
     files: dict[tuple[str, str], Path] = {}
     for path in picture_files(name, folder):
-        if path.suffix.lower() != ".png":
+        if path.suffix.lower() not in WRITTEN_FORMATS.values():
             continue
         key = _provenance(path)
         if key in files:
@@ -107,12 +116,15 @@ def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
             )
         files[key] = path
     if not files:
-        raise ValueError(f"candidate {name} has no .png in {folder}: give the prompts of other files by id")
+        raise ValueError(
+            f"candidate {name} has no {', '.join(WRITTEN_FORMATS.values())} in {folder}: "
+            "give the prompts of other files by id"
+        )
     return files
 
 
 def _provenance(path: Path) -> tuple[str, str]:
-    texts = picture_texts(path)
+    texts = made_texts(picture_texts(path))
     prompt, seed = prompt_in(texts, name=path), texts.get("seed", "")
     if not (prompt and seed):
         lacks = "seed" if prompt else "prompt"

@@ -25,6 +25,7 @@ class ChromaPipelines(FluxPipelines):
 
     from_text: str = "ChromaPipeline"
     from_picture: str = "ChromaImg2ImgPipeline"
+    inpaint: str = "ChromaInpaintPipeline"
     transformer: str = "ChromaTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = ChromaText()

@@ -61,6 +61,8 @@ class FluxPipelines:
     """Name of the text-to-image class in diffusers."""
     from_picture: str = "FluxImg2ImgPipeline"
     """Name of the image-to-image class in diffusers."""
+    inpaint: str = "FluxInpaintPipeline"
+    """Name of the class in diffusers that redraws a region; empty where there is none."""
     transformer: str = "FluxTransformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = FluxText()
@@ -73,12 +75,21 @@ class FluxPipelines:
         return pipe(**self._arguments(pipe, drawing), **more).images[0]
 
     def redraw(
-        self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
+        self,
+        pipe: Any,
+        drawing: Drawing,
+        picture: Image.Image,
+        *,
+        sigmas: Any,
+        start_sigma: float,
+        **region: Any,
     ) -> Image.Image:
-        other = getattr(diffusers, self.from_picture)(**pipe.components)
+        kind, inputs = (self.inpaint, {"mask_image": region["mask"]}) if region else (self.from_picture, {})
+        other = getattr(diffusers, kind)(**pipe.components)
         other.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
         # strength 1: of the schedule given, which begins at the start sigma
-        return other(image=picture, strength=1.0, sigmas=sigmas, **self._arguments(pipe, drawing)).images[0]
+        inputs |= self._arguments(pipe, drawing)
+        return other(image=picture, strength=1.0, sigmas=sigmas, **inputs).images[0]
 
     def _arguments(self, pipe: Any, drawing: Drawing) -> dict[str, Any]:
         width, height = drawing.size

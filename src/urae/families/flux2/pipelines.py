@@ -50,6 +50,7 @@ class Flux2Pipelines(FluxPipelines):
 
     from_text: str = "Flux2Pipeline"
     from_picture: str = ""
+    inpaint: str = ""
     transformer: str = "Flux2Transformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = Flux2Text()
@@ -67,8 +68,16 @@ class Flux2Pipelines(FluxPipelines):
         return super().draw(pipe, drawing, **more)
 
     def redraw(
-        self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
+        self,
+        pipe: Any,
+        drawing: Drawing,
+        picture: Image.Image,
+        *,
+        sigmas: Any,
+        start_sigma: float,
+        **region: Any,
     ) -> Image.Image:
+        assert not region  # which nobody asks for where `inpaint` is empty
         latents = noised(Flux2Latents(), pipe, drawing, picture, start_sigma)
         return self.draw(pipe, drawing, latents=latents, sigmas=sigmas)
 

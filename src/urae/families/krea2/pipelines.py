@@ -39,14 +39,23 @@ class Krea2Pipelines(ChromaPipelines):
 
     from_text: str = "Krea2Pipeline"
     from_picture: str = ""
+    inpaint: str = ""
     transformer: str = "Krea2Transformer2DModel"
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=_published)
     text: Text = Krea2Text()
     guidance: Guidance = Krea2Guidance()
 
     def redraw(
-        self, pipe: Any, drawing: Drawing, picture: Image.Image, *, sigmas: Any, start_sigma: float
+        self,
+        pipe: Any,
+        drawing: Drawing,
+        picture: Image.Image,
+        *,
+        sigmas: Any,
+        start_sigma: float,
+        **region: Any,
     ) -> Image.Image:
+        assert not region  # which nobody asks for where `inpaint` is empty
         latents = noised(Krea2Latents(), pipe, drawing, picture, start_sigma)
         return self.draw(pipe, drawing, latents=latents, sigmas=sigmas)
 

@@ -2,13 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from urae.errors import BadFile
-from urae.generation import Provenance, generate, read_png_metadata, save_png
+from urae.generation import Provenance, generate, read_png_metadata, save_picture, save_png
+from urae.io import write_png
+from urae.provenance import AdapterUse
 from urae.resolution import ResolutionPolicy
 
 MADE = Provenance(
@@ -62,9 +65,60 @@ def test_saving_again_what_was_read_keeps_the_texts(tmp_path):
 
 def test_the_texts_are_there_for_other_programs(tmp_path):
     texts = Image.open(save_png(picture(MADE.to_info()), tmp_path / "a.png")).text
-    assert texts["prompt"] == MADE.prompt
-    assert texts["seed"] == "7"
-    assert json.loads(texts["policy"])["rope_scale"] == 10.0
+    assert texts.keys() == {"urae", "parameters"}  # ComfyUI would take a text "prompt" for its graph
+    told = json.loads(texts["urae"])
+    assert (told["prompt"], told["seed"], told["policy"]["rope_scale"]) == (MADE.prompt, 7, 10.0)
+    assert texts["parameters"].splitlines()[-1] == (
+        "Steps: 28, Sampler: Euler, CFG scale: 3.5, Seed: 7, Size: 256x128, Model: mini, "
+        "Adapters: a.safetensors, Method: direct, Version: urae"
+    )
+
+
+def test_pictures_of_ours_from_before_are_read(tmp_path):
+    """They have a text for each entry, under its name."""
+    write_png(picture({}), tmp_path / "old.png", texts=MADE.to_info())
+    assert read_png_metadata(tmp_path / "old.png") == MADE
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_round_trip_through_exif(tmp_path, ending):
+    made = replace(MADE, adapters=(AdapterUse(file="b.safetensors", hash="ef" * 32, strength=0.6),))
+    path = save_picture(picture(made.to_info()), tmp_path / f"a.{ending}")
+    assert read_png_metadata(path) == made
+    comment = Image.open(path).getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+    assert comment.startswith(b"UNICODE\0")
+    assert comment[8:].decode("utf-16-be").startswith(MADE.prompt)
+
+
+def test_what_a_format_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"is too long: save it as PNG"):
+        save_picture(picture(replace(MADE, prompt="a" * 70_000).to_info()), tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"no place for the text 'note': save the picture as PNG"):
+        save_picture(picture(MADE.to_info() | {"note": "mine"}), tmp_path / "a.webp")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ('{"format": 2}', "has format 2, this urae reads 1"),
+        ('{"prompt": 3}', "prompt of .* is 3: expected text"),
+        ('{"prompt": "a", "seed": 1.5}', "seed of .* is 1.5"),
+        (
+            '{"prompt": "a", "seed": 1, "steps": 1, "method": "direct", "size": [1]}',
+            "expected width and height",
+        ),
+        (
+            '{"prompt": "a", "seed": 1, "steps": 1, "method": "direct", "size": [1, 1], "policy": {"x": 1}}',
+            "policy of .* is none: a resolution policy has no 'x'",
+        ),
+    ],
+)
+def test_damaged_texts_are_one_sentence(tmp_path, text, message):
+    write_png(picture({}), tmp_path / "a.png", texts={"urae": text})
+    with pytest.raises(BadFile, match=message):
+        read_png_metadata(tmp_path / "a.png")
 
 
 def test_a_generated_image_says_what_it_was_made_from(tmp_path, speaking):
@@ -101,8 +155,8 @@ def test_other_names_are_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     picture({}).save(tmp_path / "plain.png")
-    with pytest.raises(BadFile, match=r"plain\.png is no PNG image that urae has made: it holds no 'size'"):
+    with pytest.raises(BadFile, match=r"plain\.png is no picture that urae has made: it holds no 'size'"):
         read_png_metadata(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(BadFile, match="is no PNG image"):
+    with pytest.raises(BadFile, match="is no picture"):
         read_png_metadata(tmp_path / "text.png")
