@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from comfyui.policy import ByHand, Policy, policy_of_metadata
-from conftest import tiny_pipeline
 from policies import POLICIES, REFUSED
-from tiny import t5_tokenizer
 
+from conftest import tiny_pipeline
+from tiny import t5_tokenizer
 from urae import ResolutionPolicy
 
 ROOT = Path(__file__).parents[2]

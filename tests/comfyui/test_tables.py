@@ -9,10 +9,10 @@ import pytest
 import torch
 from comfyui.policy import ByHand, Policy
 from comfyui.tables import Call, PolicyEmbedND, exact_ids, scale_of
-from conftest import GOLDEN
 from policies import POLICIES
 from safetensors.torch import load_file
 
+from conftest import GOLDEN
 from urae import ResolutionPolicy
 from urae.families import family_named
 from urae.resolution.embedding import PolicyEmbedding

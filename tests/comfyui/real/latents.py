@@ -1,23 +1,22 @@
-"""Latents of the real ComfyUI beside ours: one checkpoint, prompt, noise and policy in both."""
+"""Latents of the real ComfyUI beside ours: one checkpoint, prompt, noise and policy in both.
+
+`make test-comfyui COMFYUI=folder` runs this; its name keeps it out of the suite.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
+from policies import POLICIES
 from safetensors.torch import save_file
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from server import comfyui
 
 from conftest import tiny_pipeline
-from policies import POLICIES
-from server import comfyui
 from tiny import t5_tokenizer
-
 from urae import ResolutionPolicy
 from urae.adapters import Full, Lora, attach
 from urae.families.flux.names import NAMES
@@ -46,6 +45,12 @@ def pipe():
         pooled_projection_dim=32,
         guidance_embeds=True,
     ).eval()
+    with torch.no_grad():
+        for name, parameter in pipe.transformer.named_parameters():
+            # Sharp enough that the output depends on the positions.
+            parameter.fill_(2.0) if "norm_" in name and parameter.ndim == 1 and "linear" not in name else (
+                parameter.normal_(0, 0.06)
+            )
     pipe.vae.register_to_config(sample_size=1024)
     pipe.tokenizer_2 = t5_tokenizer()
     pipe.tokenizer_2.model_max_length = 512
@@ -163,8 +168,8 @@ def test_under_a_policy_the_latents_are_ours(server, pipe, prompt, settings, rec
     error = distance(found, expected)
     print(f"largest difference {error:.2g}")
     assert error < TOLERANCE
-    with ResolutionPolicy(shift=2.0).on(pipe):
-        assert distance(found, ours(pipe, prompt)) > 100 * TOLERANCE
+    with ResolutionPolicy(shift=2.0 if policy == ResolutionPolicy() else 3.0).on(pipe):
+        assert distance(found, ours(pipe, prompt)) > 50 * TOLERANCE
 
 
 def test_by_hand_the_size_comes_from_the_latents(server, pipe, prompt):

@@ -1,7 +1,7 @@
 """A real ComfyUI on loopback, on the CPU, with a folder of its own for models, nodes and results.
 
-COMFYUI is its folder and COMFYUI_PYTHON a Python with its requirements. Where that has no torchvision, the empty modules of
-`tests/comfyui/absent` stand for it: ComfyUI imports it for models that these tests do not run.
+COMFYUI is its folder and COMFYUI_PYTHON a Python with its requirements. Where that lacks torchvision or torchaudio, the
+empty modules of `tests/comfyui/absent` stand for them: ComfyUI imports them for models that these tests do not run.
 """
 
 from __future__ import annotations

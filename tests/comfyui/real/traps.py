@@ -1,18 +1,14 @@
-"""What goes wrong around a policy inside the real ComfyUI, run by its own Python: clones, other nodes, compiling."""
+"""What goes wrong around a policy inside the real ComfyUI: clones, other nodes, compiling. `inside.py` runs it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
-from pathlib import Path
 
 import pytest
 
 sys.argv = [sys.argv[0], "--cpu"]
-ROOT = Path(__file__).parents[3]
-sys.path[:0] = [os.environ["COMFYUI"], str(ROOT), str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import comfy.options  # noqa: E402
 
@@ -30,11 +26,10 @@ from comfy.ldm.flux.layers import EmbedND  # noqa: E402
 from comfy.ldm.flux.model import Flux  # noqa: E402
 from comfy.model_sampling import ModelSamplingFlux  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
-from policies import POLICIES  # noqa: E402
-from probe import CONFIG, HIDDEN, POOLED, TEXT, tiny_flux  # noqa: E402
-
 from comfyui.patching import apply_adapter, apply_policy, apply_shift, shift_of  # noqa: E402
 from comfyui.policy import ByHand, Policy  # noqa: E402
+from policies import POLICIES  # noqa: E402
+from probe import CONFIG, HIDDEN, POOLED, TEXT, tiny_flux  # noqa: E402
 
 CLIP = Policy(**POLICIES["clip"])
 
