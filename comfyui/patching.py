@@ -116,18 +116,17 @@ class _Telling:
     def __call__(self, executor: Any, x: Any, t: Any, *inputs: Any, **named: Any) -> Any:
         bound = inspect.signature(type(executor.class_obj)._apply_model).bind(None, x, t, *inputs, **named)
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
-        diffusion = executor.class_obj.diffusion_model
-        self._check(arguments, t)
-        self._check_embedder(diffusion)
-        self.embedder.call = _call(arguments)
-        self.embedder.sigma = t[0].float()
-        self._warn(self.embedder.call)
+        self._check(arguments)
+        self._check_embedder(executor.class_obj.diffusion_model)
+        self.embedder.call, self.embedder.sigma = _call(arguments), t[0].float()
         try:
+            self._check_sigma(t)
+            self._warn(self.embedder.call)
             return executor(x, t, *inputs, **named)
         finally:
             self.embedder.call = self.embedder.sigma = None
 
-    def _check(self, arguments: dict[str, Any], sigma: torch.Tensor) -> None:
+    def _check(self, arguments: dict[str, Any]) -> None:
         options = arguments.get("transformer_options") or {}
         if options.get("rope_options"):
             raise ValueError(
@@ -138,9 +137,9 @@ class _Telling:
                 "reference latents under a resolution policy are not supported, since nobody has measured how their "
                 "positions should scale: take the reference or the URAE policy out"
             )
-        if isinstance(self.embedder.given, Policy) and not self.embedder.given.needs_sigma:
-            return
-        if bool((sigma != sigma[0]).any()):
+
+    def _check_sigma(self, sigma: torch.Tensor) -> None:
+        if self.embedder.policy.needs_sigma and bool((sigma != sigma[0]).any()):
             raise ValueError("dype needs one noise level for the whole batch: sample the images one by one")
 
     def _check_embedder(self, diffusion: Any) -> None:

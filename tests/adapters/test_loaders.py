@@ -1,9 +1,9 @@
 """What `urae.adapters.loaders` says of other tools, held to what their loaders did.
 
 `tests/golden/loaders.json` holds names alone, recorded from the loaders on FLUX.1 with one double and two
-single blocks: `accepts`, the names that ComfyUI's `model_lora_keys_unet` and sd-scripts' `LoRANetwork` know, and `read`,
-the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the file was not recognised,
-or its conversion failed.
+single blocks: `accepts`, the names that ComfyUI's `model_lora_keys_unet` and sd-scripts' `LoRANetwork` know, and
+`read`, the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the file was not
+recognised, or its conversion failed.
 """
 
 import json
