@@ -1,8 +1,7 @@
 """What `urae.adapters.loaders` says of other tools, held to what their loaders did.
 
-`tests/golden/loaders.json` holds names alone, recorded from the loaders on FLUX.1 with one double and two
-single blocks: `accepts`, the names that ComfyUI's `model_lora_keys_unet` and sd-scripts' `LoRANetwork` know, and
-`read`, the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the file was not
+`tests/golden/loaders.json` holds names alone, of FLUX.1 with one double and two single blocks: `accepts`, the names that
+ComfyUI's `model_lora_keys_unet` gave, and those that sd-scripts' `LoRANetwork` makes by its source (it was not run); `read`, the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the file was not
 recognised, or its conversion failed.
 """
 
@@ -25,17 +24,18 @@ from urae.families.flux.names import NAMES
 from urae.families.naming import original_of
 
 RECORDED = json.loads((GOLDEN / "loaders.json").read_text())
+WIDTH = 3072
 LAYERS = family_named("FluxTransformer2DModel").layers
 
 
 def all_layers():
-    """Every linear layer of FLUX.1 with one double and two single blocks -> its rows, with a width of 4."""
+    """Every linear layer of FLUX.1 with one double and two single blocks -> its rows; diffusers counts on 3072."""
     blocks = {"transformer_blocks": 1, "single_transformer_blocks": 2}
-    found = {name: 8 if name == "norm_out.linear" else 4 for name in NAMES.top.values()}
+    found = {name: (2 if name == "norm_out.linear" else 1) * WIDTH for name in NAMES.top.values()}
     for block, modules in NAMES.blocks.values():
         parts = [part for parts in modules.values() for part in parts if not part.endswith(".weight")]
         for index in range(blocks[block]):
-            found |= {f"{block}.{index}.{part}": 16 if part == "proj_mlp" else 4 for part in parts}
+            found |= {f"{block}.{index}.{part}": (4 if part == "proj_mlp" else 1) * WIDTH for part in parts}
     return found
 
 
@@ -50,7 +50,7 @@ def names_of(targets):
 
 
 def files_of(targets, layout):
-    factors = {name: (torch.ones(1, 4), torch.ones(ALL[name], 1)) for name in names_of(targets)}
+    factors = {name: (torch.ones(1, WIDTH), torch.ones(ALL[name], 1)) for name in names_of(targets)}
     return to_layout(factors, layout)
 
 

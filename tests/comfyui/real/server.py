@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 COMFYUI = Path(os.environ["COMFYUI"])
 PYTHON = os.environ["COMFYUI_PYTHON"]
-PATIENCE = 300
+PATIENCE = 900
 """Seconds that ComfyUI may take to start, or to run a workflow."""
 
 
