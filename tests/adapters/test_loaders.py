@@ -1,8 +1,9 @@
 """What `urae.adapters.loaders` says of other tools, held to what their loaders did.
 
-`tests/golden/loaders.json` holds names alone, of FLUX.1 with one double and two single blocks: `accepts`, the names that
-ComfyUI's `model_lora_keys_unet` gave, and those that sd-scripts' `LoRANetwork` makes by its source (it was not run); `read`, the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the file was not
-recognised, or its conversion failed.
+`tests/golden/loaders.json` holds names alone, of FLUX.1 with one double and two single blocks. `accepts` are the names
+that ComfyUI's `model_lora_keys_unet` gave, and those that the source of sd-scripts' `LoRANetwork` makes, which was read
+and not run. `read` are the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the
+file was not recognised, or its conversion failed.
 """
 
 import json
