@@ -1,7 +1,7 @@
 """What other tools read of an adapter for FLUX.1, by the layout of its file.
 
 Tools say little or nothing about what they leave out. The rules were read off their loaders; the tests hold them to
-what the loaders of diffusers, ComfyUI, InvokeAI and kohya's sd-scripts did with our files.
+what the loaders of diffusers, ComfyUI and InvokeAI did with our files, and to the names in the source of sd-scripts.
 """
 
 from __future__ import annotations
