@@ -23,8 +23,9 @@ from urae.families.flux.names import NAMES
 from urae.families.naming import original_of
 from urae.generation.imax import Imax, guided
 
-TOLERANCE = 2e-5
-"""Of latents whose standard deviation is about 1; both compute in fp32, by other attention kernels."""
+TOLERANCE = 1e-4
+"""Both compute in fp32, by other attention kernels. Most policies give 2e-6 to 4e-6; shift 6, whose last step is long,
+gives 3e-5 with these random weights."""
 SIZE = (256, 192)
 SEED, STEPS, GUIDANCE = 5, 4, 3.5
 SHIFT, SCALE = 0.1159, 0.3611
@@ -169,7 +170,7 @@ def test_under_a_policy_the_latents_are_ours(server, pipe, prompt, settings, rec
     print(f"largest difference {error:.2g}")
     assert error < TOLERANCE
     with ResolutionPolicy(shift=2.0 if policy == ResolutionPolicy() else 3.0).on(pipe):
-        assert distance(found, ours(pipe, prompt)) > 50 * TOLERANCE
+        assert distance(found, ours(pipe, prompt)) > 10 * TOLERANCE
 
 
 def test_by_hand_the_size_comes_from_the_latents(server, pipe, prompt):
@@ -195,7 +196,7 @@ def test_an_adapter_brings_weights_and_policy(server, pipe, prompt, file):
     with adapter.on(pipe):
         assert distance(found, ours(pipe, prompt)) < TOLERANCE
     with adapter.policy.on(pipe):
-        assert distance(found, ours(pipe, prompt)) > 100 * TOLERANCE
+        assert distance(found, ours(pipe, prompt)) > 10 * TOLERANCE
 
 
 def test_the_policy_of_an_adapter_comes_without_its_weights(server, pipe, prompt):
