@@ -307,7 +307,9 @@ def api_form(graph, offered):
         known = offered[drawn["type"]]
         values = iter(drawn.get("widgets_values", []))
         inputs = {}
-        for name in [name for names in known["input_order"].values() for name in names]:
+        for name in (
+            name for kind in ("required", "optional") for name in known["input_order"].get(kind, [])
+        ):
             spec = {**known["input"].get("required", {}), **known["input"].get("optional", {})}[name]
             if name in wired:
                 inputs[name] = wired[name]

@@ -90,7 +90,7 @@ class ProbeVae(io.ComfyNode):
         torch.manual_seed(0)
         weights = comfy.taesd.taesd.TAESD(latent_channels=16).state_dict()
         # ComfyUI's layers come unset.
-        random = {name: 0.1 * torch.randn(tensor.shape) for name, tensor in weights.items() if tensor.ndim}
+        random = {name: 0.04 * torch.randn(tensor.shape) for name, tensor in weights.items() if tensor.ndim}
         return io.NodeOutput(
             comfy.sd.VAE(sd={**random, "vae_scale": torch.ones(()), "vae_shift": torch.zeros(())})
         )
