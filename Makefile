@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart check test test-slow rehearsal fuzz docs bench install clean
+.PHONY: quickstart check test test-slow rehearsal test-comfyui fuzz docs bench install clean
 
 install: $(VENV)/installed
 
@@ -40,6 +40,14 @@ rehearsal: install
 	OMP_NUM_THREADS=1 REHEARSAL_2K=$(SIZE_2K) REHEARSAL_4K=$(SIZE_4K) \
 		$(BIN)/python -m pytest -m slow tests/flux_road --basetemp .cache/rehearsal
 	@echo "what was typed and printed: .cache/rehearsal/road0/transcript.txt"
+
+# The nodes in a real ComfyUI of that folder, started on loopback without a GPU, and its latents beside ours. Its Python needs
+# pytest. Where that lacks torchvision or torchaudio, the empty modules of tests/comfyui/absent stand for them.
+COMFYUI_PYTHON ?= $(COMFYUI)/venv/bin/python
+test-comfyui: install
+	@test -n "$(COMFYUI)" || { echo "say where ComfyUI is: make test-comfyui COMFYUI=folder"; exit 1; }
+	COMFYUI=$(abspath $(COMFYUI)) COMFYUI_PYTHON=$(abspath $(COMFYUI_PYTHON)) PYTHONPATH=tests/comfyui OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/comfyui/real/latents.py tests/comfyui/real/inside.py
 
 # 14,960 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
 CASES ?= 40

@@ -90,17 +90,35 @@ def test_convert(run, minor, tmp_path, layout):
 
 def test_convert_says_what_other_tools_leave_out(run, minor, tmp_path):
     out = tmp_path / "out.safetensors"
-    policy = "note: other tools take the weights alone: set the resolution policy there too"
+    policy = "note: the resolution policy stays behind"
     printed = run("convert", minor, out).output
     assert policy in printed
-    assert "stock diffusers" not in printed
-    assert "leaves out 17 of 17 layers of this layout" in run("convert", minor, out, "--to", "comfy").output
+    assert "ModelSamplingFlux with max_shift and base_shift" in " ".join(printed.split())
+    assert "note: diffusers" not in printed
+    assert "note: ComfyUI" not in printed
+    assert "InvokeAI leaves out 17 of 17 layers of this layout" in printed
+    printed = run("convert", minor, out, "--to", "comfy").output
+    assert "diffusers leaves out 17 of 17 layers of this layout" in printed
+    assert "InvokeAI" not in printed
     wide = trained_adapter(Lora(rank=2, targets=("attn.to_q", "x_embedder"))).save(tmp_path / "w.safetensors")
     printed = run("convert", wide, out, "--to", "kohya").output
-    assert "leaves out 1 of 6 layers of this layout, such as x_embedder" in printed
+    assert "diffusers leaves out 1 of 6 layers of this layout, such as x_embedder" in printed
+    assert "InvokeAI leaves out 6 of 6" in printed
+    assert "sd-scripts" not in printed
     assert policy not in printed
     full = trained_adapter(Full(targets=("proj_out",))).save(tmp_path / "full.safetensors")
-    assert "only ComfyUI reads the differences" in run("convert", full, out, "--to", "comfy").output
+    printed = run("convert", full, out, "--to", "comfy").output
+    count = 2 * len(
+        {name for name in trained_adapter(Full(targets=("proj_out",))).differences if "weight" in name}
+    )
+    assert f"diffusers leaves out {count} of {count}" in printed
+    assert "ComfyUI leaves out" not in printed
+
+
+def test_the_layout_that_no_tool_read_is_refused_with_the_one_that_they_do(run, minor, tmp_path):
+    with pytest.raises(ValueError, match="no tool reads the bare names of the original: use comfy"):
+        run("convert", minor, tmp_path / "out.safetensors", "--to", "bfl")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_convert_prints_the_error_of_a_truncation(run, minor, tmp_path):

@@ -37,6 +37,11 @@ ALLOWED = {
         ): "files of attention processors, a layout with diffusers' own names in it"
         for name in ("to_q", "to_k", "to_v", "to_out")
     },
+    **{
+        ("adapters/loaders.py", name): "the layers by which other tools know a file, FLUX.1's alone so far"
+        for name in ("add_q_proj", "single_transformer_blocks", "to_q", "transformer_blocks")
+    },
+    ("cli/adapter.py", "FluxTransformer2DModel"): "the model whose files adapters/loaders.py knows",
     ("adapters/convert.py", "text_encoder"): "what other tools' files call a part that is refused",
     ("execution/budget.py", "block_out_channels"): "layers of AutoencoderKL, of which strips are known",
     ("data/pixels.py", "16"): "buckets differ by a sixteenth of the size",

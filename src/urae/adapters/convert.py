@@ -120,7 +120,8 @@ def to_layout(
     `ValueError` if it is not and modules of several families are called so."""
     changes = differences or {}
     if layout not in LAYOUTS:
-        raise ValueError(f"layout {layout!r} is unknown: valid layouts are {', '.join(LAYOUTS)}")
+        unread = ", and no tool reads the bare names of the original: use comfy" if layout == "bfl" else ""
+        raise ValueError(f"layout {layout!r} is unknown: valid layouts are {', '.join(LAYOUTS)}{unread}")
     if layout == "diffusers":
         prefixed = {f"transformer.{name}": pair for name, pair in factors.items()}
         diffs = {f"transformer.{name}.diff": tensor for name, tensor in changes.items()}

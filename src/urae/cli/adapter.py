@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,21 +175,30 @@ def _truncated(adapter: Adapter, rank: int | None) -> Adapter:
 
 def _unseen(adapter: Adapter, layout: str) -> list[str]:
     """What other tools will not take from the file."""
-    from urae.adapters.convert import lost_by_stock
-
-    notes = []
-    if lost := lost_by_stock(adapter.factors, layout, model=adapter.base.model if adapter.base else ""):
-        notes.append(
-            f"stock diffusers leaves out {len(lost)} of {len(adapter.factors)} layers of this layout, such as "
-            f"{lost[0]}: give it the layout diffusers"
-        )
-    if adapter.is_full:
-        notes.append(
-            "of other tools only ComfyUI reads the differences of a full adapter, in the layout comfy"
-        )
+    notes = [*_unread(adapter, layout)]
     if adapter.policy is not None:
-        notes.append("other tools take the weights alone: set the resolution policy there too")
+        from urae.adapters.loaders import nearest_nodes
+
+        notes.append(
+            "the resolution policy stays behind: other tools take the weights alone. In ComfyUI the node URAE adapter "
+            f"(folder comfyui of this repository) reads it from this file; nearest by its own nodes: "
+            f"{nearest_nodes(adapter.policy)}"
+        )
     return notes
+
+
+def _unread(adapter: Adapter, layout: str) -> Iterator[str]:
+    from urae.adapters.convert import lost_by_stock
+    from urae.adapters.loaders import LOADERS, unread
+
+    model = adapter.base.model if adapter.base else ""
+    names = [*adapter.factors, *adapter.differences]
+    of_flux = model == "FluxTransformer2DModel"
+    for tool in LOADERS if of_flux else ("diffusers",):
+        lost = unread(tool, names, layout) if of_flux else lost_by_stock(adapter.factors, layout, model=model)
+        meant = tool != "kohya's sd-scripts" or layout == "kohya"
+        if lost and meant:
+            yield f"{tool} leaves out {len(lost)} of {len(names)} layers of this layout, such as {lost[0]}"
 
 
 def _policy(named: str) -> Any:

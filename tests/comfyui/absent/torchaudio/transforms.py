@@ -1,0 +1,3 @@
+"""One name that ComfyUI imports; using it fails."""
+
+MelScale = None
