@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
+    from urae.io.curves import curves_svg
     from urae.io.files import (
         check_can_write,
         file_hash,
+        holder_of,
         locked,
         remove_folder,
         remove_leftovers,
