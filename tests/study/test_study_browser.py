@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from study_browser import browsing, needs_chromium, resize
 from study_material import HOSTILE, IDS, NAMES, PROMPTS, draw, running, small_study, wait_for
 
+from browser import browsing, needs_chromium, resize
 from urae.study.manifest import ASPECTS, read_study
 from urae.study.outcome import count_votes
 

@@ -187,7 +187,7 @@ def _unseen(adapter: Adapter, layout: str) -> list[str]:
     return notes
 
 
-def _unread(adapter: Adapter, layout: str) -> Iterator[str]:
+def _unread(adapter: Adapter, layout: Any) -> Iterator[str]:
     from urae.adapters.convert import lost_by_stock
     from urae.adapters.loaders import LOADERS, unread
 

@@ -22,6 +22,7 @@ __all__ = ["VERBS", "app"]
 VERBS = {
     "quickstart": "Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.",
     "plan": "Say whether a training run fits on a GPU, for how long and at what price.",
+    "ui": "Open a page on this machine: draw, look closely, queue, history and training runs.",
     "train": "Train an adapter by a recipe.",
     "generate": "Draw prompts at any size, with or without an adapter.",
     "enlarge": "Make a picture of your own larger, and show it before and after.",

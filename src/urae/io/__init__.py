@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
+    from urae.io.curves import curves_svg
     from urae.io.embedded import WRITTEN_FORMATS, check_format, picture_texts, write_picture, write_png
     from urae.io.files import (
         check_can_write,
         check_file_name,
         copy_folder,
         file_hash,
+        holder_of,
         locked,
         remove_folder,
         remove_leftovers,

@@ -29,6 +29,7 @@ __all__ = [
     "copy_folder",
     "file_hash",
     "hold",
+    "holder_of",
     "locked",
     "remove_folder",
     "remove_leftovers",
@@ -217,6 +218,8 @@ def locked(
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = _open_lock(path, waiting, what or path)
+        os.truncate(opened, 0)
+        os.write(opened, str(os.getpid()).encode())
     try:
         yield
     finally:
@@ -233,6 +236,22 @@ def hold(opened: int, what: object, *, waiting: Callable[[], object] | None = No
             raise UraeError(f"another run is writing {what}: wait for it to end") from error
         waiting()
         fcntl.flock(opened, fcntl.LOCK_EX)
+
+
+def holder_of(path: Path | str) -> int | None:
+    """The process that holds the lock file `path` as `locked` does; None where nobody does."""
+    try:
+        opened = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        told = os.read(opened, 20)
+        return int(told) if told.isdigit() else None
+    finally:
+        os.close(opened)
 
 
 def sync_folder(folder: Path | str) -> None:

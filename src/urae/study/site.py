@@ -16,30 +16,19 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from urae.io import html_page
+from urae.io.guard import Guard
 from urae.study.ballots import BallotBox, Rater, VoteRefused
 from urae.study.manifest import Study
 
-__all__ = ["Guard", "make_site"]
+__all__ = ["make_site"]
 
 COOKIE = "urae_rater"
 COOKIE_SECONDS = 180 * 24 * 3600
-MAX_BODY = 2048
-"""Bytes; a vote has some 120."""
 STATIC = {"study.css": "text/css", "study.js": "text/javascript", "icon.svg": "image/svg+xml"}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 STRANGER = "This page needs your invitation: open the link that you were given."
 
@@ -73,39 +62,6 @@ def make_site(study: Study, box: BallotBox, *, url: str) -> ASGIApp:
     for kind in (StarletteHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, site.failed)
     return Guard(app, url)
-
-
-class Guard:
-    """Refuses what no page of ours sends, and puts the policy on every answer, errors included."""
-
-    def __init__(self, app: ASGIApp, url: str) -> None:
-        self.app, self.url = app, url
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        refusal = self._refusal(Headers(scope=scope)) if scope["method"] == "POST" else None
-        app = JSONResponse({"detail": refusal[1]}, refusal[0]) if refusal else self.app
-        await app(scope, receive, send_guarded)
-
-    def _refusal(self, headers: Headers) -> tuple[int, str] | None:
-        if headers.get("origin") != self.url:
-            return 403, f"votes are only taken from the pages of {self.url}"
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return 415, "expected JSON"
-        length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            return 411, "expected a length"
-        return (413, f"expected at most {MAX_BODY} bytes") if int(length) > MAX_BODY else None
 
 
 class _Site:

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from urae.adapters import Adapter, Attached, attach
 from urae.data.sources import public_name
+from urae.errors import Stopped
 from urae.execution import (
     Carrier,
     HostCheckpointing,
@@ -51,6 +52,7 @@ from urae.training.metrics import start_trackers
 from urae.training.plan import TrainingPlan, plan_training
 from urae.training.prediction import Predictor, predictor
 from urae.training.recipe import Recipe
+from urae.training.report import write_report
 from urae.training.samples import Sampler, has_negative, lean_pipeline
 from urae.training.settings import save_recipe, to_dict
 from urae.training.step import Objective
@@ -81,7 +83,17 @@ def run_training(plan: TrainingPlan) -> Adapter:
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_alone(Path(plan.recipe.out))))
         on_main(lambda: _check_current(plan))
-        return _saved(_trained(plan), plan)
+        try:
+            adapter = _saved(_trained(plan), plan)
+        except Stopped:
+            _report(plan)
+            raise
+        _report(plan)
+        return adapter
+
+
+def _report(plan: TrainingPlan) -> None:
+    on_main(lambda: write_report(Path(plan.recipe.out), plan=str(plan)))
 
 
 @contextmanager
