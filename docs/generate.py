@@ -48,6 +48,7 @@ ROOMS = [
     "study",
     "planning",
     "reproduce",
+    "ui",
     "theory",
     "mini",
 ]
