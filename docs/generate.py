@@ -30,9 +30,11 @@ REFERENCE = Path(__file__).parent / "reference"
 METRICS = Path(__file__).parent / "guides" / "evaluate.md"
 ROOMS = [
     "io",
+    "pages",
     "families",
     "resolution",
     "adapters",
+    "baking",
     "provenance",
     "execution",
     "data",

@@ -13,8 +13,9 @@ from tiny_flux import SPECS, fresh_transformer, name_of, output, trained_adapter
 from typer.testing import CliRunner
 
 from urae import mini
-from urae.adapters import Adapter, Full, Lora, Minor, attach, bake, baking, merge
-from urae.adapters.stored import StoredTransformer
+from urae.adapters import Adapter, Full, Lora, Minor, attach, merge
+from urae.baking import bake
+from urae.baking.stored import StoredTransformer
 from urae.cli.adapter import app
 from urae.errors import WrongBase
 from urae.families import open_pipeline
@@ -128,7 +129,7 @@ def scaled(adapter, weight):
 
 def test_shards_are_written_and_read(model, tmp_path, monkeypatch):
     adapter = trained_adapter(Minor(rank=2))
-    monkeypatch.setattr(baking, "SHARD", 40_000)
+    monkeypatch.setattr(writing, "SHARD", 40_000)
     bake(adapter, model, tmp_path / "baked")
     files = sorted((tmp_path / "baked" / "transformer").glob("*.safetensors"))
     assert len(files) > 2

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from urae.errors import BadFile
-from urae.io.curves import curves_svg
+from urae.pages.curves import curves_svg
 from urae.ui.asking import MOST_PICTURES, fitted, presets, request_of, seeds_of
 from urae.ui.jobs import JobBook
 

@@ -9,7 +9,6 @@ from urae.exports import lazily
 if TYPE_CHECKING:
     from urae.adapters.adapter import Adapter
     from urae.adapters.attaching import Attached, attach
-    from urae.adapters.baking import Baked, bake
     from urae.adapters.base import Base, base_of
     from urae.adapters.decomposition import Triplets, decompose, decompose_cached
     from urae.adapters.merging import Truncation, merge, truncate

@@ -14,7 +14,7 @@ import typer
 from rich import filesize
 from rich.table import Table
 
-from urae import adapters, families, mini, resolution
+from urae import adapters, baking, families, mini, resolution
 from urae.cli.printed import console, say
 from urae.cli.verbs import Commands
 from urae.io import check_can_write, plain
@@ -136,7 +136,7 @@ def bake(
     parts = [_load(path, (base or model) if start else "", start) for path in paths]
     if len(parts) > 1 or weight:
         parts = [_weighted(parts, weight or [], policy, allow_other_base)]
-    made = adapters.bake(parts[0], model, out, base=base, allow_other_base=allow_other_base)
+    made = baking.bake(parts[0], model, out, base=base, allow_other_base=allow_other_base)
     say(f"wrote {made.path}")
     say(made)
 

@@ -17,13 +17,12 @@ from urae.io import (
     OPENAI,
     Reply,
     Server,
-    data_uri,
     picture_part,
     read_picture,
     read_text,
     text_part,
-    thumbnail,
 )
+from urae.pages import data_uri, thumbnail
 
 __all__ = ["OPTIONS", "Captioner", "own_instruction"]
 

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from urae.dpg.answerer import INSTRUCTION, Ask, ModelAnswer
-from urae.io import data_uri, picture_part, text_part, thumbnail
+from urae.io import picture_part, text_part
 from urae.judge.endpoint import Endpoint
+from urae.pages import data_uri, thumbnail
 
 __all__ = ["OPTIONS", "ServerModel"]
 

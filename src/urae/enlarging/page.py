@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from urae.enlarging.plan import EnlargePlan
-from urae.io import data_uri, html_page
+from urae.pages import data_uri, html_page
 
 __all__ = ["before_after_page"]
 

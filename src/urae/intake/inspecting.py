@@ -19,16 +19,8 @@ from urae.data import CAPTION_KINDS, Record, read_records
 from urae.intake.filters import REASONS
 from urae.intake.importing import WORK
 from urae.intake.sheets import sheet_file
-from urae.io import (
-    check_can_write,
-    data_uri,
-    field_of,
-    html_page,
-    read_json_object,
-    read_picture,
-    tracked,
-    write_text,
-)
+from urae.io import check_can_write, field_of, read_json_object, read_picture, tracked, write_text
+from urae.pages import data_uri, html_page
 
 __all__ = ["inspect_data"]
 

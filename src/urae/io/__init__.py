@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.io.curves import curves_svg
     from urae.io.embedded import WRITTEN_FORMATS, check_format, picture_texts, write_picture, write_png
     from urae.io.files import (
         check_can_write,
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     )
     from urae.io.hub import hub_file, hub_parts, hub_snapshot, telling_of_hub
     from urae.io.journal import Journal, Line, read_journal
-    from urae.io.pages import data_uri, html_page, thumbnail
     from urae.io.pictures import (
         FOREIGN_SUFFIXES,
         PICTURE_SUFFIXES,

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from urae.io import data_uri, picture_size, read_picture
+from urae.io import picture_size, read_picture
 from urae.metrics.matching import MatchedItem
+from urae.pages import data_uri
 
 __all__ = ["DETAIL", "View"]
 

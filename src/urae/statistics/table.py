@@ -16,16 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from urae.io import (
-    Markdown,
-    data_uri,
-    escape_markdown,
-    html_page,
-    markdown_table,
-    read_picture,
-    thumbnail,
-    write_text,
-)
+from urae.io import Markdown, escape_markdown, markdown_table, read_picture, write_text
+from urae.pages import data_uri, html_page, thumbnail
 from urae.statistics.intervals import (
     CONFIDENCE,
     Bounds,

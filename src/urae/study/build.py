@@ -19,16 +19,9 @@ from pathlib import Path
 from PIL import Image
 
 from urae.errors import BadFile
-from urae.io import (
-    WRITTEN_FORMATS,
-    file_hash,
-    picture_size,
-    picture_texts,
-    read_picture,
-    thumbnail,
-    writing_folder,
-)
+from urae.io import WRITTEN_FORMATS, file_hash, picture_size, picture_texts, read_picture, writing_folder
 from urae.metrics.matching import MatchedItem, match_pictures, picture_files, prompt_in
+from urae.pages import thumbnail
 from urae.provenance import made_texts
 from urae.statistics.intervals import check_prompts
 from urae.study.ballots import BallotBox, invite

@@ -9,8 +9,9 @@ import csv
 import io
 from pathlib import Path
 
-from urae.io import Markdown, data_uri, html_page, markdown_table, read_picture, thumbnail, write_text
+from urae.io import Markdown, markdown_table, read_picture, write_text
 from urae.io import escape_markdown as escape
+from urae.pages import data_uri, html_page, thumbnail
 from urae.statistics import Interval
 from urae.study.ballots import BallotBox
 from urae.study.manifest import Study

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp
 
-from urae.io import html_page
-from urae.io.guard import Guard
+from urae.pages import html_page
+from urae.pages.guard import Guard
 from urae.study.ballots import BallotBox, Rater, VoteRefused
 from urae.study.manifest import Study
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from urae.io import html_page, read_text, write_text
-from urae.io.curves import curves_svg
-from urae.io.pages import data_uri, thumbnail
+from urae.io import read_text, write_text
 from urae.io.pictures import read_picture
+from urae.pages import data_uri, html_page, thumbnail
+from urae.pages.curves import curves_svg
 from urae.training.metrics import read_metrics
 
 __all__ = ["RunFacts", "facts_of", "write_report"]

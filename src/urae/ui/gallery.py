@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from urae.io import decode, jpeg_of, picture_size, read_picture, write_bytes, write_png
-from urae.io.pages import thumbnail
+from urae.pages import thumbnail
 from urae.provenance import Provenance, claimed_provenance
 
 __all__ = ["Gallery"]

@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from urae.generation.methods import METHODS
-from urae.io import html_page, sentence_of
-from urae.io.guard import Guard
+from urae.io import sentence_of
+from urae.pages import html_page
+from urae.pages.guard import Guard
 from urae.ui.asking import fitted, model_of, presets, request_of
 from urae.ui.gallery import Gallery
 from urae.ui.jobs import Job, JobBook

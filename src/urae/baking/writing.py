@@ -23,7 +23,7 @@ from urae.adapters.adapter import Adapter
 from urae.adapters.base import Base, base_stored, check_same_base
 from urae.adapters.full import check_differences
 from urae.adapters.injection import check_fits
-from urae.adapters.stored import INDEX, WHOLE, StoredTransformer, stored_transformer
+from urae.baking.stored import INDEX, WHOLE, StoredTransformer, stored_transformer
 from urae.families.naming import original_of
 from urae.io import Progress, check_can_write, copy_folder, write_text, write_weights, writing_folder
 
