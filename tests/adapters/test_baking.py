@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from urae import mini
 from urae.adapters import Adapter, Full, Lora, Minor, attach, merge
-from urae.baking import bake
+from urae.baking import bake, writing
 from urae.baking.stored import StoredTransformer
 from urae.cli.adapter import app
 from urae.errors import WrongBase
