@@ -7,28 +7,13 @@ import pytest
 
 from urae.errors import BadFile
 from urae.pages.curves import curves_svg
-from urae.ui.asking import MOST_PICTURES, fitted, presets, request_of, seeds_of
+from urae.ui.asking import fitted, presets, request_of
 from urae.ui.jobs import JobBook
 
 
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0", [0]), ("0-3", [0, 1, 2, 3]), (" 5, 1 - 2 ,9", [5, 1, 2, 9]), ("7-7", [7])]
-)
-def test_seeds_are_numbers_and_ranges(text, seeds):
-    assert seeds_of(text) == seeds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a", "3-1", "1-", "-1", "0.5", "0-999999999", "1,1", "0-3,2", f"0-{MOST_PICTURES}"]
-)
-def test_other_seeds_are_refused_in_a_sentence(text):
-    with pytest.raises(ValueError, match="seeds"):
-        seeds_of(text)
 
 
 @pytest.mark.parametrize(("native", "multiple"), [(1024, 16), (128, 16), (1328, 16), (1024, 32)])

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from urae.cli.defaults import check_tables, read_defaults
 from urae.cli.verbs import Verbs
 from urae.errors import Stopped
 from urae.io import plain, sentence_of
@@ -24,6 +25,7 @@ VERBS = {
     "plan": "Say whether a training run fits on a GPU, for how long and at what price.",
     "ui": "Open a page on this machine: draw, look closely, queue, history and training runs.",
     "train": "Train an adapter by a recipe.",
+    "recipe": "List recipes, and show every setting of one.",
     "generate": "Draw prompts at any size, with or without an adapter.",
     "enlarge": "Make a picture of your own larger, and show it before and after.",
     "show": "Say how a picture was made, as far as its file says.",
@@ -78,6 +80,8 @@ class Root(Verbs):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            ctx.obj = read_defaults()
+            check_tables(ctx.obj, list(self.verbs))
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             _end("stopped", str(stop), stop.code if isinstance(stop, Stopped) else INTERRUPTED)
@@ -113,6 +117,7 @@ def _end(word: str, text: str, code: int) -> NoReturn:
 app = typer.Typer(
     cls=Root,
     no_args_is_help=True,
+    context_settings={"auto_envvar_prefix": "URAE"},
     pretty_exceptions_enable=False,
     help="Make image diffusion transformers work far above the size they were trained for.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,11 @@ def _recipe(name: str) -> Recipe:
         return RECIPES[name]()
     if Path(name).suffix in (".yaml", ".yml"):
         return training.load_recipe(name)
-    raise ValueError(f"there is no recipe {name!r}: expected a YAML file or one of {', '.join(RECIPES)}")
+    close = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(
+        f"there is no recipe {name!r}{hint}: expected a YAML file or one of {', '.join(RECIPES)}"
+    )
 
 
 def _next(plan: TrainingPlan) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from urae.cli.defaults import defaults_for
 from urae.cli.options import with_fields
 
 __all__ = ["Commands", "Listed", "Verbs", "verb"]
@@ -19,8 +20,19 @@ __all__ = ["Commands", "Listed", "Verbs", "verb"]
 class Command(TyperCommand):
     """Refuses an option that takes one value and is given twice, of which typer would take the last."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:
+            if param.param_type_name == "option":
+                # One rule names them all (`urae.cli.defaults`).
+                param.show_envvar = False  # type: ignore[attr-defined]
+        return params
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
+            options = [param.name for param in self.params if param.param_type_name == "option"]
+            told = ctx.find_root().obj or {}
+            ctx.default_map = defaults_for(ctx.command_path.split()[1:], options, told)
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:

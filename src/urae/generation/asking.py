@@ -16,6 +16,7 @@ from urae import adapters, execution, families, generation
 from urae.execution.choices import BaseWeights, Compile, Offload, VaeWay
 from urae.generation import methods
 from urae.generation.policies import policy_named
+from urae.generation.seeds import seeds_of
 from urae.resolution import check_size, size_named
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class DrawingRequest:
     """Denoising steps at this size; auto: the method's."""
     guidance: float | Literal["auto"] = "auto"
     """Guidance scale at this size; auto: the method's with FLUX.1, else the model's usual one."""
-    seed: int | Sequence[int] = 0
-    """Of the noise; repeat for several."""
+    seed: str | int | Sequence[str | int] = 0
+    """Of the noise: a number, or several as 0-7 or 1,4,10-12."""
     native: Path | str | Image | Sequence[Path | str | Image] | None = None
     """Picture to start from; one for all or one for each image."""
     natives: Path | str | None = None
@@ -132,6 +133,7 @@ class DrawingRequest:
             "settings": (),
             "policy": policy_named(self.policy),
             "adapter": self.adapter and adapters.one_or_stack(self.adapter),
+            "seed": self.seed if isinstance(self.seed, int) else seeds_of(self.seed),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         read_json_object,
         read_lines,
         read_text,
+        read_toml,
         read_yaml,
         typed,
     )

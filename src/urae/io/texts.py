@@ -12,6 +12,7 @@ import math
 import re
 import stat
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ __all__ = [
     "read_json_object",
     "read_lines",
     "read_text",
+    "read_toml",
     "read_yaml",
     "typed",
 ]
@@ -195,6 +197,14 @@ def _check_depth(value: Any, name: object) -> None:
 def read_yaml(path: Path | str) -> Any:
     """The value in a YAML file. Raises `BadFile`."""
     return parse_yaml(read_text(path), name=path)
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The tables of a TOML file. Raises `BadFile`."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadFile(f"{path} is no TOML: {error}") from error
 
 
 def parse_yaml(text: str, *, name: object) -> Any:

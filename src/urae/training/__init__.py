@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from urae.training.plan import TrainingPlan, check_inputs, plan_training
     from urae.training.recipe import Recipe
     from urae.training.running import run_training, train
-    from urae.training.settings import from_dict, load_recipe, override, save_recipe, to_dict, valid_keys
+    from urae.training.settings import (
+        from_dict,
+        load_recipe,
+        override,
+        recipe_text,
+        save_recipe,
+        to_dict,
+        valid_keys,
+    )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

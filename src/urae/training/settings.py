@@ -24,7 +24,7 @@ from urae.io import parse_yaml, read_yaml, write_text
 from urae.resolution import ResolutionPolicy
 from urae.training.recipe import Recipe
 
-__all__ = ["from_dict", "load_recipe", "override", "save_recipe", "to_dict", "valid_keys"]
+__all__ = ["from_dict", "load_recipe", "override", "recipe_text", "save_recipe", "to_dict", "valid_keys"]
 
 
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -68,7 +68,12 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe as YAML, complete or not at all."""
-    write_text(path, yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True, width=100))
+    write_text(path, recipe_text(recipe))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True, width=100)
 
 
 def valid_keys(recipe: Recipe) -> list[str]:

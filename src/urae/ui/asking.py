@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,10 @@ from typing import Any
 from urae.adapters import AdapterFile
 from urae.generation.asking import DrawingRequest, ModelRequest
 
-__all__ = ["MOST_PICTURES", "SHAPES", "fitted", "model_of", "presets", "request_of", "seeds_of"]
+__all__ = ["SHAPES", "fitted", "model_of", "presets", "request_of"]
 
 SHAPES = {"square": (1, 1), "3:2": (3, 2), "2:3": (2, 3), "16:9": (16, 9), "9:16": (9, 16)}
 """Shapes that are offered, width to height."""
-
-MOST_PICTURES = 64
-"""Pictures of one job."""
 
 
 def presets(native: int, multiple: int) -> dict[str, dict[str, str]]:
@@ -39,28 +35,6 @@ def fitted(ratio: tuple[float, float], side: int, multiple: int) -> tuple[int, i
     return tuple(max(1, round(part * scale / multiple)) * multiple for part in (width, height))  # type: ignore[return-value]
 
 
-def seeds_of(text: str) -> list[int]:
-    """The seeds of "0", "0-7" or "1, 4, 10-12", in order; ValueError for anything else."""
-    seeds: list[int] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        ends = re.fullmatch(r"(\d{1,10})(?:\s*-\s*(\d{1,10}))?", part)
-        if not ends:
-            raise ValueError(
-                f"seeds is {text!r}: expected whole numbers or ranges, such as 0-7 or 1, 4, 10-12"
-            )
-        first, last = int(ends[1]), int(ends[2] or ends[1])
-        if last < first or last - first >= MOST_PICTURES:
-            raise ValueError(
-                f"seeds has the range {part}: expected a rising one of at most {MOST_PICTURES} seeds"
-            )
-        seeds += range(first, last + 1)
-    if not 1 <= len(seeds) <= MOST_PICTURES:
-        raise ValueError(f"seeds is {text!r}: expected 1 to {MOST_PICTURES} seeds")
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds is {text!r}: expected each seed once")
-    return seeds
-
-
 def request_of(asked: Mapping[str, str], native: Path | None) -> DrawingRequest:
     """The request of a form's texts; what is empty is left to its default. `native` is the picture to start from.
     ValueError for what `urae generate` would refuse without a model."""
@@ -74,9 +48,7 @@ def request_of(asked: Mapping[str, str], native: Path | None) -> DrawingRequest:
     for name in ("negative", "method", "policy"):
         if (text := asked.get(name, "").strip()) not in ("", "auto"):
             given[name] = text
-    return DrawingRequest(
-        prompt=prompt, size=asked.get("size", ""), seed=seeds_of(asked.get("seeds", "0")), **given
-    )
+    return DrawingRequest(prompt=prompt, size=asked.get("size", ""), seed=asked.get("seeds", "0"), **given)
 
 
 def model_of(asked: Mapping[str, str], model: ModelRequest) -> ModelRequest:
