@@ -15,7 +15,7 @@ from post_server import serving
 
 from urae.cli.data.collect import make_teacher
 from urae.cli.verbs import verb
-from urae.collecting import Flux2, Flux3Image, OpenAIImages, collect, plan_collection
+from urae.collecting import Flux2Teacher, Flux3Image, OpenAIImages, collect, plan_collection
 from urae.collecting.plan import with_shapes_for
 from urae.collecting.teachers import KNOWN
 from urae.data import read_manifest
@@ -56,7 +56,7 @@ def fast(server):
 def test_flux_2_is_asked_by_width_and_height_and_never_rewrites_a_prompt(server, tmp_path):
     server.model, server.cost = "flux-2-pro", None
     server.paint = lambda body: flat((body["width"] // 16, body["height"] // 16))
-    teacher = Flux2(model="pro", shapes={"2048x2048": 1, "1024x1024": 1}, **fast(server))
+    teacher = Flux2Teacher(model="pro", shapes={"2048x2048": 1, "1024x1024": 1}, **fast(server))
     collection = gather(teacher, tmp_path, [f"scene {n}" for n in range(8)])
     bodies = [task.body for task in server.tasks.values()]
     assert {(b["width"], b["height"]) for b in bodies} == {(2048, 2048), (1024, 1024)}
@@ -79,13 +79,13 @@ def test_flux_2_is_asked_by_width_and_height_and_never_rewrites_a_prompt(server,
     ],
 )
 def test_flux_2_costs_by_megapixels_begun(model, shape, price):
-    assert Flux2(model=model, shapes={shape: 1}).price_of(shape) == pytest.approx(price)
-    assert Flux2(model=model, shapes={shape: 1}, price=0.5).price_of(shape) == 0.5
+    assert Flux2Teacher(model=model, shapes={shape: 1}).price_of(shape) == pytest.approx(price)
+    assert Flux2Teacher(model=model, shapes={shape: 1}, price=0.5).price_of(shape) == 0.5
 
 
 def test_klein_is_not_sent_what_it_does_not_know(server, tmp_path):
     server.model, server.paint = "flux-2-klein-4b", lambda body: flat((48, 32))
-    gather(Flux2(model="klein-4b", **fast(server)), tmp_path, ["a cat"])
+    gather(Flux2Teacher(model="klein-4b", **fast(server)), tmp_path, ["a cat"])
     (task,) = server.tasks.values()
     assert "prompt_upsampling" not in task.body
 
@@ -103,11 +103,11 @@ def test_flux_3_draws_by_the_prompt_alone_and_a_failed_task_may_answer_503(serve
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Flux2(shapes={"4096x4096": 1}), "at most 4 megapixels"),
-        (lambda: Flux2(shapes={"2040x2048": 1}), "expected multiples of 16 px"),
-        (lambda: Flux2(shapes={"16:9": 1}), "expected WIDTHxHEIGHT"),
-        (lambda: Flux2(model="ultra"), "model is 'ultra': expected one of max, pro"),
-        (lambda: Flux2(safety_tolerance=6), r"expected 0 \(strict\) to 5"),
+        (lambda: Flux2Teacher(shapes={"4096x4096": 1}), "at most 4 megapixels"),
+        (lambda: Flux2Teacher(shapes={"2040x2048": 1}), "expected multiples of 16 px"),
+        (lambda: Flux2Teacher(shapes={"16:9": 1}), "expected WIDTHxHEIGHT"),
+        (lambda: Flux2Teacher(model="ultra"), "model is 'ultra': expected one of max, pro"),
+        (lambda: Flux2Teacher(safety_tolerance=6), r"expected 0 \(strict\) to 5"),
         (lambda: Flux3Image(safety_tolerance=5), r"expected 0 \(strict\) to 4"),
         (lambda: Flux3Image(resolution="8k"), "resolution is '8k': expected one of 768sq, 1k"),
         (lambda: Flux3Image(shapes={"10:9": 1}), "shape is '10:9': expected one of 1:1"),

@@ -28,7 +28,7 @@ TOKEN_SIDE = 16
 ALLOWED = {
     **{
         ("collecting/__init__.py", name): "a teacher, which the package exports"
-        for name in ("FluxProUltra", "Flux2", "Flux3Image")
+        for name in ("FluxProUltra", "Flux2Teacher", "Flux3Image")
     },
     **{
         (
@@ -41,6 +41,8 @@ ALLOWED = {
         ("adapters/loaders.py", name): "the layers by which other tools know a file, FLUX.1's alone so far"
         for name in ("add_q_proj", "single_transformer_blocks", "to_q", "transformer_blocks")
     },
+    ("reproduce/costs.py", "FluxProUltra"): "a teacher, and what its pictures cost",
+    ("provenance/foreign.py", "Flux2Scheduler"): "a node of ComfyUI's, whose graphs are read",
     ("cli/adapter.py", "FluxTransformer2DModel"): "the model whose files adapters/loaders.py knows",
     ("adapters/convert.py", "text_encoder"): "what other tools' files call a part that is refused",
     ("execution/budget.py", "block_out_channels"): "layers of AutoencoderKL, of which strips are known",

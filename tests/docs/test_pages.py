@@ -28,6 +28,7 @@ RUN_ELSEWHERE = {
     "make check": ".ci/run runs it",
     "make test-slow": "minutes long",
     "make rehearsal": "minutes long: tests/flux_road (slow)",
+    "make test-comfyui COMFYUI=folder": "needs a ComfyUI",
     "make docs": "tests/contracts checks that its output is up to date",
     "make bench": "minutes long",
 }

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from test_provenance import MADE
 
+from provenance_made import MADE
 from urae.generation import PictureFiles
 
 PROMPTS = {"p.1": "a cat", "p 2": "a dog", "7": "a cat"}

@@ -8,28 +8,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from provenance_made import MADE
 from urae.errors import BadFile
 from urae.generation import Provenance, generate, read_png_metadata, save_picture, save_png
 from urae.io import write_png
 from urae.provenance import AdapterUse
 from urae.resolution import ResolutionPolicy
-
-MADE = Provenance(
-    prompt='a "glossy" tiger,\nnoch ein Bär, 猫',
-    seed=7,
-    size=(256, 128),
-    steps=28,
-    guidance=3.5,
-    method="direct",
-    options={},
-    native="",
-    policy=ResolutionPolicy.reference(),
-    adapter_hash="ab" * 32,
-    adapter_file="a.safetensors",
-    model="mini",
-    memory="as it is on cpu: no CUDA device here",
-    versions={"torch": "2.13.0"},
-)
 
 
 def picture(info):

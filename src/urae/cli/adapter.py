@@ -161,7 +161,7 @@ def _transformer(name: str) -> nn.Module:
     import diffusers  # here, since the list of options needs nothing of it
 
     folder = families.downloaded(name, ["transformer"])
-    return diffusers.AutoModel.from_pretrained(folder, subfolder="transformer", use_safetensors=True)
+    return diffusers.AutoModel.from_pretrained(str(folder), subfolder="transformer", use_safetensors=True)
 
 
 def _truncated(adapter: Adapter, rank: int | None) -> Adapter:

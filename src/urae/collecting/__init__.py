@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from urae.collecting.prompt_files import read_prompts, shipped_prompts
     from urae.collecting.results import Collection
     from urae.collecting.run import collect, run_collection
-    from urae.collecting.teachers import Flux2, Flux3Image, FluxProUltra, LocalPipeline, OpenAIImages, Teacher
+    from urae.collecting.teachers import (
+        Flux2Teacher,
+        Flux3Image,
+        FluxProUltra,
+        LocalPipeline,
+        OpenAIImages,
+        Teacher,
+    )
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -18,14 +18,14 @@ from typing import Any, Literal, get_args
 from urae.errors import BadFile
 from urae.io import json_line, read_json_object, write_text
 
-__all__ = ["Job", "JobBook", "State"]
+__all__ = ["DrawingJob", "JobBook", "State"]
 
 State = Literal["queued", "drawing", "done", "stopped", "failed"]
 OVER: tuple[State, ...] = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class DrawingJob:
     """Pictures that were asked for together."""
 
     id: str
@@ -75,7 +75,7 @@ class JobBook:
     """Rises with every change."""
     preview: dict[str, bytes] = field(default_factory=dict)
     """The last preview of a job that is being drawn, a PNG."""
-    _jobs: dict[str, Job] = field(default_factory=dict)
+    _jobs: dict[str, DrawingJob] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -85,32 +85,32 @@ class JobBook:
                 job = replace(job, state="stopped", message="the server ended before it was finished")
             self._jobs[job.id] = job
 
-    def add(self, asked: Mapping[str, str]) -> Job:
+    def add(self, asked: Mapping[str, str]) -> DrawingJob:
         """A new job at the end of the queue."""
-        job = Job(
+        job = DrawingJob(
             id=f"{time.time_ns() // 1_000_000:x}-{secrets.token_hex(4)}", asked=dict(asked), made=time.time()
         )
         return self._put(job)
 
-    def change(self, id: str, **changes: Any) -> Job:
+    def change(self, id: str, **changes: Any) -> DrawingJob:
         """The job with other values. LookupError for an unknown one."""
         with self._lock:
             return self._put(replace(self[id], **changes))
 
-    def __getitem__(self, id: str) -> Job:
+    def __getitem__(self, id: str) -> DrawingJob:
         with self._lock:
             return self._jobs[id]
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[DrawingJob]:
         """Every job, the newest first."""
         with self._lock:
             return sorted(self._jobs.values(), key=lambda job: job.id, reverse=True)
 
-    def next(self) -> Job | None:
+    def next(self) -> DrawingJob | None:
         """The job that has waited longest."""
         return next((job for job in reversed(self.all()) if job.state == "queued"), None)
 
-    def _put(self, job: Job) -> Job:
+    def _put(self, job: DrawingJob) -> DrawingJob:
         with self._lock:
             before = self._jobs.get(job.id)
             self._jobs[job.id] = job
@@ -123,10 +123,10 @@ class JobBook:
         return job
 
 
-def _read(path: Path) -> Job:
+def _read(path: Path) -> DrawingJob:
     told = read_json_object(path)
     try:
-        job = Job(**{**told, "pictures": tuple(told["pictures"])})
+        job = DrawingJob(**{**told, "pictures": tuple(told["pictures"])})
         known = job.state in get_args(State) and all(isinstance(name, str) for name in job.pictures)
         if known and job.id == path.stem and re.fullmatch(r"[0-9a-f]+-[0-9a-f]{8}", job.id):
             return job

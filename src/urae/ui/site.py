@@ -23,7 +23,7 @@ from urae.pages import html_page
 from urae.pages.guard import Guard
 from urae.ui.asking import fitted, model_of, presets, request_of
 from urae.ui.gallery import Gallery
-from urae.ui.jobs import Job, JobBook
+from urae.ui.jobs import DrawingJob, JobBook
 from urae.ui.runs import Runs
 from urae.ui.worker import Worker
 
@@ -40,7 +40,7 @@ TICK = 0.2
 STRANGER = "This page opens by the link that `urae ui` printed."
 
 
-class Fields(BaseModel):
+class Form(BaseModel):
     """A form."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -58,7 +58,7 @@ def make_site(
     book: JobBook, worker: Worker, gallery: Gallery, runs: Runs, *, token: str, url: str
 ) -> ASGIApp:
     """The site as an ASGI application; `url` is its own address, such as http://127.0.0.1:8100."""
-    site = _Site(book, worker, gallery, runs)
+    site = _Pages(book, worker, gallery, runs)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for path, page in site.pages.items():
         app.add_api_route(path, page, methods=["GET"], response_model=None)
@@ -97,7 +97,7 @@ class _Known:
         return hmac.compare_digest(given.encode(), self.token.encode())
 
 
-class _Site:
+class _Pages:
     def __init__(self, book: JobBook, worker: Worker, gallery: Gallery, runs: Runs) -> None:
         self.book, self.worker, self.gallery, self.runs = book, worker, gallery, runs
         folder = files("urae.ui") / "static"
@@ -150,7 +150,7 @@ class _Site:
 
     def job_page(self, id: str) -> Response:
         """One job."""
-        return _page("job.html.j2", title="Job", job=self._job(id), larger=self._larger(self._job(id)))
+        return _page("job.html.j2", title="DrawingJob", job=self._job(id), larger=self._larger(self._job(id)))
 
     def look_page(self, p: str = "") -> Response:
         """Pictures side by side; `p` holds their names with commas."""
@@ -211,7 +211,7 @@ class _Site:
 
     # --- actions
 
-    def draw(self, form: Fields) -> Response:
+    def draw(self, form: Form) -> Response:
         """Put a job into the queue."""
         asked = dict(form.fields)
         try:
@@ -273,7 +273,7 @@ class _Site:
 
     # --- parts
 
-    def _job(self, id: str) -> Job:
+    def _job(self, id: str) -> DrawingJob:
         return self.book[id]
 
     def _to_run(self, act: Callable[[str], None], name: str) -> Response:
@@ -288,7 +288,7 @@ class _Site:
         made = [self.runs.folder / name / "adapter.safetensors" for name in self.runs.names()]
         return [str(path) for path in made if path.is_file()]
 
-    def _larger(self, job: Job) -> list[str]:
+    def _larger(self, job: DrawingJob) -> list[str]:
         """How much larger its pictures can be drawn: none where they are large already."""
         native = self.worker.info.get("native")
         if not (native and job.pictures):
@@ -310,7 +310,7 @@ def _page(template: str, *, status: int = 200, **values: Any) -> Response:
     return Response(html_page("urae.ui", template, **values), status, media_type="text/html")
 
 
-def _news(job: Job) -> dict[str, Any]:
+def _news(job: DrawingJob) -> dict[str, Any]:
     """What pages show of a job."""
     left = job.seconds_left
     return {

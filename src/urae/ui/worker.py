@@ -14,7 +14,7 @@ from urae.generation.asking import ModelRequest
 from urae.io import sentence_of
 from urae.ui.asking import model_of, request_of
 from urae.ui.gallery import Gallery
-from urae.ui.jobs import Job, JobBook
+from urae.ui.jobs import DrawingJob, JobBook
 
 __all__ = ["Worker"]
 
@@ -85,7 +85,7 @@ class Worker:
             self.book.version += 1
         return link
 
-    def _draw(self, link: Any, job: Job) -> None:
+    def _draw(self, link: Any, job: DrawingJob) -> None:
         self._stop.clear()
         self._cancel = {job.id: self._stop}
         try:
@@ -132,7 +132,7 @@ def work(link: Any, stop: Any, model: ModelRequest, gallery: Gallery) -> None:
 
 
 def _outcome(
-    studio: Any, job: Job, send: Callable[[Any], None], stop: Any, gallery: Gallery
+    studio: Any, job: DrawingJob, send: Callable[[Any], None], stop: Any, gallery: Gallery
 ) -> dict[str, Any]:
     """How a job ended, as changes of it."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urae.exports import lazily
 
 if TYPE_CHECKING:
-    from urae.collecting.teachers.flux import Flux2, Flux3Image, FluxProUltra
+    from urae.collecting.teachers.flux import Flux2Teacher, Flux3Image, FluxProUltra
     from urae.collecting.teachers.known import KNOWN, Known
     from urae.collecting.teachers.local import LocalPipeline
     from urae.collecting.teachers.openai_images import OpenAIImages

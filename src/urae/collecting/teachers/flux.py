@@ -17,7 +17,7 @@ from urae.collecting.teachers.bfl import BlackForestLabs
 from urae.collecting.teachers.teacher import ImageOrder, mix_of, parse_size, pixel_sizes
 from urae.resolution import Size
 
-__all__ = ["Flux2", "Flux3Image", "FluxProUltra"]
+__all__ = ["Flux2Teacher", "Flux3Image", "FluxProUltra"]
 
 ULTRA_SIZES: Mapping[str, Size] = {
     "1:1": (2048, 2048),
@@ -99,7 +99,7 @@ class FluxProUltra(BlackForestLabs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flux2(BlackForestLabs):
+class Flux2Teacher(BlackForestLabs):
     """FLUX.2: any size of multiples of 16 px, up to 4 megapixels."""
 
     model: Flux2Model = "max"

@@ -35,7 +35,7 @@ class Known:
 
 
 def _flux_2(model: str) -> Known:
-    return Known(kind="urae.collecting.teachers:Flux2", fixed={"model": model})
+    return Known(kind="urae.collecting.teachers:Flux2Teacher", fixed={"model": model})
 
 
 def _openai(model: str, mix: Mapping[str, Any], offered: Mapping[str, Any] = {}, **settings: Any) -> Known:
