@@ -42,7 +42,10 @@ ALLOWED = {
         for name in ("add_q_proj", "single_transformer_blocks", "to_q", "transformer_blocks")
     },
     ("reproduce/costs.py", "FluxProUltra"): "a teacher, and what its pictures cost",
-    ("provenance/foreign.py", "Flux2Scheduler"): "a node of ComfyUI's, whose graphs are read",
+    **{
+        ("provenance/foreign.py", name): "a node of ComfyUI's, whose graphs are read"
+        for name in ("Flux2Scheduler", "FluxGuidance")
+    },
     ("cli/adapter.py", "FluxTransformer2DModel"): "the model whose files adapters/loaders.py knows",
     ("adapters/convert.py", "text_encoder"): "what other tools' files call a part that is refused",
     ("execution/budget.py", "block_out_channels"): "layers of AutoencoderKL, of which strips are known",
