@@ -40,6 +40,7 @@ ROOMS = [
     "training",
     "generation",
     "statistics",
+    "fitting",
     "metrics",
     "judge",
     "dpg",

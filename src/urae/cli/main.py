@@ -25,6 +25,7 @@ VERBS = {
     "train": "Train an adapter by a recipe.",
     "generate": "Draw prompts at any size, with or without an adapter.",
     "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
+    "policy": "Choose a resolution policy by measuring the model itself.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert and merge adapter files.",
     "evaluate": "Measure folders of pictures and compare them, prompt by prompt.",
