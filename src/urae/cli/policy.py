@@ -1,4 +1,4 @@
-"""`urae policy`: choose a resolution policy by measuring the model, and show what a policy says."""
+"""`urae policy`: choose a resolution policy by measuring the model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from urae import fitting
 from urae.cli.named import named
 from urae.cli.options import Fields
-from urae.cli.printed import console, say
+from urae.cli.printed import say
 from urae.cli.verbs import Commands
 from urae.fitting.request import FittingRequest
 from urae.generation.asking import ModelRequest
-from urae.io import check_can_write, plain, write_text
+from urae.io import check_can_write, write_text
 from urae.resolution import ResolutionPolicy
 
 __all__ = ["app"]
 
 app = Commands(no_args_is_help=True, help="Choose a resolution policy by measuring the model itself.")
+
+
+@app.callback()
+def policy() -> None:
+    """Choose a resolution policy by measuring the model itself."""
 
 
 @app.command(
@@ -59,12 +63,3 @@ def fit(
     for name, text in texts.items():
         write_text(out / name, text)
         say(f"wrote {out / name}")
-
-
-@app.command(epilog="Example: urae policy show fitted/policy.json")
-def show(path: Annotated[Path, typer.Argument(help="A policy's JSON file.")]) -> None:
-    """Print every setting of a policy, defaults too."""
-    table = Table(title=plain(path.name), show_header=False, title_justify="left")
-    for name, value in ResolutionPolicy.read(path).to_dict().items():
-        table.add_row(name, plain(str(value)))
-    console.print(table)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from urae.fitting.candidates import STOCK, candidates_for
     from urae.fitting.plan import FittingPlan, plan_fitting
     from urae.fitting.request import RULES, FittingRequest
-    from urae.fitting.result import FittingResult, Standing
+    from urae.fitting.result import FittingResult, RankedPolicy
     from urae.fitting.run import run_fitting
 
 __getattr__, __dir__, __all__ = lazily(__name__)

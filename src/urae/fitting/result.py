@@ -17,7 +17,7 @@ from urae.io import Markdown, html_page, markdown_table
 from urae.resolution import ResolutionPolicy
 from urae.statistics.intervals import Comparison, adjusted, compare, mean
 
-__all__ = ["Errors", "FittingResult", "Standing", "score"]
+__all__ = ["Errors", "FittingResult", "RankedPolicy", "score"]
 
 Errors = dict[str, dict[str, tuple[float, ...]]]
 """Candidate -> picture -> mean squared error of the velocity at each noise level."""
@@ -29,7 +29,7 @@ def score(errors: Sequence[float], deciding: Sequence[int]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RankedPolicy:
     """One candidate in the table."""
 
     name: str
@@ -78,13 +78,13 @@ class FittingResult:
         return self.candidates[self.chosen]
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def ranking(self) -> list[RankedPolicy]:
         """Every candidate, the least error first."""
         best = self.scores(self.chosen)
         others = {name: self.scores(name) for name in self.candidates if name != self.chosen}
         above = adjusted({name: compare(own, _only(best, own)) for name, own in others.items()})
         made = [
-            Standing(
+            RankedPolicy(
                 name=name,
                 pictures=len(self.errors[name]),
                 error=self.level(name, self.deciding),
@@ -94,7 +94,7 @@ class FittingResult:
             )
             for name in self.candidates
         ]
-        return sorted(made, key=lambda standing: standing.error)
+        return sorted(made, key=lambda row: row.error)
 
     def scores(self, name: str, places: Sequence[int] = ()) -> dict[str, float]:
         """Picture -> the candidate's error over some noise levels, by default those that decide."""
@@ -119,7 +119,7 @@ class FittingResult:
                 *(f"{value:.3f}" for value in row.levels),
                 row.verdict,
             ]
-            for row in self.standings
+            for row in self.ranking
         ]
         table = markdown_table(header, rows, right=range(1, len(header) - 1))
         return "\n\n".join([table, *self.notes]) + "\n"
@@ -145,7 +145,7 @@ class FittingResult:
             "sigmas": self.sigmas,
             "deciding": [self.sigmas[place] for place in self.deciding],
             "candidates": {name: policy.to_dict() for name, policy in self.candidates.items()},
-            "standings": [{**asdict(row), "verdict": row.verdict} for row in self.standings],
+            "ranking": [{**asdict(row), "verdict": row.verdict} for row in self.ranking],
             "errors": self.errors,
         }
         return json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -158,14 +158,14 @@ class FittingResult:
     def notes(self) -> list[str]:
         """What the choice rests on, and how sure it is."""
         chosen = mean(self.scores(self.chosen))
-        ties = [row.name for row in self.standings if row.verdict == "not told apart"]
+        ties = [row.name for row in self.ranking if row.verdict == "not told apart"]
         notes = [
             f"Chosen: {self.chosen}, with a mean {self.deciding_text} of {chosen.value:.4f} "
             f"[{chosen.low:.4f}, {chosen.high:.4f}] over {chosen.count} pictures.",
             f"Not told apart from it: {', '.join(ties)}." if ties else "Every other policy is surely worse.",
         ]
         if self.default and self.default != self.chosen:
-            row = next(row for row in self.standings if row.name == self.default)
+            row = next(row for row in self.ranking if row.name == self.default)
             notes.append(f"The default policy for this size is {self.default}: {row.verdict}.")
         return [
             *notes,
@@ -178,7 +178,7 @@ class FittingResult:
     def curves(self) -> dict[str, list[Comparison]]:
         """The best candidate of each rule -> its error less that of stock positions at each noise level, paired."""
         best: dict[str, str] = {}
-        for row in self.standings:
+        for row in self.ranking:
             best.setdefault(rule_of(self.candidates[row.name]), row.name)
         return {name: self._against_stock(name) for name in best.values() if name != STOCK}
 
@@ -194,7 +194,7 @@ class FittingResult:
         return _mean(self.scores(name))
 
 
-def difference(row: Standing) -> str:
+def difference(row: RankedPolicy) -> str:
     """Above the chosen policy's error, with its interval."""
     if row.above is None:
         return ""
