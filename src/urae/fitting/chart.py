@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 480.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 12.0, 12.0, 40.0
 """Margins in the units of the view box."""
 TICKS = 6
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "", "6 3", "2 3", "8 3 2 3")
+DASHES = ("", "7 3", "2 3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,9 @@ def chart_of(
             for number, (name, found) in enumerate(curves.items())
         ),
         x_ticks=tuple((x(tenths / 10), f"{tenths / 10:g}") for tenths in range(0, 11, 2)),
-        y_ticks=tuple((y(number * step), f"{number * step:+g}") for number in range(first, last + 1)),
+        y_ticks=tuple(
+            (y(number * step), f"{number * step:+g}" if number else "0") for number in range(first, last + 1)
+        ),
         zero=y(0),
         deciding_from=x(min(sigmas[place] for place in deciding)),
     )

@@ -107,16 +107,24 @@ class FittingResult:
         own, best = self.scores(name, places), self.scores(self.chosen, places)
         return _mean(best) + _mean(own) - _mean(_only(best, own))
 
+    def difference(self, row: RankedPolicy) -> str:
+        """How far a candidate's error is above that of the chosen one, of which 100% is the mean."""
+        if row.above is None:
+            return ""
+        whole, found = self._mean(self.chosen), row.above.difference
+        return f"{found.value / whole:+.1%} [{found.low / whole:+.1%}, {found.high / whole:+.1%}]"
+
     def to_markdown(self) -> str:
         """The table and the sentences below it."""
-        header = ["policy", "pictures", self.deciding_text, "above the chosen", *map(_level, self.sigmas), ""]
+        levels = [f"{sigma:g}" for sigma in self.sigmas]
+        header = ["policy", self.deciding_text, "above the chosen", *levels, "pictures", ""]
         rows = [
             [
                 Markdown(f"**{row.name}**") if row.name == self.chosen else row.name,
-                row.pictures,
                 f"{row.error:.4f}",
-                Markdown(difference(row)),
+                Markdown(self.difference(row)),
                 *(f"{value:.3f}" for value in row.levels),
+                row.pictures,
                 row.verdict,
             ]
             for row in self.ranking
@@ -131,7 +139,6 @@ class FittingResult:
             "report.html.j2",
             result=self,
             chart=chart_of(self.curves, self.sigmas, self.deciding),
-            difference=difference,
             settings=json.dumps(self.policy.to_dict(), indent=1),
         )
 
@@ -152,7 +159,7 @@ class FittingResult:
 
     @property
     def deciding_text(self) -> str:
-        return f"error at sigma {', '.join(f'{self.sigmas[place]:g}' for place in self.deciding)}"
+        return f"error from sigma {min(self.sigmas[place] for place in self.deciding):g} on"
 
     @property
     def notes(self) -> list[str]:
@@ -166,7 +173,9 @@ class FittingResult:
         ]
         if self.default and self.default != self.chosen:
             row = next(row for row in self.ranking if row.name == self.default)
-            notes.append(f"The default policy for this size is {self.default}: {row.verdict}.")
+            notes.append(
+                f"The default policy for this size is {self.default}: {row.verdict}, {self.difference(row)}."
+            )
         return [
             *notes,
             "Differences are paired over pictures, with 95% bootstrap intervals; surely worse means a sign test with "
@@ -192,18 +201,6 @@ class FittingResult:
 
     def _mean(self, name: str) -> float:
         return _mean(self.scores(name))
-
-
-def difference(row: RankedPolicy) -> str:
-    """Above the chosen policy's error, with its interval."""
-    if row.above is None:
-        return ""
-    found = row.above.difference
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-
-
-def _level(sigma: float) -> str:
-    return f"{sigma:g}"
 
 
 def _mean(scores: Mapping[str, float]) -> float:
