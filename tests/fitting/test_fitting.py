@@ -104,6 +104,21 @@ def test_few_pictures_are_taken_by_their_content(pipeline, plan, folder):
         plan_fitting(pipeline, replace(REQUEST, images="mini:clean:5"), out=folder)
 
 
+def test_on_a_cpu_no_block_can_be_swapped(pipeline, folder):
+    with pytest.raises(ValueError, match="swap_blocks is 2, and on a CPU it has no effect"):
+        plan_fitting(pipeline, replace(REQUEST, swap_blocks=2), out=folder)
+
+
+def test_rounded_weights_have_errors_of_their_own(pipeline, plan, result, folder, tmp_path):
+    rounded = plan_fitting(pipeline, replace(REQUEST, rules=(), pictures=6, base_weights="nf4"), out=folder)
+    errors = run_fitting(rounded, tmp_path / "errors.jsonl").errors[STOCK]
+    exact = {picture: result.errors[STOCK][picture] for picture in errors}
+    assert errors != exact
+    assert all(
+        a == pytest.approx(b, rel=0.1) for p in errors for a, b in zip(errors[p], exact[p], strict=True)
+    )
+
+
 def test_the_page_holds_the_table_and_the_curves(result):
     page = result.to_html()
     assert all(row.name in page for row in result.ranking)

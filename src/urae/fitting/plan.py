@@ -10,7 +10,7 @@ from typing import Any
 
 from urae.adapters.base import base_of
 from urae.data import CachedDataset, cached_dataset
-from urae.execution import this_process
+from urae.execution import check_can_multiply, this_process
 from urae.fitting.candidates import candidates_for
 from urae.fitting.request import FittingRequest
 from urae.io import json_line
@@ -56,15 +56,22 @@ class FittingPlan:
 def plan_fitting(
     pipe: Any, request: FittingRequest, *, more: Mapping[str, ResolutionPolicy] | None = None, out: Path
 ) -> FittingPlan:
-    """Decide what is measured. Pictures that are not cached yet are cached here. more: policies of one's own by name.
-    out: where scenes of the miniature are rendered to. `ValueError` for fewer than 6 different pictures."""
-    candidates = candidates_for(pipe, request, more or {})
+    """Decide what is measured. Pictures that are not cached yet are cached here.
+
+    more: policies of one's own by name. out: where scenes of the miniature are rendered to. `ValueError` for fewer than 6
+    different pictures, and for what this device cannot do.
+    """
+
+    candidates, device = candidates_for(pipe, request, more or {}), this_process().device
+    check_can_multiply(request.base_weights, device)
+    if request.swap_blocks and device.type == "cpu":
+        raise ValueError(f"swap_blocks is {request.swap_blocks}, and on a CPU it has no effect: leave it out")
     data = cached_dataset(
         pipe,
         request.images,
         size=request.size,
         scenes=out / "data",
-        device=this_process().device,
+        device=device,
         folder=request.cache,
     )
     # By the hash of the content: in the order of a folder like pictures stand together, and one could not stop early.
