@@ -58,10 +58,9 @@ def plan_fitting(
 ) -> FittingPlan:
     """Decide what is measured. Pictures that are not cached yet are cached here.
 
-    more: policies of one's own by name. out: where scenes of the miniature are rendered to. `ValueError` for fewer than 6
-    different pictures, and for what this device cannot do.
+    more: policies of one's own by name. out: where scenes of the miniature are rendered to. `ValueError` for fewer than
+    6 different pictures, and for what this device cannot do.
     """
-
     candidates, device = candidates_for(pipe, request, more or {}), this_process().device
     check_can_multiply(request.base_weights, device)
     if request.swap_blocks and device.type == "cpu":
