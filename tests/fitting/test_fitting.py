@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from urae.errors import UraeError
 from urae.families import family_of
 from urae.fitting import STOCK, FittingRequest, plan_fitting, run_fitting
 from urae.fitting.run import surely_worse
@@ -135,6 +136,27 @@ def test_the_page_holds_the_table_and_the_curves(result):
 def test_a_tie_stops_nobody():
     ten = {str(i): float(i) for i in range(10)}
     assert surely_worse({"a": ten, "b": dict(ten)}, num=2) == {}
+
+
+def test_three_that_beat_each_other_in_turn_do_not_all_drop_out():
+    """Each is better than the next on two pictures of three, as with Efron's dice; the lowest mean stays."""
+    rounds = [(0, 1, 2), (2, 0, 1), (1, 2, 0)] * 100
+    scores = {name: {str(i): float(one[k]) for i, one in enumerate(rounds)} for k, name in enumerate("abc")}
+    scores["a"] = {picture: value - 0.01 for picture, value in scores["a"].items()}
+    assert surely_worse(scores, num=3) == {"b": "a", "c": "b"}  # though c is better than a on two of three
+
+
+def test_what_is_not_finite_is_no_error_of_a_policy(pipeline, plan, tmp_path):
+    last = pipeline.transformer.proj_out.bias
+    before = last.detach().clone()
+    try:
+        with torch.no_grad():
+            last[0] = float("inf")
+        with pytest.raises(UraeError, match="is not finite: open it in another type"):
+            run_fitting(plan, tmp_path / "errors.jsonl")
+    finally:
+        with torch.no_grad():
+            last.copy_(before)
 
 
 def test_a_difference_stops_the_worse_as_soon_as_the_others_allow():

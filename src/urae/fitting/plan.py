@@ -48,7 +48,7 @@ class FittingPlan:
     def key(self, name: str, picture: str) -> str:
         """Hash of all that a candidate's errors on a picture depend on."""
         entry = self.data.entries[self.pictures[picture]]
-        policy = {name: value for name, value in self.candidates[name].to_dict().items() if name != "shift"}
+        policy = {key: value for key, value in self.candidates[name].to_dict().items() if key != "shift"}
         parts = {"base": self.base, "policy": policy, "picture": entry.keys, "sigmas": self.request.sigmas}
         return hashlib.sha256(json_line(parts).encode()).hexdigest()[:32]
 
