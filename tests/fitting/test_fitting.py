@@ -38,6 +38,18 @@ def test_the_policy_that_draws_best_is_chosen(result):
     assert result.default == "linear, proportional"
 
 
+def test_where_the_best_is_not_told_apart_the_default_stays(result):
+    best = result.errors["linear"]
+    near = {
+        picture: tuple(e + (-1) ** i * 0.001 for e in row) for i, (picture, row) in enumerate(best.items())
+    }
+    near[next(iter(near))] = tuple(e + 0.005 for e in next(iter(best.values())))
+    tied = replace(result, errors={**result.errors, result.default: near}, worse={STOCK: 9, DROPPED: 9})
+    assert (tied.best, tied.chosen) == ("linear", result.default)
+    far = {picture: tuple(e + 0.1 for e in row) for picture, row in best.items()}
+    assert replace(tied, errors={**result.errors, result.default: far}).chosen == "linear"
+
+
 def test_low_noise_alone_would_choose_the_reverse(result):
     low, high = ({row.name: row.levels[place] for row in result.ranking} for place in (0, 1))
     assert low[STOCK] < low[result.chosen]

@@ -68,9 +68,15 @@ class FittingResult:
     """Candidate that is surely worse than another -> pictures after which that was sure."""
 
     @cached_property
-    def chosen(self) -> str:
-        """The candidate of the least mean error among those that are not surely worse."""
+    def best(self) -> str:
+        """The candidate of the least mean error among those that were measured to the end."""
         return min((name for name in self.candidates if name not in self.worse), key=self._mean)
+
+    @cached_property
+    def chosen(self) -> str:
+        """The best candidate; the default in its place where the two are not told apart."""
+        is_tied = self.default in self.candidates and self.default not in {self.best, *self.worse}
+        return self.default if is_tied and not self._above(self.best)[self.default].real else self.best
 
     @property
     def policy(self) -> ResolutionPolicy:
@@ -80,9 +86,7 @@ class FittingResult:
     @cached_property
     def ranking(self) -> list[RankedPolicy]:
         """Every candidate, the least error first."""
-        best = self.scores(self.chosen)
-        others = {name: self.scores(name) for name in self.candidates if name != self.chosen}
-        above = adjusted({name: compare(own, _only(best, own)) for name, own in others.items()})
+        above = self._above(self.chosen)
         made = [
             RankedPolicy(
                 name=name,
@@ -171,7 +175,9 @@ class FittingResult:
             f"[{chosen.low:.4f}, {chosen.high:.4f}] over {chosen.count} pictures.",
             f"Not told apart from it: {', '.join(ties)}." if ties else "Every other policy is surely worse.",
         ]
-        if self.default and self.default != self.chosen:
+        if self.chosen != self.best:
+            notes.append(f"The least error is that of {self.best}; where it is not sure, the default stays.")
+        elif self.default and self.default != self.chosen:
             row = next(row for row in self.ranking if row.name == self.default)
             notes.append(
                 f"The default policy for this size is {self.default}: {row.verdict}, {self.difference(row)}."
@@ -198,6 +204,12 @@ class FittingResult:
             compare(mine, _only(self.scores(STOCK, place), mine))
             for mine, place in zip(own, places, strict=True)
         ]
+
+    def _above(self, reference: str) -> dict[str, Comparison]:
+        """Every other candidate against one that was measured to the end."""
+        best = self.scores(reference)
+        others = {name: self.scores(name) for name in self.candidates if name != reference}
+        return adjusted({name: compare(own, _only(best, own)) for name, own in others.items()})
 
     def _mean(self, name: str) -> float:
         return _mean(self.scores(name))
