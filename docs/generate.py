@@ -44,6 +44,7 @@ ROOMS = [
     "generation",
     "enlarging",
     "statistics",
+    "fitting",
     "metrics",
     "judge",
     "dpg",

@@ -144,6 +144,9 @@ def test_merge_refuses_policies_that_differ(run, minor, lora, tmp_path):
     assert Adapter.load(out).policy is None
     run("merge", minor, lora, "--out", out, "--policy", POLICY.to_json(), "--rank", 2)
     assert Adapter.load(out).policy == POLICY
+    (file := out.with_suffix(".json")).write_text(POLICY.to_json())
+    run("merge", minor, lora, "--out", out, "--policy", file, "--rank", 2)
+    assert Adapter.load(out).policy == POLICY
     assert {A.shape[0] for A, _ in Adapter.load(out).factors.values()} == {2}
 
 

@@ -70,6 +70,17 @@ def test_a_policy_can_be_varied_by_part(recipe):
         override(recipe(), {"policy.shift": 1})
 
 
+def test_a_policy_can_be_a_file(recipe, tmp_path):
+    policy = ResolutionPolicy(rope="ntk", scale=2.0)
+    (tmp_path / "policy.json").write_text(policy.to_json())
+    changed = override(recipe(), {"policy": str(tmp_path / "policy.json")})
+    assert changed.policy == policy
+    assert from_dict(to_dict(changed)) == changed  # recipe.yaml holds the settings, not the file
+    (tmp_path / "policy.json").write_text('{"shift": 0}')
+    with pytest.raises(BadFile, match=r"policy.json is no resolution policy: shift is 0"):
+        override(recipe(), {"policy": str(tmp_path / "policy.json")})
+
+
 def test_a_policy_in_numbers_does_not_stay_behind_when_the_size_changes(recipe):
     made = recipe(policy=ResolutionPolicy(linear=True, scale=2.0))
     with pytest.raises(

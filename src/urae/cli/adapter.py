@@ -82,7 +82,10 @@ def merge(
         list[float] | None, typer.Option("--weight", "-w", help="One per file; 1 by default.")
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="Where policies differ: a file whose policy to keep, 'none', or JSON.")
+        str,
+        typer.Option(
+            help="Where policies differ: a file whose policy to keep (adapter or JSON), 'none', or JSON."
+        ),
     ] = "own",
     rank: Rank | None = None,
     allow_other_base: Annotated[bool, typer.Option(help="Merge adapters of different bases.")] = False,
@@ -208,6 +211,8 @@ def _policy(named: str) -> Any:
         return None
     if named.startswith("{"):
         return resolution.ResolutionPolicy.from_json(named)
+    if named.endswith(".json"):
+        return resolution.ResolutionPolicy.read(named)
     return adapters.Adapter.load(named).policy
 
 

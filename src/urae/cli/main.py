@@ -30,6 +30,7 @@ VERBS = {
     "enlarge": "Make a picture of your own larger, and show it before and after.",
     "show": "Say how a picture was made, as far as its file says.",
     "compare": "Draw one prompt several ways: a sheet of pictures, and what each way costs.",
+    "policy": "Choose a resolution policy by measuring the model itself.",
     "data": "Collect, import, caption, cache and inspect the images to train on.",
     "adapter": "Show, convert, merge and bake adapter files.",
     "evaluate": "Measure folders of pictures and compare them, prompt by prompt.",

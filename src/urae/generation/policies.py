@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from urae import resolution
-from urae.errors import BadFile
-from urae.io import read_json_object
 from urae.resolution import ResolutionPolicy
 
 if TYPE_CHECKING:
@@ -30,10 +28,7 @@ def policy_named(
     if not str(policy).endswith(".json"):
         names = ", ".join(words)
         raise ValueError(f"{option} is {policy!r}: expected {names}, reference or the name of a JSON file")
-    try:
-        return ResolutionPolicy.from_dict(read_json_object(policy))
-    except ValueError as error:
-        raise BadFile(f"{policy} is no resolution policy: {error}") from error
+    return ResolutionPolicy.read(policy)
 
 
 def policy_for(

@@ -13,11 +13,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from urae import resolution
+from urae.errors import BadFile
 from urae.families.registry import family_of
-from urae.io import parse_json_object
+from urae.io import parse_json_object, read_json_object
 from urae.resolution.sizes import native_size, pixels_per_token, size_scale, text_tokens
 
 __all__ = ["ResolutionPolicy", "Rope"]
@@ -122,6 +124,15 @@ class ResolutionPolicy:
     def from_json(cls, text: str) -> ResolutionPolicy:
         """The inverse of `to_json`. `BadFile` for what is no JSON object."""
         return cls.from_dict(parse_json_object(text, name="a resolution policy in JSON"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> ResolutionPolicy:
+        """The policy in a JSON file. `BadFile` for what holds none."""
+        settings = read_json_object(path)
+        try:
+            return cls.from_dict(settings)
+        except ValueError as error:
+            raise BadFile(f"{path} is no resolution policy: {error}") from error
 
 
 def _positions(grid: int, scale: float, theta_scale: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["PURPOSES", "generator", "normal"]
 
-PURPOSES = {"sigma": 2, "posterior": 3, "noise": 4, "validation": 5}
+PURPOSES = {"sigma": 2, "posterior": 3, "noise": 4, "validation": 5, "policy": 6}
 """What is drawn, and the number that keeps its stream apart from the others; 1 is the caption, which the data set
 draws (`urae.data.dataset`)."""
 

@@ -48,7 +48,7 @@ class Recipe:
     policy: ResolutionPolicy | str = "for_size"
     """How the model runs at `size`, in training and ever after: a policy, "for_size" (the corrected default),
     "reference" (what the published 4K training does) or "native" (nothing changed: the published 2K
-    training)."""
+    training). As text also a policy's JSON file, such as `urae policy fit` writes."""
 
     # Data
     data: str

@@ -138,6 +138,9 @@ def _converted(key: str, value: Any, hint: Any) -> Any:
 
 
 def _policy(value: Any) -> Any:
+    """A policy from its settings or from a JSON file, such as `urae policy fit` writes; a name stays one."""
+    if isinstance(value, str) and value.endswith(".json"):
+        return ResolutionPolicy.read(value)
     if not isinstance(value, Mapping):
         return value
     return ResolutionPolicy.from_dict({name: _read(part) for name, part in value.items()})
