@@ -243,6 +243,15 @@ class Calls(Protocol):
     def latents(self, inputs: Mapping[str, Any], height: int, width: int) -> Tensor:
         """The noisy latents (B, C, H, W) in the transformer's inputs by name."""
 
+    def num_image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        """Image tokens in the transformer's inputs by name, of all images together."""
+
+    def velocity_in(self, output: Any, height: int, width: int) -> Tensor:
+        """The velocity (B, C, H, W) in what the transformer returns for latents of this height and width."""
+
+    def as_output(self, velocity: Tensor) -> Any:
+        """The inverse of `velocity_in`."""
+
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         """The inputs for other latents, (n B, C, H, W) of any size: everything that belongs to an image n times."""
 
@@ -270,7 +279,7 @@ class Latents(Protocol):
         """Images (B, 3, H, W) in [-1, 1] from clean latents, fp32."""
 
     def pack(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, H, W) as the scheduler's sample and the transformer's output have them."""
+        """Latents (B, C, H, W) as the scheduler's sample has them."""
 
     def unpack(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """The inverse of `pack`; height and width are those of the latents."""
