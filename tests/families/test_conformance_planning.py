@@ -39,7 +39,7 @@ def counted(tiny, spec, mode) -> tuple[int, int]:
     """Operations of a forward pass and of a whole step, as torch counts them."""
     latents, here = noisy(tiny, LARGE), attach(tiny.transformer, spec)
     try:
-        text = tiny.family.text.encode(tiny.pipe, ["a b"])
+        text = tiny.family.text.encode(tiny.pipe, ["a b c d e f g h i j k l m n o p"])  # as long as it may be
         with (
             gradient_checkpointing(tiny.transformer, mode),
             FlopCounterMode(display=False, custom_mapping=CPU_KERNEL) as flops,
@@ -65,6 +65,8 @@ def test_operations_of_every_layer_are_those_that_torch_counts(tiny):
     transformer = tiny.transformer
     layers = sorted({use.name for use in trained_by(transformer, Lora(rank=1)).uses} - {ATTENTION})
     for name in layers:
+        if name.endswith(tiny.unread or ("none",)):  # trained for nothing: torch has nothing to count
+            continue
         spec = Lora(rank=1, targets=(f"re:^{name.replace('.', '[.]')}$",))
         work = step_work(trained_by(transformer, spec), tokens_of(tiny), False)
         assert (work.forward, work.total) == counted(tiny, spec, False), name

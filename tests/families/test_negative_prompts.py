@@ -70,6 +70,7 @@ def test_where_it_has_no_effect_it_is_refused_before_the_work(family, settings, 
         ("Krea 2", 5.5, 5.5),
         ("FLUX.2", 4.0, 4.0),
         ("Z-Image", 6.0, 6.0),
+        ("Qwen-Image", 4.0, 4.0),
     ],
 )
 def test_guidance_that_is_left_open_is_the_models(family, direct, imax):

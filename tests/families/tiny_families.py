@@ -28,6 +28,7 @@ from diffusers import (
 from safetensors.torch import load_file
 from tiny_flux2 import dev, klein
 from tiny_krea2 import krea2
+from tiny_qwen_image import qwen_image
 from tiny_z_image import z_image
 from torch import Tensor
 
@@ -63,6 +64,10 @@ class Tiny:
     caches: tuple[str, ...] = ("taylorseer", "first-block")
     """Caches that diffusers has for the model."""
     repeats_text: bool = True
+    rescales_guidance: bool = False
+    """Whether its pipeline gives what is guided the length of what is not."""
+    unread: tuple[str, ...] = ()
+    """Ends of the names of layers whose output nobody reads."""
     guided_at_once: bool = False
     """Whether both prompts of a guided step are in one call of the transformer."""
 
@@ -201,6 +206,21 @@ TINY = (
             "black-forest-labs/FLUX.2-klein-base-9B": {"attention": 80, "image_stream": 96},
             "black-forest-labs/FLUX.2-klein-9B": {"attention": 80, "image_stream": 96},
         },
+    ),
+    Tiny(
+        name="Qwen-Image",
+        build=qwen_image,
+        golden="qwen_image",
+        axes=FLUX_AXES,
+        guiding="cfg",
+        num_targets={"attention": 8, "image_stream": 12},
+        published={
+            "Qwen/Qwen-Image": {"attention": 240, "image_stream": 360},
+            "Qwen/Qwen-Image-2512": {"attention": 240, "image_stream": 360},
+        },
+        repeats_text=False,
+        rescales_guidance=True,
+        unread=("1.attn.to_add_out", "1.txt_mlp.net.0.proj", "1.txt_mlp.net.2"),
     ),
     Tiny(
         name="Z-Image",
@@ -350,6 +370,7 @@ def golden_tokens(tiny: Tiny) -> int:
 def golden_calls(tiny: Tiny) -> dict[str, dict[str, dict[str, Any]]]:
     """By grid ("native", "double"): the transformer's inputs ("in") and its outputs by policy ("out")."""
     calls: dict[str, dict[str, dict[str, Any]]] = {}
+    shapes = json.loads((GOLDEN / "meta.json").read_text())[tiny.golden].get("img_shapes", {})
     for key, tensor in sorted(load_file(GOLDEN / f"{tiny.golden}.safetensors").items()):
         grid, kind, name = key.split(".", 2)
         call = calls.setdefault(grid, {"in": {}, "out": {}})[kind]
@@ -358,4 +379,6 @@ def golden_calls(tiny: Tiny) -> dict[str, dict[str, dict[str, Any]]]:
             call.setdefault(listed, []).append(tensor)
         else:
             call[name] = tensor
+    for grid, listed in shapes.items():
+        calls[grid]["in"]["img_shapes"] = [[tuple(shape) for shape in one] for one in listed]
     return calls

@@ -108,6 +108,11 @@ class RotaryCall:
     is_image: Tensor | None = None
     """Which tokens (tokens,) are the image's, to which alone the policy's rules apply; None where all others stand at
     row 0 and column 0, where no rule changes anything."""
+    text_offset: float = 0.0
+    """Where the text begins on all axes, if that moves with the size of the image: under a policy that changes
+    positions it begins at this by the scale."""
+    scale: float = 1.0
+    """How much larger than native the image is, 1 or more, for a policy that does not say it; where text moves."""
 
 
 @dataclass(frozen=True, kw_only=True)

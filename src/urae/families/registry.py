@@ -16,6 +16,7 @@ FAMILIES = {
     "FluxTransformer2DModel": "urae.families.flux:Flux",
     "Flux2Transformer2DModel": "urae.families.flux2:Flux2",
     "Krea2Transformer2DModel": "urae.families.krea2:Krea2",
+    "QwenImageTransformer2DModel": "urae.families.qwen_image:QwenImage",
     "ZImageTransformer2DModel": "urae.families.z_image:ZImage",
 }
 """Class of the transformer in diffusers -> where its family is; imported when it is first asked for."""
@@ -30,7 +31,6 @@ OTHERS = {
     "Lumina2Transformer2DModel": "Lumina 2",
     "OmniGenTransformer2DModel": "OmniGen",
     "PixArtTransformer2DModel": "PixArt",
-    "QwenImageTransformer2DModel": "Qwen-Image",
     "SanaTransformer2DModel": "Sana",
     "SD3Transformer2DModel": "Stable Diffusion 3",
     "UNet2DConditionModel": "Stable Diffusion with a U-Net",

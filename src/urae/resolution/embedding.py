@@ -93,12 +93,22 @@ class PolicyEmbedding:
     def forward(self, *inputs: Any, **named: Any) -> Any:
         assert self.told is not None or not self.rotary.needs_inputs, "called apart from its transformer"
         call = self.rotary.call(*inputs, told=self.told, **named)
-        positions = self.rotary.restored(call.positions) if self.policy.exact_ids else call.positions.float()
+        positions = self._positions(call)
         angles = [self._angles(call, positions[:, place], axis) for place, axis in enumerate(self.axes)]
         return self.rotary.tables(torch.cat(angles, dim=1), self._factors(call), call)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         return self.forward(*inputs, **named)
+
+    def _positions(self, call: RotaryCall) -> Tensor:
+        """(tokens, axes), fp32; text that moves with the size of the image stands where it would at the native one."""
+        policy = self.policy
+        positions = self.rotary.restored(call.positions) if policy.exact_ids else call.positions.float()
+        scale = policy.scale if policy.rope_scale == 1 or policy.scale > 1 else call.scale
+        if call.is_image is None or call.text_offset == 0 or scale == 1:
+            return positions
+        moved = positions - call.text_offset * (1 - 1 / scale)
+        return torch.where(call.is_image[:, None], positions, moved)
 
     def _angles(self, call: RotaryCall, positions: Tensor, axis: Axis) -> Tensor:
         """(tokens, channels / 2) of one axis: position x frequency, fp64 where the device has it."""
