@@ -14,7 +14,7 @@ from source import FILES, SRC, place, tree
 KNOWING = ("families/", "recipes.py", "mini/", "collecting/teachers/")
 """Where a family may be named: its folder, the paper's settings, the miniature FLUX, and models that are hired."""
 
-FAMILY = re.compile(r"_*(flux|chroma|krea)", re.IGNORECASE)
+FAMILY = re.compile(r"_*(flux|chroma|krea|z_?image|qwen)", re.IGNORECASE)
 CLASS = re.compile(r"\b(Flux|Chroma|Krea|QwenImage|ZImage|Lumina|Sana|Wan)\d?[A-Z]\w*")
 WORD = re.compile(
     r"\b(pos_embed|txt_ids|img_ids|guidance_embeds|pooled_prompt_embeds|joint_attention_kwargs"
@@ -115,8 +115,15 @@ def test_what_names_a_family_is_found():
 FOLDERS = sorted(file.parent for file in (SRC / "urae/families").glob("*/__init__.py"))
 
 
-def test_there_are_four_families():
-    assert {folder.name for folder in FOLDERS} >= {"chroma", "flux", "flux2", "krea2"}
+def test_there_are_these_families():
+    assert {folder.name for folder in FOLDERS} >= {
+        "chroma",
+        "flux",
+        "flux2",
+        "krea2",
+        "qwen_image",
+        "z_image",
+    }
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -10,6 +10,7 @@ from tiny_families import LARGE, NATIVE, drawing, drawn, embeddings, noisy, velo
 from urae.execution.checkpointing import gradient_checkpointing
 from urae.families import family_of, open_architecture, open_encoders, open_pipeline
 from urae.resolution import ResolutionPolicy, num_tokens
+from urae.resolution.embedding import named_inputs
 
 PROMPTS = ["a", "a b c d e f"]
 """Of other lengths, so that their masks differ."""
@@ -21,8 +22,7 @@ def calls_watched(tiny):
     seen = []
 
     def watch(module, inputs, named, output):
-        assert not inputs
-        seen.append((named, output[0]))
+        seen.append((named_inputs(module, inputs, named), output[0]))
 
     hook = tiny.transformer.register_forward_hook(watch, with_kwargs=True)
     try:
@@ -36,11 +36,11 @@ def test_training_shows_what_the_pipeline_shows(tiny, prompt):
     """The same inputs, so the same velocity to the bit, from cached embeddings."""
     calls, height, width = tiny.family.calls, *tiny.family.latents.shape(tiny.pipe, LARGE)
     with calls_watched(tiny) as seen:
-        drawn(tiny, prompt=prompt)
+        drawn(tiny, prompt=prompt, guidance=1.0 if tiny.guiding == "cfg" else 3.5)
     inputs, output = seen[0]
     sigma = float(calls.sigma(inputs)[0])
     found = velocity(tiny, calls.latents(inputs, height, width), text=embeddings(tiny, prompt), sigma=sigma)
-    assert torch.equal(tiny.family.latents.pack(found), output)
+    assert torch.equal(found, calls.velocity_in(output, height, width))
 
 
 def test_pictures_from_prompts_and_from_their_embeddings_are_the_same(tiny):
@@ -103,15 +103,19 @@ def num_calls(tiny, **changes) -> int:
     return len(seen)
 
 
+def calls_a_guided_step(tiny) -> int:
+    return 2 if tiny.guiding == "cfg" and not tiny.guided_at_once else 1
+
+
 def test_guidance_1_is_a_single_call_a_step(tiny):
     assert tiny.family.guidance.kind(tiny.transformer) == tiny.guiding
     assert num_calls(tiny, guidance=1.0) == 2
-    assert num_calls(tiny, guidance=3.0) == (4 if tiny.guiding == "cfg" else 2)
+    assert num_calls(tiny, guidance=3.0) == 2 * calls_a_guided_step(tiny)
 
 
 def test_guidance_is_the_usual_scale(tiny):
     """v(negative) + scale (v(prompt) - v(negative)): in one step the picture's latents are linear in the scale."""
-    if tiny.guiding != "cfg":
+    if tiny.guiding != "cfg" or tiny.rescales_guidance:
         return
     latents = [
         torch.as_tensor(

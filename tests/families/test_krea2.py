@@ -279,5 +279,7 @@ def test_an_adapter_that_does_not_say_its_base_is_not_taken_for_flux(tiny, tmp_p
     attached.detach()
     keys = adapter.save(tmp_path / "known.safetensors", layout="kohya")
     assert {key.rpartition(".lora")[0] or key for key in load_file(keys)} >= {"lora_unet_blocks_0_attn_wq"}
-    with pytest.raises(ValueError, match="does not say its base, and .*FLUX.1, Krea 2 have modules"):
+    with pytest.raises(
+        ValueError, match="does not say its base, and .*FLUX.1, .*Krea 2, Qwen-Image have modules"
+    ):
         replace(adapter, base=None).save(tmp_path / "unknown.safetensors", layout="kohya")

@@ -64,7 +64,14 @@ def test_where_it_has_no_effect_it_is_refused_before_the_work(family, settings, 
 
 @pytest.mark.parametrize(
     ("family", "direct", "imax"),
-    [("FLUX.1", 3.5, 7.0), ("Chroma", 5.0, 5.0), ("Krea 2", 5.5, 5.5), ("FLUX.2", 4.0, 4.0)],
+    [
+        ("FLUX.1", 3.5, 7.0),
+        ("Chroma", 5.0, 5.0),
+        ("Krea 2", 5.5, 5.5),
+        ("FLUX.2", 4.0, 4.0),
+        ("Z-Image", 6.0, 6.0),
+        ("Qwen-Image", 4.0, 4.0),
+    ],
 )
 def test_guidance_that_is_left_open_is_the_models(family, direct, imax):
     pipe = PIPES[family].pipe

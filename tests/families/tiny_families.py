@@ -28,7 +28,9 @@ from diffusers import (
 from safetensors.torch import load_file
 from tiny_flux2 import dev, klein
 from tiny_krea2 import krea2
-from torch import Tensor, nn
+from tiny_qwen_image import qwen_image
+from tiny_z_image import z_image
+from torch import Tensor
 
 from tiny import t5_encoder, t5_tokenizer, with_text_encoders
 from urae.families import Drawing, family_of
@@ -62,6 +64,12 @@ class Tiny:
     caches: tuple[str, ...] = ("taylorseer", "first-block")
     """Caches that diffusers has for the model."""
     repeats_text: bool = True
+    rescales_guidance: bool = False
+    """Whether its pipeline gives what is guided the length of what is not."""
+    unread: tuple[str, ...] = ()
+    """Ends of the names of layers whose output nobody reads."""
+    guided_at_once: bool = False
+    """Whether both prompts of a guided step are in one call of the transformer."""
 
     @cached_property
     def pipe(self) -> Any:
@@ -199,6 +207,36 @@ TINY = (
             "black-forest-labs/FLUX.2-klein-9B": {"attention": 80, "image_stream": 96},
         },
     ),
+    Tiny(
+        name="Qwen-Image",
+        build=qwen_image,
+        golden="qwen_image",
+        axes=FLUX_AXES,
+        guiding="cfg",
+        num_targets={"attention": 8, "image_stream": 12},
+        published={
+            "Qwen/Qwen-Image": {"attention": 240, "image_stream": 360},
+            "Qwen/Qwen-Image-2512": {"attention": 240, "image_stream": 360},
+        },
+        repeats_text=False,
+        rescales_guidance=True,
+        unread=("1.attn.to_add_out", "1.txt_mlp.net.0.proj", "1.txt_mlp.net.2"),
+    ),
+    Tiny(
+        name="Z-Image",
+        build=lambda: z_image(vae=vae()),
+        golden="z_image",
+        axes=((32, 256, "other"), (48, 256, "row"), (48, 256, "column")),
+        guiding="cfg",
+        num_targets={"attention": 8, "image_stream": 14},
+        published={
+            "Tongyi-MAI/Z-Image": {"attention": 128, "image_stream": 224},
+            "Tongyi-MAI/Z-Image-Turbo": {"attention": 128, "image_stream": 224},
+        },
+        caches=(),
+        repeats_text=False,
+        guided_at_once=True,
+    ),
 )
 
 
@@ -209,7 +247,8 @@ def noisy(tiny: Tiny, size: tuple[int, int] = LARGE, *, num: int = 1, seed: int 
     """Normalised latents (num, C, H, W) of a size in pixels."""
     height, width = tiny.family.latents.shape(tiny.pipe, size)
     generator = torch.Generator().manual_seed(seed)
-    channels = tiny.transformer.config.in_channels // 4
+    packed = tiny.family.latents.noise(tiny.pipe, size, None)
+    channels = tiny.family.latents.unpack(packed, height, width).shape[1]
     return torch.randn(num, channels, height, width, generator=generator)
 
 
@@ -262,21 +301,40 @@ class Rotated:
     tables: tuple[Tensor, ...]
 
 
+class Watched:
+    """In the place of the object that makes the tables, which need be no module."""
+
+    def __init__(self, tiny: Tiny, maker: Any) -> None:
+        self.tiny, self.maker, self.seen = tiny, maker, list[Rotated]()
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        output = self.maker(*inputs, **named)
+        call = self.tiny.family.rotary.call(*inputs, **named)
+        self.seen.append(Rotated(call=call, tables=parts_of(output)))
+        return output
+
+
+def parts_of(tables: Any) -> tuple[Tensor, ...]:
+    """The tables that a call returns, one or several."""
+    return tables if isinstance(tables, tuple) else (tables,)
+
+
 @contextmanager
 def watched_tables(tiny: Tiny, transformer: Any = None) -> Iterator[list[Rotated]]:
     """Every call of the object that makes the tables, stock or a policy's."""
-    seen: list[Rotated] = []
-
-    def watch(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
-        call = tiny.family.rotary.call(*inputs, **named)
-        seen.append(Rotated(call=call, tables=output if isinstance(output, tuple) else (output,)))
-
-    module = getattr(tiny.transformer if transformer is None else transformer, tiny.family.rotary.attribute)
-    hook = module.register_forward_hook(watch, with_kwargs=True)
+    transformer, name = tiny.transformer if transformer is None else transformer, tiny.family.rotary.attribute
+    maker = getattr(transformer, name)
+    watched, modules = Watched(tiny, maker), transformer._modules
+    is_module = modules.pop(name, None) is not None
+    object.__setattr__(transformer, name, watched)
     try:
-        yield seen
+        yield watched.seen
     finally:
-        hook.remove()
+        object.__delattr__(transformer, name)
+        if is_module:
+            modules[name] = maker
+        else:
+            object.__setattr__(transformer, name, maker)
 
 
 def tables(tiny: Tiny, size: tuple[int, int] = LARGE, *, num: int = 1) -> list[Rotated]:
@@ -303,10 +361,24 @@ def golden_transformer(tiny: Tiny) -> Any:
     return model
 
 
-def golden_calls(tiny: Tiny) -> dict[str, dict[str, dict[str, Tensor]]]:
+def golden_tokens(tiny: Tiny) -> int:
+    """T of the golden values under proportional attention."""
+    told = json.loads((GOLDEN / "meta.json").read_text())[tiny.golden]
+    return int(told["policies"]["proportional"]["T"])
+
+
+def golden_calls(tiny: Tiny) -> dict[str, dict[str, dict[str, Any]]]:
     """By grid ("native", "double"): the transformer's inputs ("in") and its outputs by policy ("out")."""
-    calls: dict[str, dict[str, dict[str, Tensor]]] = {}
-    for key, tensor in load_file(GOLDEN / f"{tiny.golden}.safetensors").items():
+    calls: dict[str, dict[str, dict[str, Any]]] = {}
+    shapes = json.loads((GOLDEN / "meta.json").read_text())[tiny.golden].get("img_shapes", {})
+    for key, tensor in sorted(load_file(GOLDEN / f"{tiny.golden}.safetensors").items()):
         grid, kind, name = key.split(".", 2)
-        calls.setdefault(grid, {"in": {}, "out": {}})[kind][name] = tensor
+        call = calls.setdefault(grid, {"in": {}, "out": {}})[kind]
+        listed, _, place = name.partition(".")
+        if place:
+            call.setdefault(listed, []).append(tensor)
+        else:
+            call[name] = tensor
+    for grid, listed in shapes.items():
+        calls[grid]["in"]["img_shapes"] = [[tuple(shape) for shape in one] for one in listed]
     return calls

@@ -45,7 +45,7 @@ LANGUAGE = {
 def klein(*, native: int = 64, is_distilled: bool = False, **config: Any) -> Flux2KleinPipeline:
     """A whole stock pipeline with 8 text tokens, four of which are the template's."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer("[U]{{ messages[0]['content'] }}[E][A]")
+    tokenizer = letter_tokenizer("[U]{{ messages[0]['content'] }}[E][A]")
     layers = {"num_hidden_layers": 27, "vocab_size": len(tokenizer)}
     return Flux2KleinPipeline(
         **_parts(native, guidance_embeds=False, **config),
@@ -59,7 +59,7 @@ def dev(*, native: int = 64, **config: Any) -> Flux2Pipeline:
     """The same. Its processor of text and pictures is replaced by the tokenizer that it would hold, since pictures are
     for references alone, and its template leaves the system's message out, which is longer than all of the text."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer("[U]{{ messages[-1]['content'][0]['text'] }}[E]")
+    tokenizer = letter_tokenizer("[U]{{ messages[-1]['content'][0]['text'] }}[E]")
     text = {"model_type": "mistral", "num_hidden_layers": 30, "vocab_size": len(tokenizer), **LANGUAGE}
     vision = {"model_type": "pixtral", "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 16}
     vision |= {"hidden_size": 16, "intermediate_size": 16, "image_size": 28}
@@ -80,7 +80,7 @@ def _parts(native: int, **config: Any) -> dict[str, Any]:
     return {"transformer": transformer, "vae": vae.eval(), "scheduler": scheduler}
 
 
-def _tokenizer(template: str) -> PreTrainedTokenizerFast:
+def letter_tokenizer(template: str, num_tokens: int = TEXT_TOKENS) -> PreTrainedTokenizerFast:
     """A token for each letter."""
     special = ["[PAD]", "[U]", "[E]", "[A]"]
     vocabulary = {
@@ -92,6 +92,6 @@ def _tokenizer(template: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
-        model_max_length=TEXT_TOKENS,
+        model_max_length=num_tokens,
         chat_template=template,
     )

@@ -37,7 +37,7 @@ def krea2(*, native: int = NATIVE, is_distilled: bool = False, **config: Any) ->
     """A whole stock pipeline with 12 text tokens, five of which close the template; native 0: as it is published."""
     torch.manual_seed(0)
     transformer = Krea2Transformer2DModel(**{**CONFIG, **config}).eval()
-    tokenizer = _tokenizer()
+    tokenizer = words_tokenizer()
     vae = AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)
     if native:
         vae.register_to_config(sample_size=native)
@@ -59,7 +59,7 @@ def krea2(*, native: int = NATIVE, is_distilled: bool = False, **config: Any) ->
     )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def words_tokenizer() -> PreTrainedTokenizerFast:
     """Words of the pipeline's chat template whole, so that it has the 34 tokens that are dropped, and all other words
     letter by letter."""
     special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]

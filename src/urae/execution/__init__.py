@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from urae.execution.compiling import compiled_blocks, decide_to_compile
     from urae.execution.encoding import choose_encoding, encoding_way
     from urae.execution.memory import MemoryPlan, plan_memory
-    from urae.execution.modules import forward_replaced
+    from urae.execution.modules import forward_replaced, inputs_changed
     from urae.execution.placement import frozen_base_placed, placed, text_encoders_placed
     from urae.execution.processes import (
         agree,

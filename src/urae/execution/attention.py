@@ -137,7 +137,8 @@ def _fastest(kernels: Sequence[str], shape: Sequence[int], **settings: Any) -> s
 def _has_own_attention(transformer: Any) -> bool:
     if getattr(transformer, "_parallel_config", None) is not None:
         return True
-    return any(processor._attention_backend is not None for processor in transformer.attn_processors.values())
+    processors = (getattr(module, "processor", None) for module in transformer.modules())
+    return any(getattr(processor, "_attention_backend", None) is not None for processor in processors)
 
 
 def _timed(inputs: Sequence[torch.Tensor], device: torch.device) -> float:

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from urae.resolution.embedding import hookable
+from urae.resolution.embedding import forward_replaced
 
 __all__ = [
     "attributes_kept",
     "forward_replaced",
     "has_hooks",
     "hooks_of",
+    "inputs_changed",
     "is_compiled",
     "is_offloaded",
     "is_offloaded_by_layer",
@@ -71,24 +72,17 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 @contextmanager
-def forward_replaced(
-    transformer: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, what: str
+def inputs_changed(
+    transformer: nn.Module, change: Callable[[dict[str, Any]], dict[str, Any]], *, what: str
 ) -> Iterator[None]:
-    """Call `wrap(forward)` in place of a module's forward; undone on exit.
+    """Give a transformer `change(inputs)` in place of its inputs by name; undone on exit. Raises ValueError as
+    `forward_replaced` does."""
 
-    Forward hooks see the calls of the outer one. Offloaded and compiled modules, whose forward is not their class's,
-    get theirs back. Raises ValueError for a module that was compiled in place, which would ignore it; `what` needs it.
-    """
-    hookable(transformer, what)
-    own = vars(transformer).get("forward")
-    transformer.forward = wrap(transformer.forward)
-    try:
+    def changed(forward: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda **inputs: forward(**change(inputs))
+
+    with forward_replaced(transformer, changed, what=what):
         yield
-    finally:
-        if own is None:
-            del transformer.forward
-        else:
-            transformer.forward = own
 
 
 @contextmanager

@@ -108,6 +108,11 @@ class RotaryCall:
     is_image: Tensor | None = None
     """Which tokens (tokens,) are the image's, to which alone the policy's rules apply; None where all others stand at
     row 0 and column 0, where no rule changes anything."""
+    text_offset: float = 0.0
+    """Where the text begins on all axes, if that moves with the size of the image: under a policy that changes
+    positions it begins at this by the scale."""
+    scale: float = 1.0
+    """How much larger than native the image is, 1 or more, for a policy that does not say it; where text moves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +248,15 @@ class Calls(Protocol):
     def latents(self, inputs: Mapping[str, Any], height: int, width: int) -> Tensor:
         """The noisy latents (B, C, H, W) in the transformer's inputs by name."""
 
+    def num_image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        """Image tokens in the transformer's inputs by name, of all images together."""
+
+    def velocity_in(self, output: Any, height: int, width: int) -> Tensor:
+        """The velocity (B, C, H, W) in what the transformer returns for latents of this height and width."""
+
+    def as_output(self, velocity: Tensor) -> Any:
+        """The inverse of `velocity_in`."""
+
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         """The inputs for other latents, (n B, C, H, W) of any size: everything that belongs to an image n times."""
 
@@ -270,7 +284,7 @@ class Latents(Protocol):
         """Images (B, 3, H, W) in [-1, 1] from clean latents, fp32."""
 
     def pack(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, H, W) as the scheduler's sample and the transformer's output have them."""
+        """Latents (B, C, H, W) as the scheduler's sample has them."""
 
     def unpack(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """The inverse of `pack`; height and width are those of the latents."""

@@ -16,6 +16,8 @@ FAMILIES = {
     "FluxTransformer2DModel": "urae.families.flux:Flux",
     "Flux2Transformer2DModel": "urae.families.flux2:Flux2",
     "Krea2Transformer2DModel": "urae.families.krea2:Krea2",
+    "QwenImageTransformer2DModel": "urae.families.qwen_image:QwenImage",
+    "ZImageTransformer2DModel": "urae.families.z_image:ZImage",
 }
 """Class of the transformer in diffusers -> where its family is; imported when it is first asked for."""
 
@@ -29,12 +31,10 @@ OTHERS = {
     "Lumina2Transformer2DModel": "Lumina 2",
     "OmniGenTransformer2DModel": "OmniGen",
     "PixArtTransformer2DModel": "PixArt",
-    "QwenImageTransformer2DModel": "Qwen-Image",
     "SanaTransformer2DModel": "Sana",
     "SD3Transformer2DModel": "Stable Diffusion 3",
     "UNet2DConditionModel": "Stable Diffusion with a U-Net",
     "WanTransformer3DModel": "Wan",
-    "ZImageTransformer2DModel": "Z-Image",
 }
 """Families that have no folder here, by their transformer's class, so that they can be refused by name."""
 

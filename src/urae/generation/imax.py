@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from urae.execution import inputs_changed
 from urae.families import family_of
 from urae.generation.direct import draw
 from urae.generation.guide import Step, low_pass, velocity_corrected
@@ -24,7 +25,6 @@ from urae.generation.native import TwoPass, encoded, upscaled
 from urae.generation.patches import is_shifted, patches_shifted
 from urae.generation.request import Request
 from urae.resolution import ResolutionPolicy, Size, native_size, pixels_per_token
-from urae.resolution.embedding import hookable
 
 __all__ = ["Imax", "Schedule", "guided"]
 
@@ -130,11 +130,8 @@ def _text_repeated(pipe: Any, size: Size) -> Iterator[None]:
             f"repeat_text has no effect at {size[0]}x{size[1]}, which holds one region of native size: leave it out"
         )
 
-    def repeat(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return arguments, calls.with_text_at(settings, places)
+    def repeated(inputs: dict[str, Any]) -> dict[str, Any]:
+        return calls.with_text_at(inputs, places)
 
-    hook = hookable(pipe.transformer, "repeat_text").register_forward_pre_hook(repeat, with_kwargs=True)
-    try:
+    with inputs_changed(pipe.transformer, repeated, what="repeat_text"):
         yield
-    finally:
-        hook.remove()

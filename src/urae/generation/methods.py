@@ -99,10 +99,8 @@ def method_from_texts(name: str, settings: list[str]) -> Any:
 
 
 def options_of(method: Any) -> dict[str, Any]:
-    """All options of a method by name, as JSON types; of one that is not in `METHODS` too. What a method of the package
-    adds to the one whose name it has is no option."""
-    kind = METHODS[method.name] if method.name in METHODS else type(method)
-    return {field.name: _plain(getattr(method, field.name)) for field in fields(kind)}
+    """All options of a method by name, as JSON types; of one that is not in `METHODS` too."""
+    return {field.name: _plain(getattr(method, field.name)) for field in fields(method) if field.init}
 
 
 def _options(name: str) -> list[str]:

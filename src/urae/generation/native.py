@@ -134,7 +134,7 @@ def native_pass(make: Callable[..., Any], settings: Mapping[str, Any], *, with_p
 class _Recorded(Direct):
     """The direct method, which gives the same pixels and keeps how it came to them."""
 
-    steps_taken: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    steps_taken: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
     """The predicted clean latents (B, C, H, W) and the noise level of each step, on the CPU."""
 
     def draw(self, pipe: Any, request: Request, *, on_step: Callable[[], None]) -> Image.Image:

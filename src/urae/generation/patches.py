@@ -7,16 +7,16 @@ behind, whatever the number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
 
+from urae.execution import forward_replaced
 from urae.families import family_of
 from urae.generation.guide import SeeingEuler
 from urae.resolution import Size
-from urae.resolution.embedding import hookable
 
 __all__ = ["is_shifted", "patches_shifted"]
 
@@ -35,25 +35,16 @@ def patches_shifted(pipe: Any, scheduler: SeeingEuler, *, size: Size) -> Iterato
     family = family_of(pipe)
     height, width = family.latents.shape(pipe, size)
 
-    def pad(module: Any, arguments: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if not is_shifted(scheduler.current_step):
-            return arguments, settings
-        padded = F.pad(family.calls.latents(settings, height, width), (1, 1, 1, 1))
-        return arguments, family.calls.with_latents(settings, padded)
+    def shifted(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(**inputs: Any) -> Any:
+            if not is_shifted(scheduler.current_step):
+                return forward(**inputs)
+            padded = F.pad(family.calls.latents(inputs, height, width), (1, 1, 1, 1))
+            output = forward(**family.calls.with_latents(inputs, padded))[0]
+            velocity = family.calls.velocity_in(output, height + 2, width + 2)[..., 1:-1, 1:-1]
+            return (family.calls.as_output(velocity),)
 
-    def crop(module: Any, arguments: Any, output: Any) -> Any:
-        if not is_shifted(scheduler.current_step):
-            return output
-        velocity = family.latents.unpack(output[0], height + 2, width + 2)[..., 1:-1, 1:-1]
-        return (family.latents.pack(velocity),)
+        return call
 
-    transformer = hookable(pipe.transformer, "shifted_patches")
-    hooks = [
-        transformer.register_forward_pre_hook(pad, with_kwargs=True),
-        transformer.register_forward_hook(crop),
-    ]
-    try:
+    with forward_replaced(pipe.transformer, shifted, what="shifted_patches"):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -95,12 +95,12 @@ def windowed(pipe: Any, options: Tiled, *, size: Size) -> Iterator[None]:
             counts = torch.zeros_like(total[:1, :1])
             for some in _batches(corners, options.windows_per_call):
                 cut = torch.cat([_part(noisy, corner, window) for corner in some])
-                tokens = forward(**family.calls.with_latents(inputs, cut))[0]
-                velocities = family.latents.unpack(tokens.float(), *window).chunk(len(some))
+                output = forward(**family.calls.with_latents(inputs, cut))[0]
+                velocities = family.calls.velocity_in(output, *window).float().chunk(len(some))
                 for corner, velocity in zip(some, velocities, strict=True):
                     _part(total, corner, window).add_(velocity * weight.to(total))
                     _part(counts, corner, window).add_(weight.to(total))
-            return (family.latents.pack(total / counts).to(noisy.dtype),)
+            return (family.calls.as_output((total / counts).to(noisy.dtype)),)
 
         return replaced
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +31,9 @@ __all__ = [
     "active_policy",
     "embedding_replaced",
     "embedding_stock",
+    "forward_replaced",
     "hookable",
+    "named_inputs",
     "proportional_factor",
 ]
 
@@ -50,7 +52,7 @@ def embedding_replaced(transformer: nn.Module, policy: ResolutionPolicy) -> Iter
     embedding = kind(family, transformer, policy, num_shards=_num_sequence_shards(transformer))
     with _embedding(transformer, embedding), ExitStack() as stack:
         if policy.needs_sigma or family.rotary.needs_inputs:
-            stack.enter_context(_inputs_told(called, transformer, embedding))
+            stack.enter_context(_inputs_told(called, embedding))
         yield
 
 
@@ -91,12 +93,22 @@ class PolicyEmbedding:
     def forward(self, *inputs: Any, **named: Any) -> Any:
         assert self.told is not None or not self.rotary.needs_inputs, "called apart from its transformer"
         call = self.rotary.call(*inputs, told=self.told, **named)
-        positions = self.rotary.restored(call.positions) if self.policy.exact_ids else call.positions.float()
+        positions = self._positions(call)
         angles = [self._angles(call, positions[:, place], axis) for place, axis in enumerate(self.axes)]
         return self.rotary.tables(torch.cat(angles, dim=1), self._factors(call), call)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         return self.forward(*inputs, **named)
+
+    def _positions(self, call: RotaryCall) -> Tensor:
+        """(tokens, axes), fp32; text that moves with the size of the image stands where it would at the native one."""
+        policy = self.policy
+        positions = self.rotary.restored(call.positions) if policy.exact_ids else call.positions.float()
+        scale = policy.scale if policy.rope_scale == 1 or policy.scale > 1 else call.scale
+        if call.is_image is None or call.text_offset == 0 or scale == 1:
+            return positions
+        moved = positions - call.text_offset * (1 - 1 / scale)
+        return torch.where(call.is_image[:, None], positions, moved)
 
     def _angles(self, call: RotaryCall, positions: Tensor, axis: Axis) -> Tensor:
         """(tokens, channels / 2) of one axis: position x frequency, fp64 where the device has it."""
@@ -196,23 +208,56 @@ def hookable(transformer: nn.Module, what: str) -> nn.Module:
     return transformer
 
 
+def named_inputs(transformer: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a transformer's call, all by name: some stock pipelines give them by their place."""
+    if not inputs:
+        return dict(named)
+    kind = type(extract_model_from_parallel(transformer, keep_torch_compile=False))
+    names = [*inspect.signature(kind.forward).parameters][1 : 1 + len(inputs)]
+    return {**dict(zip(names, inputs, strict=True)), **named}
+
+
 @contextmanager
-def _inputs_told(called: nn.Module, transformer: Any, embedding: PolicyEmbedding) -> Iterator[None]:
-    """Tell the embedding about the inputs of each call of the transformer."""
-    family, signature = family_of(transformer), inspect.signature(type(transformer).forward)
+def forward_replaced(
+    transformer: nn.Module, wrap: Callable[[Callable[..., Any]], Callable[..., Any]], *, what: str
+) -> Iterator[None]:
+    """Call `wrap(forward)` in place of a module's forward, with inputs by name alone; undone on exit.
 
-    def tell(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        given = signature.bind(module, *inputs, **named).arguments
-        embedding.told = family.rotary.told(given)
-        if embedding.policy.needs_sigma:
-            embedding.sigma = _one_sigma(family.calls.sigma(given), embedding.policy)
+    Forward hooks see the calls of the outer one. Offloaded and compiled modules, whose forward is not their class's,
+    get theirs back. Raises ValueError for a module that was compiled in place, which would ignore it; `what` needs it.
+    """
+    hookable(transformer, what)
+    own, wrapped = vars(transformer).get("forward"), wrap(transformer.forward)
 
-    what = "dype" if embedding.policy.needs_sigma else f"a policy on {family.name}"
-    hook = hookable(called, what).register_forward_pre_hook(tell, with_kwargs=True)
+    def replaced(*inputs: Any, **named: Any) -> Any:
+        return wrapped(**named_inputs(transformer, inputs, named))
+
+    transformer.forward = replaced
     try:
         yield
     finally:
-        hook.remove()
+        if own is None:
+            del transformer.forward
+        else:
+            transformer.forward = own
+
+
+def _inputs_told(called: nn.Module, embedding: PolicyEmbedding) -> AbstractContextManager[None]:
+    """Tell the embedding about the inputs of each call of the transformer: those that it gets in the end, when windows
+    are cut and text is repeated."""
+    family = family_of(called)
+
+    def telling(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(**inputs: Any) -> Any:
+            embedding.told = family.rotary.told(inputs)
+            if embedding.policy.needs_sigma:
+                embedding.sigma = _one_sigma(family.calls.sigma(inputs), embedding.policy)
+            return forward(**inputs)
+
+        return call
+
+    what = "dype" if embedding.policy.needs_sigma else f"a policy on {family.name}"
+    return forward_replaced(called, telling, what=what)
 
 
 def _one_sigma(sigma: Tensor, policy: ResolutionPolicy) -> Tensor:

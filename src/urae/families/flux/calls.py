@@ -58,6 +58,16 @@ class FluxCalls:
     def latents(self, inputs: Mapping[str, Any], height: int, width: int) -> Tensor:
         return LATENTS.unpack(inputs["hidden_states"], height, width)
 
+    def num_image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        num, tokens, _ = inputs["hidden_states"].shape
+        return int(num * tokens)
+
+    def velocity_in(self, output: Any, height: int, width: int) -> Tensor:
+        return LATENTS.unpack(output, height, width)
+
+    def as_output(self, velocity: Tensor) -> Any:
+        return LATENTS.pack(velocity)
+
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         tokens = inputs["hidden_states"]
         given = repeated(inputs, self.of_each_image, latents.shape[0] // tokens.shape[0])

@@ -85,12 +85,15 @@ class Flow:
 
     feed_forward = ("ff.net.0.proj", "ff.net.2"), ("ff_context.net.0.proj", "ff_context.net.2")
     """Of image and text, in a double block."""
+    modulations: tuple[str, str] = ("norm1.linear", "norm1_context.linear")
+    """The same."""
+    streams: tuple[str, str, str] = ("x_embedder", "context_embedder", "time_text_embed")
+    """How the names of those layers begin that image, text and time come through first."""
 
     def __init__(self, adapted: frozenset[str]) -> None:
         self.adapted = adapted
         self.image, self.text, self.time = (
-            any(name.startswith(layer) for name in adapted)
-            for layer in ("x_embedder", "context_embedder", "time_text_embed")
+            any(name.startswith(layer) for name in adapted) for layer in self.streams
         )
 
     def embedders(self, *, guided: bool) -> Iterator[LayerUse]:
@@ -103,15 +106,15 @@ class Flow:
 
     def double_block(self, block: str, *, modulated: bool = True) -> Iterator[LayerUse]:
         """`modulated`: whether the block has layers of its own for that."""
-        image = self.image or self._any(block, "norm1.linear") or self.time
-        text = self.text or self._any(block, "norm1_context.linear") or self.time
+        image = self.image or self._any(block, self.modulations[0]) or self.time
+        text = self.text or self._any(block, self.modulations[1]) or self.time
         projections = ("attn.to_q", "attn.to_k", "attn.to_v")
         added = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
         attention = image or text or self._any(block, *projections, *added)
         self.image = image or attention or self._any(block, "attn.to_out.0")
         self.text = text or attention or self._any(block, "attn.to_add_out")
         feed_forward = self.feed_forward
-        norms = ("norm1.linear", "norm1_context.linear") if modulated else ()
+        norms = self.modulations if modulated else ()
         uses = [
             *((name, "one", self.time) for name in norms),
             *((name, "image", image) for name in projections),

@@ -12,7 +12,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from urae.families.family import Size
 from urae.families.flux.latents import FluxLatents
 
-__all__ = ["FluxSchedule", "shift_by_tokens", "static_scheduler"]
+__all__ = ["SETTINGS", "FluxSchedule", "shift_by_tokens", "static_scheduler"]
 
 SETTINGS = {
     "base_image_seq_len": 256,
@@ -29,7 +29,8 @@ class FluxSchedule:
     1.0."""
 
     def shift(self, pipe: Any, size: Size, steps: int) -> float:
-        return shift_by_tokens(pipe, size, pixels_per_token=FluxLatents().pixels_per_token(pipe), **SETTINGS)
+        token = FluxLatents().pixels_per_token(pipe)
+        return shift_by_tokens(pipe.scheduler, size, pixels_per_token=token, **SETTINGS)
 
     def own_shift(self, pipe: Any, scheduler: Any) -> float:
         check_can_be_static(scheduler)
@@ -39,9 +40,9 @@ class FluxSchedule:
         return static_scheduler(scheduler, shift)
 
 
-def shift_by_tokens(pipe: Any, size: Size, *, pixels_per_token: int, **defaults: float) -> float:
+def shift_by_tokens(scheduler: Any, size: Size, *, pixels_per_token: int, **defaults: float) -> float:
     """exp(mu) at a size, or the static shift of a scheduler without dynamic shifting."""
-    config = pipe.scheduler.config
+    config = scheduler.config
     if not config.get("use_dynamic_shifting"):
         return float(config.shift)
     width, height = size

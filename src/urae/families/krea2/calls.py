@@ -59,6 +59,16 @@ class Krea2Calls:
     def latents(self, inputs: Mapping[str, Any], height: int, width: int) -> Tensor:
         return LATENTS.unpack(inputs["hidden_states"], height, width)
 
+    def num_image_tokens(self, inputs: Mapping[str, Any]) -> int:
+        num, tokens, _ = inputs["hidden_states"].shape
+        return int(num * tokens)
+
+    def velocity_in(self, output: Any, height: int, width: int) -> Tensor:
+        return LATENTS.unpack(output, height, width)
+
+    def as_output(self, velocity: Tensor) -> Any:
+        return LATENTS.pack(velocity)
+
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         tokens, num_text = inputs["hidden_states"], inputs["encoder_hidden_states"].shape[1]
         height, width = latents.shape[-2:]
