@@ -201,7 +201,8 @@ def plan(
             break
         plain = [option(variant) for variant in _variants(stored, num_gpus)]
         if not any(way.fits for way in others):
-            plain += _with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))
+            # A list of its own: options that need more of the host than there is would be taken up again for ever.
+            plain = [*plain, *_with_host(plain, option, gpu, block_bytes(architecture.transformer, stored))]
         others += plain
     size = adapter_size(architecture.transformer, recipe.adapter)
     return TrainingNeeds(
