@@ -6,7 +6,7 @@ set -euo pipefail
 data="${1:-data/2k}"
 gpus="${2:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)}"
 if [[ ! "$gpus" =~ ^[1248]$ && " $* " != *" batch_size="* ]]; then
-    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly; others take batch_size=$gpus, say" >&2
+    echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
     exit 2
 fi
 # Settings of the recipe, and after `--` options of the drawing.

@@ -143,7 +143,10 @@ def test_a_missing_start_is_named_before_anything_is_done(pipe, images, tmp_path
 
 def test_the_command_says_what_it_does_not_know(tmp_path):
     for arguments, message in [
-        (["flux_3k"], "there is no recipe 'flux_3k': expected a YAML file or one of flux_2k, flux_4k"),
+        (
+            ["flux_3k"],
+            "there is no recipe 'flux_3k' (did you mean flux_4k?): expected a YAML file or one of",
+        ),
         (["mini_2x", "steps"], "change is 'steps': expected name=value, such as steps=50"),
         (["mini_2x", "stepz=1"], "unknown recipe key 'stepz' (did you mean steps?)"),
         (["mini_2x", "steps=5", "steps=6"], "change 'steps' is given twice: expected each name once"),

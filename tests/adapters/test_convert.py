@@ -307,8 +307,8 @@ def test_names_that_two_families_have_are_told_apart_by_their_prefix():
             "'model.transformer.*' is no module of .*FLUX",
         ),
         (
-            "diffusion_model.layers.0.attention.qkv.lora_A.weight",
-            "'diffusion_model.layers.0.* is no module of",
+            "diffusion_model.stages.0.attention.qkv.lora_A.weight",
+            "'diffusion_model.stages.0.* is no module of",
         ),
         ("lora_unet_double_blocks_0_img_attn_qkv_extra.lora_down.weight", "is no module of"),
         ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", "is a LoKr"),

@@ -176,7 +176,7 @@ def test_a_forward_that_was_replaced_before_is_back():
     expected = linear(values)
 
     def doubled(forward):
-        return lambda given: 2 * forward(given)
+        return lambda input: 2 * forward(input)
 
     with forward_replaced(linear, doubled, what="twice"):
         own = linear.forward
@@ -191,7 +191,7 @@ def test_a_compiled_module_is_obeyed_and_restored():
     linear, values = torch.nn.Linear(2, 2), torch.ones(1, 2)
     compiled = torch.compile(linear, backend="eager")
     forward = compiled.forward
-    with forward_replaced(compiled, lambda forward: lambda given: 2 * forward(given), what="twice"):
+    with forward_replaced(compiled, lambda forward: lambda input: 2 * forward(input), what="twice"):
         torch.testing.assert_close(compiled(values), 2 * linear(values))
     assert compiled.forward is forward
     torch.testing.assert_close(compiled(values), linear(values))

@@ -112,8 +112,8 @@ def test_drawing_is_planned_as_generate_does_it(small_2k, at_4k):
     assert (small_2k.drawing.memory.offload, small_2k.drawing.fits) == ("model", True)
     assert (at_4k.drawing.options, at_4k.drawing.memory.offload) == ("", "none")
     assert at_4k.drawing.seconds == pytest.approx(
-        at_4k.hours["samples"] * 3600 / 10
-    )  # five times two samples
+        at_4k.hours["samples"] * 3600 / 5
+    )  # five times two samples, by two processes at a time
     assert "drawing 2048x2048 in 28 steps: about" in report(small_2k)
 
 
@@ -265,7 +265,7 @@ def test_efficiency_is_measured_where_the_benchmark_ran(tmp_path):
 
 def test_the_assumed_efficiency_is_that_of_the_published_five_minutes(at_4k):
     calls = at_4k.hours["samples"] * 3600  # at 37% of the same 989 TFLOP/s
-    images = (2000 // 500 + 1) * 2
+    images = 2000 // 500 + 1  # two processes draw one each, at the same time
     assert calls / images == pytest.approx(300, rel=0.03)
 
 

@@ -160,7 +160,7 @@ def test_the_maps_of_the_vae(bf16, part):
         with live:
             vae.encode(given) if part == "encoder" else vae.decode(given)
     counted = (live.peak - before) / (512 * 512 * 2)
-    assert counted <= getattr(vae_maps(vae), part) <= 1.1 * counted
+    assert 0.99 * counted <= getattr(vae_maps(vae), part) <= 1.1 * counted
 
 
 @pytest.mark.parametrize(

@@ -219,8 +219,9 @@ def _shape(parts: Mapping[Role, Tensor]) -> tuple[int, int] | None:
 def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Naming:
     """The names that all the modules have, of which only one kind may be in a file. Where families share names, the
     `shapes` of the modules tell them apart."""
-    # One family's name may be another's original one: what diffusers writes has its prefix.
-    styles = (False, True) if all(module.startswith("transformer.") for module in modules) else (True, False)
+    # One family's name may be another's original one: those of the original have a prefix, but for files of old.
+    prefixes = tuple({*DOTTED, *FLAT} - {"transformer."})
+    styles = (True, False) if any(module.startswith(prefixes) for module in modules) else (False, True)
     namings = [Naming(names=names, original=style) for style in styles for names in tables()]
     named = [naming for naming in namings if all(_targets(module, naming) for module in modules)]
     if named:

@@ -23,8 +23,8 @@ __all__ = ["USABLE", "call_bytes", "decoding_bytes", "encoding_bytes", "fits", "
 USABLE = 0.85
 """Share of the free memory that is planned with; the rest is for workspaces and fragments."""
 
-WIDTHS_PER_TOKEN = 20
-"""Live values per token in a transformer block, in units of its width: 17.2 counted, rounded up."""
+WIDTHS_PER_TOKEN = 22
+"""Live values per token in a transformer block, in units of its width: 17.2 counted for FLUX.1, 21.5 for FLUX.2."""
 
 ENCODER_MAPS_IN_STRIPS = 2
 """Maps of the encoder's first level that are alive at a time in strips."""

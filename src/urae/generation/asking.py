@@ -133,7 +133,7 @@ class DrawingRequest:
             "settings": (),
             "policy": policy_named(self.policy),
             "adapter": self.adapter and adapters.one_or_stack(self.adapter),
-            "seed": self.seed if isinstance(self.seed, int) else seeds_of(self.seed),
+            "seed": seeds_of(self.seed) if isinstance(self.seed, (str, Sequence)) else self.seed,
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)

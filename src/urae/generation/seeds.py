@@ -14,7 +14,7 @@ MOST_SEEDS = 10_000
 def seeds_of(given: int | str | Sequence[int | str]) -> list[int]:
     """The seeds of 7, "0-3", "1, 4, 10-12" or a list of these, in order; ValueError for anything else, and for a seed
     that is there twice."""
-    parts = [given] if isinstance(given, (int, str)) else list(given)
+    parts = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
     seeds = [seed for part in parts for seed in _seeds(part)]
     if not seeds:
         raise ValueError("seed is an empty list: expected at least one")

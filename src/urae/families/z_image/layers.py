@@ -50,7 +50,7 @@ class ZImageLayers:
         )
 
     def uses(self, transformer: Any, adapted: frozenset[str]) -> Iterator[LayerUse]:
-        config, flow = transformer.config, _Flow(adapted)
+        config, flow = transformer.config, _ZImageFlow(adapted)
         yield from flow.time_embedding()
         yield from flow.embedded("all_x_embedder.2-1", "image")
         for index in range(config.n_refiner_layers):
@@ -71,7 +71,7 @@ class ZImageLayers:
 Kind = Literal["image", "text", "joint"]
 
 
-class _Flow:
+class _ZImageFlow:
     """Follows a forward pass, and knows of each stream whether it depends on a trained parameter."""
 
     def __init__(self, adapted: frozenset[str]) -> None:
