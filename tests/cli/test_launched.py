@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from processes import urae
 from ranks import finish, start
 from tiny import write_images
@@ -25,12 +27,12 @@ def test_processes_share_a_cache_and_one_reports(tmp_path):
     assert (tmp_path / "images.out1").read_text() == ""
 
 
-def test_what_processes_do_not_share_is_refused(monkeypatch):
+@pytest.mark.parametrize("command", ["plan mini_2x", "data collect out --prompts shipped", "adapter show x"])
+def test_what_processes_do_not_share_is_refused(monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    ended = urae("plan", "mini_2x")
+    ended = urae(*command.split())
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "error: urae plan is done by one process, and 2 were started: leave out the launcher\n"
-    )
+    assert "is done by one process, and 2 were started: leave out the launcher" in ended.stderr
+    assert not Path("out").exists()

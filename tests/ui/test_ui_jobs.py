@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from urae.errors import BadFile
+from small_disk import small_disk
+from urae.errors import BadFile, CannotWrite
 from urae.pages.curves import curves_svg
 from urae.ui.asking import fitted, presets, request_of
 from urae.ui.jobs import JobBook
@@ -99,6 +100,19 @@ def test_steps_write_nothing_and_pictures_do(folder):
     assert (folder / f"{job.id}.json").stat().st_mtime_ns == before
     book.change(job.id, pictures=("a.png",))
     assert json.loads((folder / f"{job.id}.json").read_text())["pictures"] == ["a.png"]
+
+
+def test_a_full_disk_loses_no_job_and_stops_no_queue(folder):
+    book = JobBook(folder)
+    job = book.add({"prompt": "a"})
+    with small_disk(0):
+        with pytest.raises(CannotWrite):
+            book.add({"prompt": "b"})
+        changed = book.change(job.id, state="failed", message="no room for the picture")
+    assert [one.id for one in book.all()] == [job.id]
+    assert changed.state == book[job.id].state == "failed"
+    assert changed.message.startswith("no room for the picture; ")
+    assert [path.name for path in folder.iterdir()] == [f"{job.id}.json"]
 
 
 def test_curves_keep_their_ends_and_leave_out_what_is_not_finite():

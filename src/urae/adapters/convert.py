@@ -65,6 +65,8 @@ EXPECTED = "expected lora_A and lora_B, lora_down and lora_up, or full differenc
 DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
 FLAT = ("lora_unet_", "lora_transformer_", "lycoris_")
 """What tools put before a module's name; after the second kind it is written with "_" for "."."""
+OF_ORIGINALS = ("model.diffusion_model.", "diffusion_model.", *FLAT)
+"""Those that stand before the original repository's names as a rule."""
 TEXT = re.compile(r"lora_te|text_encoder|te\d?[._]|clip_|t5|conditioner\.|cond_stage")
 U_NET = re.compile(r"unet\.|lora_unet_((down|up|mid|input|output|middle)_block)|lora_prior_unet_")
 
@@ -219,9 +221,8 @@ def _shape(parts: Mapping[Role, Tensor]) -> tuple[int, int] | None:
 def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Naming:
     """The names that all the modules have, of which only one kind may be in a file. Where families share names, the
     `shapes` of the modules tell them apart."""
-    # One family's name may be another's original one: those of the original have a prefix, but for files of old.
-    prefixes = tuple({*DOTTED, *FLAT} - {"transformer."})
-    styles = (True, False) if any(module.startswith(prefixes) for module in modules) else (False, True)
+    # One family's name may be another's original one, and most files of original names have a prefix that says so.
+    styles = (True, False) if any(module.startswith(OF_ORIGINALS) for module in modules) else (False, True)
     namings = [Naming(names=names, original=style) for style in styles for names in tables()]
     named = [naming for naming in namings if all(_targets(module, naming) for module in modules)]
     if named:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
 import traceback
@@ -41,9 +40,6 @@ VERBS = {
     "theory": "What share of synthetic data to train on, and why (Theorem 2.4).",
 }
 """What `urae --help` lists: verb -> what it does."""
-
-SHARED = ("train", "generate", "data")
-"""Verbs that processes share. Any other would be done by each of them, over one another's files."""
 
 BESIDE = ("torch", "diffusers", "transformers", "peft", "accelerate")
 """Packages whose versions are shown beside ours."""
@@ -136,14 +132,8 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
     """Make image diffusion transformers work far above the size they were trained for."""
-    num, verb = os.environ.get("WORLD_SIZE", "1"), context.invoked_subcommand
-    if "LOCAL_RANK" in os.environ and num != "1" and verb not in SHARED:
-        raise ValueError(
-            f"urae {verb} is done by one process, and {num} were started: leave out the launcher"
-        )

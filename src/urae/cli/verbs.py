@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import keyword
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -15,6 +16,10 @@ from urae.cli.defaults import defaults_for
 from urae.cli.options import with_fields
 
 __all__ = ["Commands", "Listed", "Verbs", "verb"]
+
+
+SHARED = (("train",), ("generate",), ("data", "cache"))
+"""Commands that processes share. Any other would be done by each of them, over one another's files."""
 
 
 class Command(TyperCommand):
@@ -30,6 +35,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
+            _check_launched(ctx.command_path.split()[1:])
             options = [param.name for param in self.params if param.param_type_name == "option"]
             told = ctx.find_root().obj or {}
             ctx.default_map = defaults_for(ctx.command_path.split()[1:], options, told)
@@ -38,6 +44,14 @@ class Command(TyperCommand):
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
                     raise ValueError(f"{option.opts[0]} is given twice: give it once")
         return super().parse_args(ctx, args)
+
+
+def _check_launched(command: list[str]) -> None:
+    num = os.environ.get("WORLD_SIZE", "1")
+    if "LOCAL_RANK" in os.environ and num != "1" and tuple(command) not in SHARED:
+        raise ValueError(
+            f"urae {' '.join(command)} is done by one process, and {num} were started: leave out the launcher"
+        )
 
 
 class Commands(typer.Typer):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from urae.pages.curves import round_step
 from urae.statistics.intervals import Comparison, Interval
 
 __all__ = ["Chart", "Curve", "chart_of"]
@@ -57,7 +58,7 @@ def chart_of(
     ends = [
         v for found in curves.values() for one in found for v in (one.difference.low, one.difference.high)
     ]
-    step = _step(min([0.0, *ends]), max([0.0, *ends]))
+    step = round_step(min([0.0, *ends]), max([0.0, *ends]), ticks=TICKS)
     first, last = math.floor(min([0.0, *ends]) / step), math.ceil(max([0.0, *ends]) / step)
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
@@ -93,10 +94,3 @@ def chart_of(
         zero=y(0),
         deciding_from=x(min(sigmas[place] for place in deciding)),
     )
-
-
-def _step(least: float, most: float) -> float:
-    """A round step that makes about `TICKS` of the range."""
-    rough = max(most - least, 1e-9) / TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))

@@ -4,10 +4,10 @@ policy allows no inline style shows them too."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-__all__ = ["curves_svg"]
+__all__ = ["curves_svg", "round_step"]
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 240, 56, 28, 12, 12
 """Of the picture and its margins, in its own units; it scales with the page."""
@@ -45,7 +45,14 @@ def curves_svg(curves: Mapping[str, Sequence[tuple[float, float]]], *, across: s
     return "".join([*parts, "</svg>"])
 
 
-def _scale(low: float, high: float, start: float, end: float):  # type: ignore[no-untyped-def]
+def round_step(least: float, most: float, *, ticks: int) -> float:
+    """A round step, 1, 2 or 5 times a power of ten, that makes at most about `ticks` of the range."""
+    rough = max(most - least, 1e-9) / ticks
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     span = (high - low) or 1.0
     return lambda value: start + (value - low) / span * (end - start)
 
@@ -54,9 +61,7 @@ def _marks(low: float, high: float) -> list[float]:
     """Some four round numbers in [low, high]."""
     if high <= low:
         return [low]
-    rough = (high - low) / 4
-    unit = 10 ** math.floor(math.log10(rough))
-    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough)
+    step = round_step(low, high, ticks=4)
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from urae.io.pictures import read_picture
 from urae.pages import data_uri, html_page, thumbnail
 from urae.pages.curves import curves_svg
 from urae.training.metrics import read_metrics
+from urae.training.settings import load_recipe
 
 __all__ = ["RunFacts", "facts_of", "write_report"]
 
@@ -52,12 +52,11 @@ def facts_of(folder: Path) -> RunFacts:
     losses = smoothed([(row["step"], row["loss"]) for row in rows if "loss" in row])
     validation = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
     seconds = [(row["step"], row["seconds"]) for row in rows if "seconds" in row]
-    asked = re.search(r"^steps: (\d+)$", recipe, re.MULTILINE)
     return RunFacts(
         folder=folder,
         recipe=recipe,
         step=int(rows[-1]["step"]) if rows else 0,
-        steps=int(asked[1]) if asked else 0,
+        steps=load_recipe(folder / "recipe.yaml").steps,
         loss=losses[-1][1] if losses else None,
         validation_loss=validation[-1][1] if validation else None,
         seconds=sum(value for _, value in seconds),

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from urae.errors import BadFile
+from urae.errors import BadFile, CannotWrite
 from urae.io import json_line, read_json_object, write_text
 
 __all__ = ["DrawingJob", "JobBook", "State"]
@@ -77,6 +77,8 @@ class JobBook:
     """The last preview of a job that is being drawn, a PNG."""
     _jobs: dict[str, DrawingJob] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
+    _last: int = 0
+    """When the last job was made, nanoseconds since 1970."""
 
     def __post_init__(self) -> None:
         for path in sorted(self.folder.glob("*.json")):
@@ -87,15 +89,21 @@ class JobBook:
 
     def add(self, asked: Mapping[str, str]) -> DrawingJob:
         """A new job at the end of the queue."""
-        job = DrawingJob(
-            id=f"{time.time_ns() // 1_000_000:x}-{secrets.token_hex(4)}", asked=dict(asked), made=time.time()
-        )
+        with self._lock:
+            now = max(time.time_ns(), self._last + 1)  # the order of the queue
+            self._last = now
+        job = DrawingJob(id=f"{now:016x}-{secrets.token_hex(4)}", asked=dict(asked), made=now / 1e9)
         return self._put(job)
 
     def change(self, id: str, **changes: Any) -> DrawingJob:
-        """The job with other values. LookupError for an unknown one."""
+        """The job with other values. LookupError for an unknown one. Where a full disk takes no note of it, the job
+        says so, and is right until the server ends."""
         with self._lock:
-            return self._put(replace(self[id], **changes))
+            job = replace(self[id], **changes)
+            try:
+                return self._put(job)
+            except CannotWrite as error:
+                return self._hold(replace(job, message=f"{job.message}; {error}".removeprefix("; ")))
 
     def __getitem__(self, id: str) -> DrawingJob:
         with self._lock:
@@ -113,13 +121,16 @@ class JobBook:
     def _put(self, job: DrawingJob) -> DrawingJob:
         with self._lock:
             before = self._jobs.get(job.id)
-            self._jobs[job.id] = job
-            self.version += 1
             # Steps and previews are told to pages alone: a restart begins with the finished pictures anyway.
             if before is None or (before.state, before.pictures) != (job.state, job.pictures):
                 write_text(self.folder / f"{job.id}.json", json_line(job.to_dict()))
-            if job.is_over:
-                self.preview.pop(job.id, None)
+            return self._hold(job)
+
+    def _hold(self, job: DrawingJob) -> DrawingJob:
+        self._jobs[job.id] = job
+        self.version += 1
+        if job.is_over:
+            self.preview.pop(job.id, None)
         return job
 
 

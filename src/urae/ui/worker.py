@@ -3,7 +3,6 @@ killed, the job fails with a sentence, and the next one starts another."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -80,9 +79,12 @@ class Worker:
         self.process = CONTEXT.Process(target=work, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
-        with contextlib.suppress(EOFError):
+        try:
             self.info = link.recv()
-            self.book.version += 1
+        except EOFError:
+            self.process.join()
+            self.info = {"error": f"{self._how_it_ended()} while it opened the model"}
+        self.book.version += 1
         return link
 
     def _draw(self, link: Any, job: DrawingJob) -> None:
@@ -101,14 +103,18 @@ class Worker:
                 self.book.change(job.id, **value)
         except (EOFError, OSError):
             self.process.join()
-            self.book.change(job.id, state="failed", message=self._how_it_ended())
+            kept = "finished pictures are kept: press Go on"
+            if self._closing:
+                self.book.change(job.id, state="stopped", message=f"the server ended; {kept}")
+            else:
+                self.book.change(job.id, state="failed", message=f"{self._how_it_ended()}; {kept}")
         finally:
             self._cancel = {}
 
     def _how_it_ended(self) -> str:
         code = self.process.exitcode
         how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
-        return f"the drawing process ended {how}; finished pictures are kept: press Go on"
+        return f"the drawing process ended {how}"
 
 
 def work(link: Any, stop: Any, model: ModelRequest, gallery: Gallery) -> None:
