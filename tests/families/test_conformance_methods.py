@@ -84,7 +84,7 @@ def test_a_cache_leaves_work_out_or_is_refused(tiny, name):
     cache = CACHES[name]()
     before = {module: dict(vars(module)) for module in tiny.transformer.modules()}
     if name not in tiny.caches:
-        with pytest.raises(ValueError, match=f"{name} is not to be had"):
+        with pytest.raises(ValueError, match=f"{name} is not available"):
             generate(tiny.pipe, "a b", size=LARGE, steps=4, speed=cache)
     else:
         picture = generate(tiny.pipe, "a b", size=LARGE, steps=4, speed=cache)

@@ -58,7 +58,7 @@ def check_free(transformer: Any, cache: StepCache) -> None:
     has no such cache for."""
     if not hasattr(transformer, "enable_cache"):
         raise ValueError(
-            f"{cache.name} is not to be had: diffusers has no caches for {type(transformer).__name__}; use exact"
+            f"{cache.name} is not available: diffusers has no caches for {type(transformer).__name__}; use exact"
         )
     if transformer.is_cache_enabled:
         raise ValueError(
@@ -82,7 +82,7 @@ def _check_known(transformer: Any, cache: StepCache) -> None:
         except ValueError as error:
             others = " or ".join(name for name in CACHES if name != cache.name)
             raise ValueError(
-                f"{cache.name} is not to be had: diffusers knows no such cache for {type(transformer).__name__} "
+                f"{cache.name} is not available: diffusers knows no such cache for {type(transformer).__name__} "
                 f"({error}); use {others}, or exact"
             ) from error
         transformer.disable_cache()
