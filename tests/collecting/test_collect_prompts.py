@@ -29,6 +29,16 @@ def test_every_kind_of_file_gives_the_same_prompts(tmp_path, suffix):
     assert read_prompts(write(tmp_path / f"p{suffix}", PROMPTS)) == PROMPTS
 
 
+def test_a_comment_in_a_text_file_is_no_prompt(tmp_path):
+    (tmp_path / "p.txt").write_text("# animals\na cat\n\n  # a dog\nroom #4 with a view\n")
+    assert read_prompts(tmp_path / "p.txt") == ["a cat", "room #4 with a view"]
+
+
+def test_lists_that_benchmarks_publish_are_read_with_their_ids(tmp_path):
+    (tmp_path / "anime.json").write_text('["a cat", "an owl"]')
+    assert read_prompts(tmp_path / "anime.json") == {"anime-00000": "a cat", "anime-00001": "an owl"}
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_another_column_can_be_named(tmp_path, suffix):
     assert read_prompts(write(tmp_path / f"p{suffix}", PROMPTS, "caption"), column="caption") == PROMPTS
@@ -37,7 +47,7 @@ def test_another_column_can_be_named(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content", "error", "message"),
     [
-        ("p.csv", "", ValueError, r"p.csv: expected a .txt, .jsonl, .parquet file, or shipped"),
+        ("p.csv", "", ValueError, r"p.csv: expected a .txt, .jsonl, .parquet or .json file"),
         ("p.txt", "\n \n", BadFile, "holds no prompts"),
         ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', BadFile, "p.jsonl, line 2 holds no prompt"),
         ("p.jsonl", '{"prompt": 3}\n', BadFile, "p.jsonl, line 1 holds no prompt: expected a text, got 3"),

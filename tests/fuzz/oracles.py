@@ -86,20 +86,18 @@ def picture(content: bytes, read: Any, whole: bytes) -> bool:
 
 
 def prompts_by_id(content: bytes, read: Any, whole: bytes) -> bool:
-    said = [(one["id"], one["prompt"]) for one in _objects(content)]
+    said = [(str(one["id"]), one["prompt"].strip()) for one in _objects(content)]
     return said == list(read.items())
 
 
 def prompts(content: bytes, read: Any, whole: bytes) -> bool:
-    return [line.strip() for line in _lines(content) if line.strip()] == list(map(_prompt, read))
+    """Comments and empty lines are none."""
+    lines = [line.strip() for line in _lines(content)]
+    return [line for line in lines if line and not line.startswith("#")] == read
 
 
 def prompts_of_lines(content: bytes, read: Any, whole: bytes) -> bool:
-    return [one["prompt"].strip() for one in _objects(content)] == list(map(_prompt, read))
-
-
-def _prompt(one: Any) -> str:
-    return one if isinstance(one, str) else one.text if hasattr(one, "text") else one[1]
+    return [one["prompt"].strip() for one in _objects(content)] == read
 
 
 def questions(content: bytes, read: Any, whole: bytes) -> bool:

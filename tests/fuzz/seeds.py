@@ -15,13 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from urae import Adapter
-from urae.collecting.prompt_files import read_prompts as read_prompt_list
 from urae.data import read_records, write_manifest
 from urae.data.record import Record
 from urae.dpg import read_questions
-from urae.io import read_journal, read_picture
+from urae.io import read_journal, read_picture, read_prompt_list
 from urae.judge.instructions import OWN, read_instructions
-from urae.metrics.matching import read_prompts
+from urae.metrics.matching import prompts_by_id
 from urae.recipes import RECIPES
 from urae.reproduce.plan import FOLDER, read_plan
 from urae.training.settings import load_recipe, save_recipe
@@ -76,6 +75,10 @@ def _prompts(path: Path) -> None:
     path.write_text('{"id": "cat", "prompt": "a cat"}\n{"id": "owl", "prompt": "an owl"}\n')
 
 
+def _texts(path: Path) -> None:
+    path.write_text('{"prompt": "a cat"}\n{"prompt": "an owl"}\n')
+
+
 def _captions(path: Path) -> None:
     captions = [
         {"image_id": 391895, "id": number, "caption": text} for number, text in enumerate(["a cat", "a dog"])
@@ -104,16 +107,16 @@ DOORS = (
     Door("picture (JPEG)", "picture.jpg", _picture, read_picture),
     Door("picture (TIFF)", "picture.tif", _picture, read_picture),
     Door("picture (WebP)", "picture.webp", _picture, read_picture),
-    Door("prompts with ids", "prompts.jsonl", _prompts, read_prompts),
+    Door("prompts with ids", "prompts.jsonl", _prompts, prompts_by_id),
     Door("prompts", "prompts.txt", lambda path: path.write_text("a cat\nan owl\n"), read_prompt_list),
-    Door("prompts (JSON lines)", "list.jsonl", _prompts, read_prompt_list),
+    Door("prompts (JSON lines)", "list.jsonl", _texts, read_prompt_list),
     Door(
         "list of prompts (HPDv2)",
         "anime.json",
         lambda path: path.write_text('["a cat", "an owl"]'),
-        read_prompts,
+        prompts_by_id,
     ),
-    Door("captions of COCO", "captions.json", _captions, read_prompts),
+    Door("captions of COCO", "captions.json", _captions, prompts_by_id),
     Door("questions of DPG-Bench", "questions.csv", _questions, read_questions),
     Door("journal", "journal.jsonl", _journal, read_journal),
     Door(

@@ -31,7 +31,9 @@ def draw(folder: Path, out: str, *options: str) -> str:
     settings = ["--prompts", folder / "prompts.txt", "--model", folder / "tiny-flux", "--out", folder / out]
     small = ["--steps", "2", "--seed", "3", "--seed", "4"]
     small += [] if "--size" in options else ["--size", "96x80"]
-    result = CliRunner().invoke(app, [str(each) for each in (*settings, *small, *options)])
+    result = CliRunner().invoke(
+        app, [str(each) for each in (*settings, *small, *options)], prog_name="urae generate"
+    )
     if result.exception:
         raise result.exception
     return result.stdout

@@ -26,7 +26,7 @@ def test_it_imports_nothing_of_ours_but_errors_and_exports():
 
 
 def test_only_weights_need_torch_and_nothing_needs_extras():
-    light = [f"urae.io.{name}" for name in MODULES if name not in ("weights", "progress")]
+    light = [f"urae.io.{name}" for name in MODULES if name not in ("weights", "progress", "hub")]
     heavy = ["torch", "diffusers", "transformers", "openai", "pyarrow", "rich", "safetensors"]
     code = f"import sys, {', '.join(light)}; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True).stdout == "[]\n"

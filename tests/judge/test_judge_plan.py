@@ -15,7 +15,7 @@ from PIL import Image
 from urae.errors import BadFile
 from urae.judge.instructions import Instructions
 from urae.judge.pictures import View
-from urae.metrics.matching import read_prompts
+from urae.metrics.matching import prompts_by_id
 
 
 def decoded(uri: str) -> Image.Image:
@@ -189,15 +189,19 @@ def test_one_candidate_can_be_scored_and_not_compared(two):
 def test_prompts_files(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"id": "a", "prompt": "x", "more": 1}\n\n{"id": "b", "prompt": "y"}\n')
-    assert read_prompts(path) == {"a": "x", "b": "y"}
+    assert prompts_by_id(path) == {"a": "x", "b": "y"}
     for content, message in [
         ('{"id": "a", "prompt": "x"}\n{"id": "a", "prompt": "y"}', "line 2 has the id 'a' again"),
-        ('{"id": "a"}', "line 1 is no prompt"),
+        ('{"id": "a"}', "line 1 holds no prompt: expected a JSON object with the key 'prompt'"),
+        ('{"prompt": "a"}', "has no ids: expected lines of "),
+        ('{"id": "a", "prompt": "x"}\n{"prompt": "y"}', "line 2: "),
         ("[]", "line 1 is .*: expected an object"),
         ("not json", "line 1 is not JSON"),
-        (json.dumps({"id": 3, "prompt": "x"}), "both texts"),
+        (json.dumps({"id": [3], "prompt": "x"}), "line 1: "),
+        (json.dumps({"id": "a/b", "prompt": "x"}), "line 1: "),
+        (json.dumps({"id": "a", "prompt": 3}), "expected a text, got 3"),
         ("\n", "holds no prompts"),
     ]:
         path.write_text(content)
         with pytest.raises(BadFile, match=message):
-            read_prompts(path)
+            prompts_by_id(path)

@@ -20,9 +20,9 @@ from urae.judge.journal import AnswerJournal, read_answers
 RUN = """
 import sys
 from pathlib import Path
-from urae.judge import Endpoint, judge, plan_judging, read_prompts
+from urae.judge import Endpoint, judge, plan_judging, prompts_by_id
 plan = plan_judging(
-    {"dark": sys.argv[1], "bright": sys.argv[2]}, read_prompts(sys.argv[3]), aspects=("overall",), kinds=("pair",),
+    {"dark": sys.argv[1], "bright": sys.argv[2]}, prompts_by_id(sys.argv[3]), aspects=("overall",), kinds=("pair",),
     endpoint=Endpoint(model="toy", base_url=sys.argv[4], retries=0),
 )
 verdicts = judge(plan, journal=Path(sys.argv[5]), concurrency=2)

@@ -10,7 +10,7 @@ from PIL import Image
 from urae.collecting import LocalPipeline, collect
 from urae.errors import BadFile
 from urae.judge import Endpoint, plan_judging
-from urae.metrics.matching import match_pictures, picture_files, pictures_by_id, read_prompts
+from urae.metrics.matching import match_pictures, picture_files, pictures_by_id, prompts_by_id
 from urae.metrics.pictures import collect as measured
 from urae.study import build_study
 
@@ -100,4 +100,4 @@ def test_a_strangers_journal_writes_nothing_elsewhere(tmp_path):
 
 def test_numbers_are_ids_too(tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps({"id": 139, "prompt": "a cat"}) + "\n")
-    assert read_prompts(tmp_path / "p.jsonl") == {"139": "a cat"}
+    assert prompts_by_id(tmp_path / "p.jsonl") == {"139": "a cat"}

@@ -10,7 +10,7 @@ from urae.errors import BadFile
 from urae.generation import save_png
 from urae.metrics import METRICS, Options
 from urae.metrics.features import FeatureCache, feature_key, versions
-from urae.metrics.matching import read_prompts
+from urae.metrics.matching import prompts_by_id
 from urae.metrics.pictures import LazyPicture, MeasuredPicture, as_candidates, collect
 
 
@@ -79,11 +79,11 @@ def test_a_graph_of_comfyui_is_no_prompt(folder):
 
 def test_prompts_end_at_line_feeds_alone_and_may_begin_with_a_mark(tmp_path):
     file = tmp_path / "prompts.jsonl"
-    text = "a lighthouse\u2028at dusk\x85"
+    text = "a lighthouse\u2028at\x85dusk"
     file.write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"id": "a", "prompt": text}, ensure_ascii=False).encode() + b"\r\n"
     )
-    assert read_prompts(file) == {"a": text}
+    assert prompts_by_id(file) == {"a": text}
 
 
 def test_pictures_are_read_by_the_one_door(tmp_path):

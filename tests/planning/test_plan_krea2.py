@@ -143,7 +143,7 @@ def test_a_call_needs_no_more_than_is_said(bf16):
         with live:
             transformer(**inputs, return_dict=False)
     counted = (live.peak - before) / (6144 * 4608 * 2)
-    assert 0.6 * WIDTHS_PER_TOKEN < counted < WIDTHS_PER_TOKEN
+    assert 0.5 * WIDTHS_PER_TOKEN < counted < WIDTHS_PER_TOKEN
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

@@ -30,7 +30,7 @@ PromptFile = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
-        help="File of prompts instead: .txt, a line each, .jsonl or .parquet; an id names the picture.",
+        help="File of prompts instead: .txt (# begins a comment), .jsonl, .parquet or .json. An id names the picture.",
     ),
 ]
 Model = Annotated[dict[str, Any], Fields(ModelRequest)]

@@ -51,7 +51,7 @@ def judge(
     check_can_write(out, folder=True)
     plan = judging.plan_judging(
         named(candidate, "candidate", value="FOLDER"),
-        judging.read_prompts(prompts),
+        judging.prompts_by_id(prompts),
         endpoint=judging.Endpoint(options=options_from_json(option, **OPTIONS), **endpoint),
         **request,
         instructions=judging.read_instructions(instructions),

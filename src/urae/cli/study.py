@@ -12,7 +12,7 @@ from urae.cli.named import named
 from urae.cli.printed import say
 from urae.cli.verbs import Commands
 from urae.io import Progress, check_can_write
-from urae.metrics.matching import read_prompts
+from urae.metrics.matching import prompts_by_id
 from urae.study.report import to_markdown
 from urae.study.server import invitation_link, site_url
 
@@ -64,7 +64,7 @@ def build(
         study = studies.build_study(
             named(candidate, "candidate", value="FOLDER"),
             out,
-            prompts=None if prompts is None else read_prompts(prompts),
+            prompts=None if prompts is None else prompts_by_id(prompts),
             title=title,
             num_raters=raters,
             encoding=encoding,  # type: ignore[arg-type]

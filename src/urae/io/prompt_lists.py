@@ -1,4 +1,4 @@
-"""Lists of prompts as benchmarks publish them, read as they are: HPDv2's and COCO's.
+"""Lists of prompts: text files, JSON lines, parquet tables, and those of benchmarks as they are published.
 
 HPDv2 has a JSON list of texts for each of its four styles, and names the picture of each by its place in the list.
 COCO has one file of captions, five of each image. Both give ids here, after which pictures are named.
@@ -7,36 +7,111 @@ COCO has one file of captions, five of each image. Both give ids here, after whi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from urae.errors import BadFile
-from urae.io.texts import field_of, read_json, typed
+from urae.errors import BadFile, MissingExtra
+from urae.io.files import check_file_name
+from urae.io.texts import field_of, read_json, read_json_lines, read_lines, typed
 
-__all__ = ["is_prompt_list", "read_prompt_list"]
+__all__ = ["read_prompt_list"]
+
+ID = "id"
+COMMENT = "#"
+PUBLISHED = ".json"
+Entry = tuple[str, dict[str, Any]]
+"""The place of a prompt, and what stands there."""
 
 
-def is_prompt_list(path: Path | str) -> bool:
-    """Whether `read_prompt_list` is for it: a .json file, or a folder."""
-    return Path(path).suffix == ".json" or Path(path).is_dir()
+def read_prompt_list(path: Path | str, *, column: str = "prompt") -> list[str] | dict[str, str]:
+    """The prompts of a list; by id where it has ids.
 
+    Of a .txt file each line, but empty ones and comments, which begin with #; of a .jsonl file the key `column` of each
+    line, and of a .parquet table its `column`, with its "id". HPDv2's `anime.json`, a list of texts, has the ids
+    `anime-00000` and so on, by file and place; a folder of such lists is all of them, by name. COCO's
+    `captions_val2014.json`: `391895-1` is the first caption of the image 391895.
 
-def read_prompt_list(path: Path | str) -> dict[str, str]:
-    """Prompts by id. `BadFile` for what is in none of these forms.
-
-    A list of texts, HPDv2's `anime.json`, say: `anime-00000` and so on, by file and place. A folder of such lists: all
-    of them, by name. COCO's `captions_val2014.json`: `391895-1` is the first caption of the image 391895.
+    Raises `BadFile` with its place for an entry that is no text, an id that stands twice, is missing or cannot be the
+    name of a file; `ValueError` for another kind of file.
     """
     path = Path(path)
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    prompts = {key: text for file in files for key, text in _prompts(file)}
+    if path.suffix == PUBLISHED or path.is_dir():
+        return _published(path)
+    if path.suffix not in READERS:
+        raise ValueError(f"prompts are {path}: expected a {', '.join(READERS)} or {PUBLISHED} file")
+    entries = list(READERS[path.suffix](path, column))
+    if not entries:
+        raise BadFile(f"{path} holds no prompts")
+    texts = [_checked(values[column], place) for place, values in entries]
+    if not any(values.get(ID) is not None for _, values in entries):
+        return texts
+    return dict(zip(_ids(entries), texts, strict=True))
+
+
+def _lines(path: Path, column: str) -> Iterable[Entry]:
+    for place, line in read_lines(path):
+        if line.strip() and not line.lstrip().startswith(COMMENT):
+            yield place, {column: line}
+
+
+def _json_lines(path: Path, column: str) -> Iterable[Entry]:
+    for place, values in read_json_lines(path):
+        if column not in values:
+            raise BadFile(f"{place} holds no prompt: expected a JSON object with the key {column!r}")
+        yield place, values
+
+
+def _table(path: Path, column: str) -> Iterable[Entry]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        raise MissingExtra("parquet tables need pyarrow: pip install 'urae[data]'") from error
+    try:
+        names = parquet.read_schema(path).names
+        if column not in names:
+            raise ValueError(f"{path} has no column {column!r}: it has {', '.join(names)}")
+        columns = [column, *([ID] if ID in names else [])]
+        rows = parquet.read_table(path, columns=columns).to_pylist()
+    except ArrowInvalid as error:
+        raise BadFile(f"{path} cannot be read as a parquet table ({error})") from error
+    return [(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+READERS = {".txt": _lines, ".jsonl": _json_lines, ".parquet": _table}
+
+
+def _checked(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadFile(f"{place} holds no prompt: expected a text, got {value!r}")
+    return value.strip()
+
+
+def _ids(entries: Iterable[Entry]) -> Iterable[str]:
+    seen: set[str] = set()
+    for place, values in entries:
+        value = values.get(ID)
+        # Numbers, as COCO has them.
+        name = str(value) if type(value) in (str, int) else ""
+        try:
+            check_file_name(name)
+        except ValueError as error:
+            raise BadFile(f"{place}: {error}") from error
+        if name in seen:
+            raise BadFile(f"{place} has the id {name!r} again: expected each id once")
+        seen.add(name)
+        yield name
+
+
+def _published(path: Path) -> dict[str, str]:
+    files = sorted(path.glob(f"*{PUBLISHED}")) if path.is_dir() else [path]
+    prompts = {key: text for file in files for key, text in _texts(file)}
     if not prompts:
         raise BadFile(f"{path} holds no prompts: expected .json lists of HPDv2 or captions of COCO")
     return prompts
 
 
-def _prompts(file: Path) -> Iterator[tuple[str, str]]:
+def _texts(file: Path) -> Iterator[tuple[str, str]]:
     content = read_json(file)
     if isinstance(content, list):
         named: Iterator[tuple[str, Any]] = (

@@ -23,6 +23,6 @@ if TYPE_CHECKING:
     from urae.judge.pictures import View
     from urae.judge.plan import ASPECTS, Cost, JudgingPlan, JudgingRequest, plan_judging
     from urae.judge.verdicts import Preference, Verdicts, count_verdicts
-    from urae.metrics.matching import read_prompts
+    from urae.metrics.matching import prompts_by_id
 
 __getattr__, __dir__, __all__ = lazily(__name__)

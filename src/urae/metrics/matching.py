@@ -11,13 +11,7 @@ from pathlib import Path
 
 from urae.data.manifest import MANIFEST, read_manifest
 from urae.errors import BadFile
-from urae.io import (
-    is_picture_name,
-    is_prompt_list,
-    parse_json_object,
-    read_json_lines,
-    read_prompt_list,
-)
+from urae.io import is_picture_name, parse_json_object, read_prompt_list
 
 __all__ = [
     "MatchedItem",
@@ -27,7 +21,7 @@ __all__ = [
     "picture_files",
     "pictures_by_id",
     "prompt_in",
-    "read_prompts",
+    "prompts_by_id",
 ]
 
 
@@ -40,22 +34,14 @@ class MatchedItem:
     pictures: Mapping[str, Path]
 
 
-def read_prompts(path: Path | str) -> dict[str, str]:
-    """Prompts by id, from lines such as {"id": "lighthouse", "prompt": "a lighthouse at dusk"}, or a list as HPDv2 or
-    COCO publish it (`urae.io.read_prompt_list`)."""
-    if is_prompt_list(path):
-        return read_prompt_list(path)
-    prompts: dict[str, str] = {}
-    for place, line in read_json_lines(path):
-        name, prompt = line.get("id"), line.get("prompt")
-        name = str(name) if type(name) is int else name
-        if not (isinstance(name, str) and isinstance(prompt, str) and name and prompt):
-            raise BadFile(f'{place} is no prompt: expected {{"id": ..., "prompt": ...}}, both texts')
-        if name in prompts:
-            raise BadFile(f"{place} has the id {name!r} again: expected each id once")
-        prompts[name] = prompt
-    if not prompts:
-        raise BadFile(f"{path} holds no prompts")
+def prompts_by_id(path: Path | str) -> dict[str, str]:
+    """The prompts of a list that has ids (`urae.io.read_prompt_list`): lines such as {"id": "lighthouse", "prompt": "a
+    lighthouse at dusk"}, or a list as HPDv2 or COCO publish it. `BadFile` where it has none."""
+    prompts = read_prompt_list(path)
+    if not isinstance(prompts, dict):
+        raise BadFile(
+            f'{path} has no ids: expected lines of {{"id": "lighthouse", "prompt": "a lighthouse at dusk"}}'
+        )
     return prompts
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 from PIL import Image
 
 from urae.io import file_hash, picture_size, picture_texts, read_picture
-from urae.metrics.matching import by_stem, captions_by_id, pictures_by_id, prompt_in, read_prompts
+from urae.metrics.matching import by_stem, captions_by_id, pictures_by_id, prompt_in, prompts_by_id
 from urae.provenance import made_texts
 
 __all__ = ["LazyPicture", "MeasuredPicture", "Pictures", "Prompts", "Source", "as_candidates", "collect"]
@@ -131,7 +131,7 @@ def _texts(name: str, found: Mapping[str, LazyPicture], prompts: Prompts) -> Map
     if prompts == "png":
         return {stem: _own_prompt(name, stem, picture) for stem, picture in found.items()}
     if isinstance(prompts, Path | str):
-        prompts = read_prompts(prompts)
+        prompts = prompts_by_id(prompts)
     if isinstance(prompts, Mapping):
         return _same_names(name, found, prompts)
     if len(prompts) != len(found):

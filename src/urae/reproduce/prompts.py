@@ -8,7 +8,7 @@ from pathlib import Path
 from urae.dpg.questions import DpgItem, read_questions
 from urae.dpg.scenes import scene_item
 from urae.io import write_png
-from urae.metrics.matching import read_prompts
+from urae.metrics.matching import prompts_by_id
 from urae.mini import familiar_scene, render
 from urae.reproduce.plan import TablePlan
 
@@ -25,7 +25,7 @@ def prompts_of(plan: TablePlan, name: str) -> dict[str, str]:
     source = plan.prompts[name]
     if source.startswith(SCENES) or source.endswith(".csv"):
         return {item.id: item.prompt for item in items_of(plan, name)}
-    prompts = read_prompts(source)
+    prompts = prompts_by_id(source)
     return {key: prompts[key] for key in _drawn(plan, list(prompts))}
 
 

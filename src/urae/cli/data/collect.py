@@ -49,7 +49,7 @@ def collect(
     prompts: Annotated[
         str,
         typer.Option(
-            help="A .txt, .jsonl or .parquet file, or shipped: 331 prompts of our own. An id names the image."
+            help="A .txt, .jsonl, .parquet or .json file, or shipped: 331 of our own. An id names the image."
         ),
     ] = SHIPPED,
     column: Annotated[
