@@ -2,8 +2,7 @@
 
 The blocks of one page share a namespace and an empty working folder, as a reader who follows the page would.
 A block marked `text` is not code. What cannot run inside the tests is listed here, with the reason. Every command is a
-process of its own; the training of the README starts from nothing, as a reader's does, and the others from one that has
-the libraries already (`processes`).
+process of its own, begun from one that has the libraries already (`processes`).
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ RUN_ELSEWHERE = {
     "make quickstart": "minutes long: tests/quickstart (slow) runs it",
     "make test": "is this",
     "make check": ".ci/run runs it",
+    "make test-thorough": "minutes long: .ci/run runs it",
     "make test-slow": "minutes long",
     "make rehearsal": "minutes long: tests/flux_road (slow)",
     "make test-comfyui COMFYUI=folder": "needs a ComfyUI",
@@ -49,7 +49,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
             exec(compile(code, str(page), "exec"), namespace)
         else:
             for command in commands(code):
-                run_command(command, starts_from_nothing=page.name == "README.md" and "urae train" in command)
+                run_command(command)
 
 
 def commands(code: str) -> list[str]:
@@ -58,9 +58,9 @@ def commands(code: str) -> list[str]:
     return [line for line in lines if line.split("#")[0].strip() not in RUN_ELSEWHERE]
 
 
-def run_command(command: str, *, starts_from_nothing: bool) -> None:
+def run_command(command: str) -> None:
     words = shlex.split(os.path.expandvars(command), comments=True)
-    if words[:1] == ["urae"] and not starts_from_nothing:
+    if words[:1] == ["urae"]:
         check(processes.urae(*words[1:]), command)
     else:
         run_shell(command)

@@ -9,6 +9,7 @@ from diffusers import FluxTransformer2DModel
 from test_speed import draw, same
 from torch._dynamo.testing import CompileCounter
 
+from cases import thorough
 from tiny_calls import inputs
 from urae.adapters import Lora, attach
 from urae.execution import FirstBlock, TaylorSeer, compiled_blocks, gradient_checkpointing
@@ -41,6 +42,7 @@ def test_all_blocks_of_a_kind_share_what_is_compiled_with_and_without_a_cache(sm
         assert counter.frame_count == 3
 
 
+@pytest.mark.thorough
 def test_the_twelfth_adapter_is_compiled_too(small, counter):
     """By default torch runs what is said to be compiled eagerly after eight variants."""
     found = []
@@ -56,7 +58,7 @@ def test_the_twelfth_adapter_is_compiled_too(small, counter):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mode", [False, "full"])
+@pytest.mark.parametrize("mode", [thorough(False), "full"])
 def test_training_shares_them_too(transformer, counter, mode):
     config = {**transformer.config, "num_layers": 3, "num_single_layers": 4}
     transformer = FluxTransformer2DModel.from_config(config)

@@ -29,7 +29,13 @@ def steps_kept(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(other, marks=pytest.mark.thorough) for other in (signal.SIGINT, signal.SIGUSR1)),
+    ],
+)
 def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     pipe, recipe, pipe_folder, tmp_path, number
 ):
