@@ -9,7 +9,6 @@ from diffusers import FluxTransformer2DModel
 from test_speed import draw, same
 from torch._dynamo.testing import CompileCounter
 
-from cases import thorough
 from tiny_calls import inputs
 from urae.adapters import Lora, attach
 from urae.execution import FirstBlock, TaylorSeer, compiled_blocks, gradient_checkpointing
@@ -57,8 +56,9 @@ def test_the_twelfth_adapter_is_compiled_too(small, counter):
     assert min(new) >= 1, new
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("mode", [thorough(False), "full"])
+@pytest.mark.parametrize("mode", [False, "full"])
 def test_training_shares_them_too(transformer, counter, mode):
     config = {**transformer.config, "num_layers": 3, "num_single_layers": 4}
     transformer = FluxTransformer2DModel.from_config(config)

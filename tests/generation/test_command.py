@@ -1,9 +1,6 @@
 """`urae generate`: options reach the function, and the same command gives the same pixels."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import processes
 from urae.adapters import Lora, attach
 from urae.cli.generate import generate as command
 from urae.cli.verbs import Commands
@@ -234,8 +232,7 @@ def test_the_folder_is_looked_at_before_the_work(run, tmp_path):
 def test_the_same_command_in_another_process_gives_the_same_file(run, folder, tmp_path):
     options = ["--size", "256x128", "--steps", "2", "--seed", "7"]
     run(*options)
-    urae = Path(sys.executable).with_name("urae")
     out = tmp_path / "again"
-    subprocess.run([urae, "generate", TIGER, "--model", folder, *options, "--out", out], check=True)
+    assert processes.urae("generate", TIGER, "--model", folder, *options, "--out", out).returncode == 0
     (again,) = out.iterdir()
     assert again.read_bytes() == (tmp_path / again.name).read_bytes()

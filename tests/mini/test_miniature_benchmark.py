@@ -16,6 +16,8 @@ from urae.mini.train.base import trained_weights
 from urae.provenance import read_png_metadata
 from urae.resolution import ResolutionPolicy
 
+pytestmark = pytest.mark.thorough
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -76,7 +78,6 @@ def test_pictures_of_one_step_do_not_meet_the_aims_and_the_page_says_so(measure,
     assert Image.open(tmp_path / "images/miniature-samples.png").width > 2 * 128
 
 
-@pytest.mark.thorough
 def test_pictures_of_another_precision_are_others(measure, tmp_path):
     small = ["samples", "--prompts", 1, "--steps", 1]
     rows = tmp_path / "cache/miniature-samples/rows.jsonl"
@@ -114,7 +115,6 @@ def test_the_distilled_model_is_compared_with_explicit_guidance(measure, tmp_pat
     assert [aim["met"] for aim in parts["guidance"]["aims"]] == [error <= 0.1 for error in errors.values()]
 
 
-@pytest.mark.thorough
 def test_every_way_is_drawn_above_the_native_size(measure, tmp_path):
     parts, _ = measure("policies", "sizes", "--sizes", 256, "--prompts", 1, "--steps", 1)
     few, rows = (next(iter(parts[name]["tables"].values())) for name in ("sizes", "policies"))

@@ -104,7 +104,7 @@ def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), ("flux_4k.sh", "2")])
+@pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), thorough("flux_4k.sh", "2")])
 @pytest.mark.parametrize(
     "settings",
     [
