@@ -61,6 +61,7 @@ fuzz: install
 # The reference pages, and the site in site/. A link that leads nowhere is an error.
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/cards.py
 	$(BIN)/zensical build --strict
 
 # Those that run without options in minutes on a CPU; benchmarks/gpu.py needs a GPU, guided.py an adapter and hours.
