@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
+import typer
 from rich.console import Console
+from rich.markdown import Markdown
 
 from urae.io import plain
 
-__all__ = ["console", "say", "tell_unused"]
+__all__ = ["Verbose", "console", "say", "say_report", "tell_unused"]
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show every setting of the resolution policy, as JSON.")
+]
 
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -16,6 +23,14 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 def say(text: object) -> None:
     """A line, or several, without terminal sequences."""
     console.print(plain(text))
+
+
+def say_report(markdown: str) -> None:
+    """A report: laid out in a terminal, Markdown anywhere else."""
+    if console.is_terminal:
+        console.print(Markdown(plain(markdown), hyperlinks=False), soft_wrap=False)
+    else:
+        say(markdown)
 
 
 def tell_unused(done: str, unused: Mapping[str, Sequence[str]]) -> None:
