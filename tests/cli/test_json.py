@@ -74,9 +74,21 @@ def test_a_plan_has_the_numbers_that_are_printed():
 def test_a_picture_tells_its_policy_in_words_and_on_demand_in_full(tmp_path):
     policy = ResolutionPolicy.reference()
     made = Provenance(
-        **{"prompt": "a", "seed": 3, "size": (64, 48), "steps": 1, "guidance": 3.5, "method": "direct"},
-        **{"options": {}, "native": "", "policy": policy, "adapter_hash": "", "adapter_file": ""},
-        **{"model": "mini", "memory": "", "versions": {"urae": "1"}, "dtype": "float32"},
+        prompt="a",
+        seed=3,
+        size=(64, 48),
+        steps=1,
+        guidance=3.5,
+        method="direct",
+        options={},
+        native="",
+        policy=policy,
+        adapter_hash="",
+        adapter_file="",
+        model="mini",
+        memory="",
+        versions={"urae": "1"},
+        dtype="float32",
     )
     picture = Image.new("RGB", (64, 48))
     picture.info.update(made.to_info())
@@ -114,4 +126,3 @@ def test_a_report_is_a_table_in_a_terminal_and_markdown_elsewhere(monkeypatch, s
         assert {"patch_fid", "ours[1]", "0.5"} <= set(words)
     else:
         assert shown.getvalue() == f"{report}\n"
-

@@ -285,7 +285,9 @@ def test_pictures_that_are_there_are_compared_without_a_model(folders, tmp_path)
     ],
 )
 def test_what_has_no_effect_on_pictures_that_are_there_is_refused(folders, tmp_path, arguments, message):
-    given = [part for one in arguments for part in (["--candidate", folders[one]] if one in folders else [one])]
+    given = [
+        part for one in arguments for part in (["--candidate", folders[one]] if one in folders else [one])
+    ]
     result = shown(tmp_path, "--method", "none", *given)
     with pytest.raises(ValueError, match=message):
         raise result.exception

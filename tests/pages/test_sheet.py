@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from browser import browsing, needs_chromium, resize
 from PIL import Image
 
+from browser import browsing, needs_chromium, resize
 from urae.pages import SheetPart, sheet_page, tile_of
 from urae.pages.sheet import CELL
 
@@ -36,7 +36,7 @@ def test_crops_are_exact_and_stay_within_the_picture():
 def test_a_small_picture_has_no_crop_and_texts_are_escaped():
     page = page_of([tile_of(noise(CELL, CELL), label="<i>", file="a b&c.png")])
     assert "image/png" not in page
-    assert "<b>" not in page and "<i>" not in page
+    assert not re.search("<b>|<i>", page)
     assert 'href="a%20b%26c.png"' in page
 
 

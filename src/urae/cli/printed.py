@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
 
 from urae.io import plain
 
@@ -25,10 +25,27 @@ def say(text: object) -> None:
     console.print(plain(text))
 
 
+class Whole(TableElement):
+    """A table that breaks long names into lines, where Rich's would cut them."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's."""
+        for table in super().__rich_console__(console, options):
+            for column in table.columns:  # type: ignore[union-attr]
+                column.overflow = "fold"
+            yield table
+
+
+class Report(Markdown):
+    """Markdown with whole tables."""
+
+    elements = {**Markdown.elements, "table_open": Whole}
+
+
 def say_report(markdown: str) -> None:
     """A report: laid out in a terminal, Markdown anywhere else."""
     if console.is_terminal:
-        console.print(Markdown(plain(markdown), hyperlinks=False), soft_wrap=False)
+        console.print(Report(plain(markdown), hyperlinks=False), soft_wrap=False)
     else:
         say(markdown)
 
