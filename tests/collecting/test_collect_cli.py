@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from click.testing import CliRunner
 from collect_server import KEY, running
@@ -41,6 +43,7 @@ def test_the_cost_comes_first_and_a_dry_run_spends_nothing(tmp_path, monkeypatch
     assert "images: 331, arrived before: 0" in result.output
     assert "to order: 331" in result.output
     assert "cost, expected: 19.86 (0.06 each), spent before: 0.00" in result.output
+    assert re.search(r"time, estimated: \d+ minutes, if each takes 10 s, \d+ at a time", result.output)
     assert not (tmp_path / "out").exists()
 
 

@@ -27,6 +27,7 @@ def given(tmp_path) -> list:
 def test_from_folders_to_a_table_and_a_second_call_asks_nothing(given, tmp_path):
     waiting = run(*given, "--model", "mini", "--dry-run")
     assert not (tmp_path / "out").exists()
+    assert "time: known once some have come" in waiting.output
     result = run(*given, "--model", "mini", "--compat", "official")
     assert "not scored, as no prompt names them: 1 pictures of truth" in waiting.output
     assert "answered by: recogniser of the miniature" in result.output

@@ -214,6 +214,7 @@ def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
     assert f"wrote {out / 'compare.html'}, {out / 'grid.png'} and {out / 'compare.json'}" in said
 
 
+@pytest.mark.slow
 def test_prompts_and_seeds_are_drawn_beside_pictures_of_others(run, tmp_path):
     """The second prompt's second seed is what `generate` draws; the other model's picture of it stands beside it."""
     from urae.provenance import save_png

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -41,7 +41,7 @@ DEFAULT_WAYS = [STOCK, "direct", "tiled", "sdedit", "imax", "hiflow"]
 SHEET, PAGE, TABLE = "grid.png", "compare.html", "compare.json"
 SHARED = ("size", "seed", "policy", "steps", "offload", "decode")
 """What all ways have in common."""
-WITHOUT_WAYS = {"prompts", "prompt_file", "seed", "method", "candidate", "crop", "out", "as_json"}
+WITHOUT_WAYS = {"prompts", "prompt_file", "seed", "method", "candidate", "crop", "out", "json"}
 """What has an effect where nothing is drawn."""
 
 
@@ -99,16 +99,15 @@ def compare(
     if crop and not any(map(is_reduced, [*widths, *([size[0]] if methods else [])])):
         raise ValueError("crop has no effect: the pictures are so small that they are shown whole")
     sheet = _Sheet(out=out, prompts=listed, seeds=asked.seeds, crops=places)
+    sheet.check_new([label for label, _ in methods], found)  # before a large model is opened
     described: dict[str, Any] = {}
     if methods:
         with opening.opened() as (pipe, adapter):
             ways = _ways(methods, asked, adapter)
-            sheet.check_new([*found, *(way.label for way in ways)], drawn=[way.label for way in ways])
+            sheet.check_new([way.label for way in ways], found)
             plan = generation.plan_drawing(pipe, asked)
             say(f"memory: {plan.memory}")
             described = _draw(plan, ways, sheet)
-    else:
-        sheet.check_new(list(found), drawn=[])
     for name, files in found.items():
         for number, path in enumerate(files):
             sheet.show_candidate(number, name, path)
@@ -192,16 +191,13 @@ class _Sheet:
         )
         return "-".join([*several, re.sub(r"[^\w.=-]+", "-", label).strip("-")]) + ".png"
 
-    def check_new(self, labels: Sequence[str], *, drawn: Sequence[str]) -> None:
+    def check_new(self, ways: Sequence[str], candidates: Iterable[str]) -> None:
         """Refuse a folder that holds a comparison, whole or begun, and labels that are not told apart."""
+        labels = [*ways, *candidates]
         if len(set(labels)) < len(labels):
             raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
-        names = [
-            SHEET,
-            PAGE,
-            TABLE,
-            *(self.file(n, label) for n in range(len(self.parts)) for label in drawn),
-        ]
+        drawn = (self.file(number, label) for number in range(len(self.parts)) for label in ways)
+        names = [SHEET, PAGE, TABLE, *drawn]
         if there := next((self.out / name for name in names if (self.out / name).exists()), None):
             raise ValueError(
                 f"{there} is there already: a comparison takes no other's place, so give another folder with --out"

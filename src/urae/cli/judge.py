@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from urae import judge as judging
 from urae.cli.named import named, options_from_json
 from urae.cli.options import Fields
 from urae.cli.printed import say, say_report, tell_unused
-from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed
+from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed, tell_time
 from urae.io import Progress, check_can_write, write_text
 from urae.judge.endpoint import OPTIONS
 from urae.judge.instructions import OWN
@@ -57,14 +58,16 @@ def judge(
         instructions=judging.read_instructions(instructions),
         view=judging.View(**view),
     )
-    cost = plan.cost(judging.read_answers(out / ANSWERS))
+    answers = judging.read_answers(out / ANSWERS)
+    cost = plan.cost(answers)
     _show(plan, cost)
+    hours = tell_time(cost.num_requests, chain.from_iterable(answers.values()), at_a_time=concurrency)
     Prices(**prices).tell(cost)
     if agreed("Ask them?", costs=cost.num_requests, dry_run=dry_run, yes=yes):
         verdicts = _ask(plan, out / ANSWERS, cost, concurrency)
         _write(verdicts, plan, out)
         return verdicts.to_json()
-    return {**vars(cost), "num_requests": cost.num_requests}
+    return {**vars(cost), "num_requests": cost.num_requests, "hours": hours}
 
 
 def _show(plan: JudgingPlan, cost: Cost) -> None:

@@ -88,8 +88,8 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., Any]:
         return command
 
     @functools.wraps(command)
-    def run(*, as_json: bool, **given: Any) -> None:
-        if not as_json:
+    def run(**given: Any) -> None:
+        if not given.pop("json"):
             command(**given)
             return
         with redirect_stdout(sys.stderr):
@@ -98,7 +98,7 @@ def _with_json(command: Callable[..., Any]) -> Callable[..., Any]:
             options: Any = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
             print(result.rstrip() if isinstance(result, str) else json.dumps(result, **options))
 
-    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    option = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
     parameters = [*signature.parameters.values(), option]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-__all__ = ["Progress", "tracked"]
+__all__ = ["Progress", "duration", "tracked"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,14 @@ class Progress(AbstractContextManager):
     def _left(self) -> str:
         seconds = (time.monotonic() - self.started) / (self.done - self.first) * (self.total - self.done)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+
+def duration(hours: float) -> str:
+    """In words, such as 5 minutes, 1.4 hours, 60 hours (2.5 days)."""
+    if hours < 1:
+        return f"{max(round(60 * hours), 1)} minutes"
+    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
+    return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from urae.io import duration
 from urae.planning.drawing import DrawingNeeds
 from urae.planning.memory import usable
 from urae.planning.needs import Option, TrainingNeeds
@@ -81,19 +82,12 @@ def in_short(plan: TrainingNeeds) -> str:
     settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
     money = plan.best_hours * plan.num_gpus * plan.price
     parts = [
-        f"{_duration(plan.best_hours)} with {settings or 'the recipe as it is'}",
+        f"{duration(plan.best_hours)} with {settings or 'the recipe as it is'}",
         *([f"{plan.best.locked / GB:.0f} GB of host memory"] if plan.best.uses_host else []),
         *([f"{_size(plan.disk_bytes)} of disk for {plan.num_images:,} images"] if plan.num_images else []),
         *([f"{money:,.2f} at {plan.price:g} a GPU hour"] if plan.price else []),
     ]
     return f"in short: {', '.join(parts)}"
-
-
-def _duration(hours: float) -> str:
-    if hours < 1:
-        return f"{max(round(60 * hours), 1)} minutes"
-    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
-    return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
 
 
 def _size(num_bytes: float) -> str:

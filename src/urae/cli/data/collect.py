@@ -16,7 +16,7 @@ import typer
 from urae.cli.named import settings_from_yaml
 from urae.cli.options import Fields
 from urae.cli.printed import say
-from urae.cli.spending import DryRun, Yes, agreed
+from urae.cli.spending import DryRun, Yes, agreed, tell_time
 from urae.collecting import (
     Collection,
     CollectionPlan,
@@ -27,7 +27,8 @@ from urae.collecting import (
     read_prompts,
     run_collection,
 )
-from urae.collecting.plan import Prompts, with_shapes_for
+from urae.collecting.orders import read_orders
+from urae.collecting.plan import JOURNAL, Prompts, with_shapes_for
 from urae.collecting.prompt_files import SHIPPED
 from urae.collecting.teachers import KNOWN, Known
 from urae.errors import UraeError
@@ -91,6 +92,9 @@ def collect(
     asked = _first(read_prompts(prompts, column=column), num)
     plan = plan_collection(asked, chosen, out, size=size, **request)
     say(plan)
+    came = [line for line in read_orders(plan.out / JOURNAL) if line["event"] == "arrived"]
+    at_a_time = 0 if isinstance(chosen, LocalPipeline) else chosen.concurrency
+    tell_time(plan.num_to_order + plan.num_outstanding, came, at_a_time=at_a_time)
     if agreed("Order them?", costs=plan.cost, dry_run=dry_run, yes=yes):
         _run(plan)
 
