@@ -94,7 +94,7 @@ def test_an_image_of_the_bucket_size_is_untouched(tmp_path):
 def test_pixels_are_never_enlarged(tmp_path):
     Image.new("RGB", (63, 64)).save(tmp_path / "a.png")
     with pytest.raises(
-        ValueError, match=r"a\.png has 63x64 px, too few for 64x64, and none is ever enlarged"
+        ValueError, match=r"a\.png has 63x64 px, too few for 64x64, and images are never enlarged"
     ):
         load_pixels(tmp_path / "a.png", (64, 64))
 

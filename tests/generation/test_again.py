@@ -130,7 +130,7 @@ MADE = {
         ({"adapter_file": ""}, "made with an adapter of no file: give it with --adapter"),
         (
             {"model": "evil/model"},
-            "made with the model 'evil/model', which is nowhere known: give it with --model",
+            "made with the model 'evil/model', which is not a published one: give it with --model",
         ),
         ({"native_file": "mine.png", "method": "sdedit"}, "drawn from another picture, mine.png: give that"),
         ({"method": "SanaPipeline"}, "made by a SanaPipeline pipeline of its own"),

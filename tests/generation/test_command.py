@@ -163,8 +163,8 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "imax", "--set", "strength=1"], "strength is no option of imax: valid options are"),
-        (["--set", "weight=1"], "weight is no option of direct, it is one of imax"),
+        (["--method", "imax", "--set", "strength=1"], "strength is not an option of imax: valid options are"),
+        (["--set", "weight=1"], "weight is not an option of direct, it is one of imax"),
         (["--native", "a.png"], "a native picture has no effect with the direct method"),
         (["--size", "64"], "size is '64': expected WIDTHxHEIGHT"),
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),

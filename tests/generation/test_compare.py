@@ -228,7 +228,7 @@ def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     ("arguments", "message"),
     [
         (["--method", "magic"], "method is 'magic': expected one of direct"),
-        (["--method", "imax:strength=1"], "strength is no option of imax"),
+        (["--method", "imax:strength=1"], "strength is not an option of imax"),
         (["--method", "stock:weight=1"], "stock has no options: leave 'weight=1' out"),
         (["--method", "direct", "--native-steps", 2], "native_steps has no effect: none of the methods"),
         (["--method", "direct", "--method", "direct"], "the ways are labelled direct, direct"),

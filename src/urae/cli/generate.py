@@ -42,7 +42,7 @@ Like = Annotated[
         "AUTOMATIC1111 and ComfyUI."
     ),
 ]
-Format = Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")]
+Format = Annotated[str, typer.Option(help="Format of the files: png, jpeg or webp.")]
 
 
 def generate(
@@ -55,7 +55,7 @@ def generate(
     format: Format = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("images"),
 ) -> None:
-    """Make pictures, with or without an adapter. What is there already is not drawn again, nor ever replaced.
+    """Make pictures, with or without an adapter. Finished pictures are kept: never drawn again or replaced.
 
     Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
 
@@ -147,7 +147,7 @@ def _check_stock(name: str, given: Mapping[str, Any]) -> None:
     for option, value in given.items():
         if option not in theirs and value not in (usual[option], False, "none"):
             flag = "set" if option == "settings" else option.replace("_", "-")
-            raise ValueError(f"--{flag} has no effect on a {name}, which runs as it comes: leave it out")
+            raise ValueError(f"--{flag} has no effect on a {name}, which runs unchanged: leave it out")
 
 
 def _check_rounding(opening: ModelRequest, asked: DrawingRequest) -> None:

@@ -132,7 +132,7 @@ class ResolutionPolicy:
         try:
             return cls.from_dict(settings)
         except ValueError as error:
-            raise BadFile(f"{path} is no resolution policy: {error}") from error
+            raise BadFile(f"{path} is not a resolution policy: {error}") from error
 
 
 def _positions(grid: int, scale: float, theta_scale: float) -> dict[str, Any]:
@@ -210,5 +210,5 @@ def _check_rule(policy: ResolutionPolicy) -> None:
     if policy.proportional and policy.rope in ("yarn", "dype"):
         raise ValueError(
             f"proportional would be stacked on the attention scaling that {policy.rope} brings along: "
-            "leave proportional out, or take ntk or dype_ntk, which scale nothing"
+            "leave proportional out, or take ntk or dype_ntk, which do not scale attention"
         )

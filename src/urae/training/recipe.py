@@ -252,8 +252,8 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
     if recipe.flow_weight == 0 and (recipe.teacher, recipe.teacher_guidance) == ("base", recipe.guidance):
         raise ValueError(
-            f"the teacher is the base at guidance {recipe.guidance:g}, as which the run starts, and flow_weight is 0, "
-            "which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
+            f"the teacher is the base at guidance {recipe.guidance:g}, which is how the run starts, and flow_weight is "
+            "0, which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
         )
     if (recipe.validate_every == 0) != (recipe.num_validation == 0):
         raise ValueError(
@@ -278,7 +278,7 @@ def _check_savers(recipe: Recipe) -> None:
     for name in ("offload_activations", "swap_blocks"):
         if getattr(recipe, name) and not recipe.gradient_checkpointing:
             raise ValueError(
-                f"{name} saves nothing at gradient_checkpointing=false, where every block holds on to all that it "
+                f"{name} saves nothing at gradient_checkpointing=false, where every block keeps everything that it "
                 "computed with: set gradient_checkpointing=full or attention"
             )
     if recipe.compile is True and (obstacle := recipe.not_compiled_since):
