@@ -47,8 +47,8 @@ def click(driver, query):
 
 
 def test_from_a_prompt_to_a_picture_at_4x(page, driver, tmp_path):
-    """Four native pictures, the third of them at 4x, watched in another tab; shown is the command line's picture, to the
-    pixel."""
+    """Four native pictures, then the third of them at 4x, watched in another tab. What is shown at 100% is the command
+    line's picture, to the pixel."""
     first = driver.current_window_handle
     driver.switch_to.new_window("tab")
     second = driver.current_window_handle

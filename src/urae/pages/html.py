@@ -14,8 +14,10 @@ __all__ = ["data_uri", "html_page", "thumbnail"]
 
 
 def html_page(package: str, template: str, **values: Any) -> str:
-    """The page that the template in `package`'s folder `templates` makes of the values; texts in them are escaped. A report
-    includes "pages/report.css", the style that all of them share."""
+    """The page that the template in `package`'s folder `templates` makes of the values; texts in them are escaped.
+
+    A report includes "pages/report.css", the style that all of them share.
+    """
     return _environment(package).get_template(template).render(**values)
 
 
