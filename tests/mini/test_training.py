@@ -32,6 +32,8 @@ from urae.mini.train.text import load_text, train_text
 from urae.mini.train.vae import scene_pixels
 from urae.mini.world import Scene, Thing, familiar_scene, scene
 
+pytestmark = pytest.mark.thorough
+
 Weights = dict[str, nn.Parameter]
 
 

@@ -11,7 +11,7 @@ from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
 from urae.cli.options import Fields
-from urae.cli.printed import say, tell_unused
+from urae.cli.printed import say, say_report, tell_unused
 from urae.cli.spending import Concurrency, DryRun, RequestOptions
 from urae.dpg.server import OPTIONS
 from urae.io import Progress, check_can_write
@@ -44,7 +44,7 @@ def dpg(
     option: RequestOptions = [],  # noqa: B006
     concurrency: Concurrency = 4,
     dry_run: DryRun = False,
-) -> None:
+) -> str | dict[str, int]:
     """Score pictures by DPG-Bench: do they show what dense prompts ask for?
 
     Stopped at any moment, the same command continues where it was.
@@ -63,8 +63,11 @@ def dpg(
     say(f"answered by: {answerer.name}")
     say(f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}")
     tell_unused("scored", plan.unused)
-    if not dry_run:
-        _write(_ask(plan, out / ANSWERS, num_open), plan, out)
+    if dry_run:
+        return {"num_requests": num_open}
+    result = _ask(plan, out / ANSWERS, num_open)
+    _write(result, plan, out)
+    return result.to_json()
 
 
 def _answerer(
@@ -89,6 +92,6 @@ def _ask(plan: DpgPlan, journal: Path, num_open: int) -> Dpg:
 
 
 def _write(result: Dpg, plan: DpgPlan, out: Path) -> None:
-    say(result.to_markdown())
+    say_report(result.to_markdown())
     for file in result.save(out, plan):
         say(f"wrote {file}")

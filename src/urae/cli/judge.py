@@ -10,7 +10,7 @@ import typer
 from urae import judge as judging
 from urae.cli.named import named, options_from_json
 from urae.cli.options import Fields
-from urae.cli.printed import say, tell_unused
+from urae.cli.printed import say, say_report, tell_unused
 from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed
 from urae.io import Progress, check_can_write, write_text
 from urae.judge.endpoint import OPTIONS
@@ -41,7 +41,7 @@ def judge(
     concurrency: Concurrency = 4,
     dry_run: DryRun = False,
     yes: Yes = False,
-) -> None:
+) -> str | dict[str, Any]:
     """Ask a vision-language model which pictures it prefers, and for scores from 0 to 100.
 
     Stopped at any moment, the same command continues where it was.
@@ -61,7 +61,10 @@ def judge(
     _show(plan, cost)
     Prices(**prices).tell(cost)
     if agreed("Ask them?", costs=cost.num_requests, dry_run=dry_run, yes=yes):
-        _write(_ask(plan, out / ANSWERS, cost, concurrency), plan, out)
+        verdicts = _ask(plan, out / ANSWERS, cost, concurrency)
+        _write(verdicts, plan, out)
+        return verdicts.to_json()
+    return {**vars(cost), "num_requests": cost.num_requests}
 
 
 def _show(plan: JudgingPlan, cost: Cost) -> None:
@@ -77,11 +80,11 @@ def _ask(plan: JudgingPlan, journal: Path, cost: Cost, concurrency: int) -> Verd
 
 
 def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
-    report = verdicts.to_markdown()
-    say(report)
+    text = verdicts.to_markdown()
+    say_report(text)
     files = [out / "verdicts.md", out / "verdicts.json"]
-    for file, text in zip(files, (report, verdicts.to_json()), strict=True):
-        write_text(file, text)
+    for file, content in zip(files, (text, verdicts.to_json()), strict=True):
+        write_text(file, content)
     if verdicts.scores:
         # Of several pictures of one prompt the page shows the first.
         pictures: dict[str, dict[str, Path]] = {name: {} for name in plan.candidates}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def plan(
     images: Annotated[
         int, typer.Option(min=0, help="Number of images, to count the disk; by default those in the data.")
     ] = 0,
-) -> None:
+) -> dict[str, Any]:
     """Say whether a run fits on a GPU, which settings make it fit, how long it takes and what it costs.
 
     The second line is a summary: hours, settings, memory of the host and disk. Only configurations are loaded or
@@ -57,6 +57,7 @@ def plan(
         num_images=images or data.num_images(chosen.data),
     )
     say(planning.report(made))
+    return planning.as_json(made)
 
 
 def _gpu(name: str, memory: float, tflops: float) -> planning.Gpu:

@@ -49,5 +49,5 @@ def agreed(question: str, *, costs: float, dry_run: bool, yes: bool) -> bool:
     if dry_run:
         return False
     if costs and not yes:
-        typer.confirm(question, abort=True)
+        typer.confirm(question, abort=True, err=True)
     return True

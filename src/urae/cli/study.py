@@ -9,7 +9,7 @@ import typer
 
 from urae import study as studies
 from urae.cli.named import named
-from urae.cli.printed import say
+from urae.cli.printed import say, say_report
 from urae.cli.verbs import Commands
 from urae.io import Progress, check_can_write
 from urae.metrics.matching import prompts_by_id
@@ -107,14 +107,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report.", show_default="STUDY/report")
     ] = None,
-) -> None:
+) -> str:
     """Count the votes: shares with intervals, agreement, raw votes; also while the site is running."""
     study, into = studies.read_study(folder), out or folder / "report"
     check_can_write(into, folder=True)
     outcome = studies.count_votes(study)
-    say(to_markdown(outcome))
+    say_report(to_markdown(outcome))
     for path in studies.write_report(study, outcome, into):
         say(f"wrote {path}")
+    return outcome.to_json()
 
 
 def _show_links(tokens: dict[str, str], address: str) -> None:

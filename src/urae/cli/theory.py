@@ -154,7 +154,7 @@ def advise_command(
     ] = 1.0,
     out: Out = Path("advice"),
     seed: Seed = 0,
-) -> None:
+) -> dict[str, Any]:
     """Say what share of synthetic images to train on, and why.
 
     Example: urae theory advise --noise 0.3 --gap 0.1
@@ -163,7 +163,9 @@ def advise_command(
     """
     check_can_write(out, folder=True)
     values = Evidence(**evidence).read(seed)
-    _report(theorem.advise(values, gain=gain, seed=seed), values, out)
+    advice = theorem.advise(values, gain=gain, seed=seed)
+    _report(advice, values, out)
+    return {**asdict(advice), "estimates": asdict(values)}
 
 
 def _share_section(seed: int, noises: Sequence[float]) -> Section:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from urae.planning.drawing import DrawingNeeds
 from urae.planning.memory import usable
 from urae.planning.needs import Option, TrainingNeeds
 
-__all__ = ["in_short", "refusal", "report"]
+__all__ = ["as_json", "in_short", "refusal", "report"]
 
 GB = 1e9
 
@@ -37,6 +39,39 @@ def report(plan: TrainingNeeds) -> str:
         *_table(plan),
     ]
     return "\n".join(lines)
+
+
+def as_json(plan: TrainingNeeds) -> dict[str, Any]:
+    """The whole plan in JSON types: bytes, seconds, hours; None where no setting fits."""
+    return {
+        "model": plan.asked.recipe.model,
+        "size": plan.asked.recipe.size,
+        "gpu": {"name": plan.gpu.name, "gib": plan.gpu.memory, "tflops": plan.gpu.tflops},
+        "num_gpus": plan.num_gpus,
+        "fits": plan.fits,
+        "asked": _option_json(plan.asked),
+        "hours": plan.hours,
+        "best": plan.best and {**_option_json(plan.best), "changes": plan.changes, "hours": plan.best_hours},
+        "options": [_option_json(option) for option in plan.options],
+        "efficiency": {"share": plan.efficiency.share, "source": plan.efficiency.source},
+        "cost": plan.cost if plan.price else None,
+        "disk_bytes": {**plan.disk, "all": plan.disk_bytes},
+        "drawing": {
+            "seconds": plan.drawing.seconds,
+            "fits": plan.drawing.fits,
+            "options": plan.drawing.options,
+        },
+    }
+
+
+def _option_json(option: Option) -> dict[str, Any]:
+    return {
+        "settings": option.settings,
+        "bytes": option.phases,
+        "host_bytes": option.locked,
+        "fits": option.fits,
+        "seconds_per_step": option.seconds,
+    }
 
 
 def in_short(plan: TrainingNeeds) -> str:

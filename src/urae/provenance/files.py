@@ -88,7 +88,8 @@ def facts_of(made: Provenance | Foreign) -> dict[str, str]:
     """All that is told, by name, in words."""
     if isinstance(made, Foreign):
         return {"made by": made.tool, **{key: _said(value) for key, value in made.taken.items()}, **made.left}
-    facts = made.to_info() | {"made by": f"urae {made.versions.get('urae', '')}".strip()}
+    said = {"made by": f"urae {made.versions.get('urae', '')}".strip(), "policy": str(made.policy or "none")}
+    facts = made.to_info() | said
     if made.adapters:
         facts["adapters"] = ", ".join(
             f"{one.file or one.hash[:12]} at {one.strength:g}" for one in made.adapters

@@ -63,6 +63,18 @@ class ResolutionPolicy:
         _check_ranges(self)
         _check_effects(self)
 
+    def __str__(self) -> str:
+        """What it changes, in words; `to_json` has every setting."""
+        if self.rope != "theta":
+            parts = [f"{self.rope} frequencies at scale {self.scale:g}"]
+        else:
+            clip = f", lowered {self.scale:g} times at most" if self.rope_clip else ""
+            parts = [f"rope theta x {self.rope_scale:g}{clip}"] if self.rope_scale != 1 else []
+            parts += [f"positions divided by {self.scale:g}"] if self.linear else []
+        if self.proportional:
+            parts.append(f"attention in proportion to {self.native_tokens} tokens")
+        return ", ".join([*(parts or ["stock positions"]), f"timestep shift {self.shift:g}"])
+
     @property
     def needs_sigma(self) -> bool:
         """Whether the tables depend on the noise level of each call."""
