@@ -43,7 +43,8 @@ class ResolutionPolicy:
     """Linear position interpolation: image positions divided by `scale`."""
     rope: Rope = "theta"
     """Rule for the frequencies: "theta" is the three settings above; "ntk" (theta x scale^(d / (d - 2))), "yarn", and
-    "dype" and "dype_ntk" (these two by the noise level of each step) go by `scale` alone and take none of them."""
+    "dype" and "dype_ntk" (these two by the noise level of each step) depend on `scale` alone and cannot be combined
+    with them."""
     native_grid: int = 64
     """Native tokens along a side, for "yarn" and "dype": 64 for FLUX.1."""
     scale: float = 1.0
