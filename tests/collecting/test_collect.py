@@ -399,7 +399,7 @@ def test_the_plan_is_what_the_run_then_does(server, tmp_path):
         (lambda: FluxProUltra(safety_tolerance=7), r"safety_tolerance is 7: expected 0 \(strict\) to 6"),
         (lambda: FluxProUltra(output_format="gif"), "expected png or jpeg"),
         (lambda: FluxProUltra(concurrency=25), "allows 1 to 24 tasks"),
-        (lambda: collect(["a", "a"], FluxProUltra(), "x"), "more than once, keep one each .*: a"),
+        (lambda: collect(["a", "a"], FluxProUltra(), "x"), "more than once: keep one of each .*: a"),
         (lambda: collect([], FluxProUltra(), "x"), "there are 0 prompts"),
         (lambda: collect(["a"], FluxProUltra(price=0), "x", limit=1), "limit of 1 has no effect"),
     ],

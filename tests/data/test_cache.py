@@ -395,7 +395,7 @@ def test_a_header_of_other_types_is_named(pipe, folder, tmp_path, change):
 
 def test_a_place_that_cannot_be_written_is_named_before_the_work(pipe, folder, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="out is no folder: give another place"):
+    with pytest.raises(ValueError, match="out is not a folder: give another place"):
         cache(pipe, folder, tmp_path / "out", size=64)
 
 

@@ -161,7 +161,7 @@ def test_the_command(untrained, tmp_path):
     )
     assert one.with_suffix(".html").read_text().count('type="range"') == 2
     before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
-    assert run("--seed", 1, "--format", "webp").count("there already") == 1
+    assert run("--seed", 1, "--format", "webp").count("finished already") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
     with pytest.raises(ValueError, match="caption_url has no effect without a model"):
         run("--caption-url", "http://127.0.0.1:1/v1")

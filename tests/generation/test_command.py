@@ -229,7 +229,7 @@ def test_no_picture_takes_the_place_of_another(run, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for options in ways:
         said = run(*options)
-        assert "1 of 1 pictures are there already, such as " in said
+        assert "1 of 1 pictures are finished already, such as " in said
         assert "wrote" not in said
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -247,7 +247,7 @@ def test_what_stands_under_a_pictures_name_stays(run, tmp_path):
 
 def test_the_folder_is_looked_at_before_the_work(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is not a folder"):
         run("--out", tmp_path / "file")
 
 

@@ -298,7 +298,7 @@ def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     out = tmp_path / "out"
     out.mkdir()
     (out / kept).write_text("earlier")
-    with pytest.raises(ValueError, match=f"{kept} is there already: .* give another folder with --out"):
+    with pytest.raises(ValueError, match=f"{kept} exists already, .* give another folder with --out"):
         run("--method", "direct", "--method", "imax")
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [(kept, "earlier")]
 

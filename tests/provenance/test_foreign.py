@@ -109,7 +109,10 @@ def test_a_graph_with_a_plain_sampler():
         ),
         ({"6": ("CLIPTextEncode", {"text": ["6", 0]})}, "whose prompt comes from CLIPTextEncode"),
         ({"26": ("FluxGuidance", {"conditioning": ["26", 0]})}, "whose prompt comes from FluxGuidance"),
-        ({"5": ("VAEEncode", {"pixels": ["1", 0]})}, "begins with no empty latent: its size is unknown"),
+        (
+            {"5": ("VAEEncode", {"pixels": ["1", 0]})},
+            "does not begin with an empty latent: its size is unknown",
+        ),
     ],
 )
 def test_a_graph_with_several_readings_is_refused(changed, message):

@@ -70,7 +70,7 @@ def _captioned(request: EnlargeRequest, picture: Path, captioner: Captioner) -> 
 def _draw(whole: EnlargePlan, files: Any, *, verbose: bool) -> None:
     plan = whole.only(files.missing(whole.made))
     for file in files.there:
-        say(f"there already: {file}")
+        say(f"finished already: {file}")
     say(whole)
     if verbose and (policy := whole.drawing.policy):
         say(f"policy as JSON: {policy.to_json()}")

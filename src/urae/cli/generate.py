@@ -169,7 +169,9 @@ def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, *, verbose: bool)
     plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
     if is_main and files.there:
-        say(f"{len(files.there)} of {len(whole.made)} pictures are there already, such as {files.there[0]}")
+        say(
+            f"{len(files.there)} of {len(whole.made)} pictures are finished already, such as {files.there[0]}"
+        )
     if is_main:
         say(plan)
     if is_main and verbose and plan.policy:
