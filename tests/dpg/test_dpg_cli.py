@@ -55,7 +55,7 @@ def test_a_server_answers_and_options_reach_it(given):
         (["--candidate", "nameless"], "candidate is 'nameless': expected name=FOLDER"),
         (["--candidate", "truth=x"], "candidate 'truth' is given twice"),
         (["--option", "seed=1"], "the option 'seed=1' has no effect without a server"),
-        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "value 'x' is no JSON"),
+        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "value 'x' is not JSON"),
     ],
 )
 def test_wrong_options(given, more, message):

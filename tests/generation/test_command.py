@@ -183,8 +183,8 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "imax", "--set", "strength=1"], "strength is no option of imax: valid options are"),
-        (["--set", "weight=1"], "weight is no option of direct, it is one of imax"),
+        (["--method", "imax", "--set", "strength=1"], "strength is not an option of imax: valid options are"),
+        (["--set", "weight=1"], "weight is not an option of direct, it is one of imax"),
         (["--native", "a.png"], "a native picture has no effect with the direct method"),
         (["--size", "64"], "size is '64': expected WIDTHxHEIGHT"),
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
@@ -229,7 +229,7 @@ def test_no_picture_takes_the_place_of_another(run, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for options in ways:
         said = run(*options)
-        assert "1 of 1 pictures are there already, such as " in said
+        assert "1 of 1 pictures are finished already, such as " in said
         assert "wrote" not in said
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -247,7 +247,7 @@ def test_what_stands_under_a_pictures_name_stays(run, tmp_path):
 
 def test_the_folder_is_looked_at_before_the_work(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is not a folder"):
         run("--out", tmp_path / "file")
 
 

@@ -299,7 +299,7 @@ def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     out = tmp_path / "out"
     out.mkdir()
     (out / kept).write_text("earlier")
-    with pytest.raises(ValueError, match=f"{kept} is there already: .* give another folder with --out"):
+    with pytest.raises(ValueError, match=f"{kept} exists already, .* give another folder with --out"):
         run("--method", "direct", "--method", "imax")
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [(kept, "earlier")]
 
@@ -308,7 +308,7 @@ def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     ("arguments", "message"),
     [
         (["--method", "magic"], "method is 'magic': expected one of direct"),
-        (["--method", "imax:strength=1"], "strength is no option of imax"),
+        (["--method", "imax:strength=1"], "strength is not an option of imax"),
         (["--method", "stock:weight=1"], "stock has no options: leave 'weight=1' out"),
         (["--method", "direct", "--native-steps", 2], "native_steps has no effect: none of the methods"),
         (["--method", "direct", "--method", "direct"], "the ways are labelled direct, direct"),

@@ -88,7 +88,7 @@ def test_from_folders_to_verdicts_and_a_second_call_is_free(given, two, tmp_path
         (["--candidate", "nameless"], "candidate is 'nameless': expected name=FOLDER"),
         (["--candidate", "dark=x"], "expected each name once"),
         (["--option", "seed"], "option is 'seed': expected name=VALUE"),
-        (["--option", "seed=x"], "the option's value 'x' is no JSON"),
+        (["--option", "seed=x"], "the option's value 'x' is not JSON"),
     ],
 )
 def test_wrong_options(given, more, message):

@@ -226,7 +226,7 @@ def test_unpacked_weights_are_the_shipped_ones(tmp_path: Path) -> None:
     again = trained_weights(load_averaged(tmp_path, "base"))
     assert list(shipped) == list(again)
     assert all(torch.equal(shipped[name], again[name]) for name in shipped)
-    with pytest.raises(FileExistsError, match="vae.safetensors is there already: choose another --out"):
+    with pytest.raises(FileExistsError, match="vae.safetensors exists already: choose another --out"):
         unpack(tmp_path)
 
 

@@ -151,7 +151,7 @@ def test_the_policy_of_training_is_the_adapters(pipe, recipe, policy, expected):
 
 def test_positions_that_follow_the_noise_level_take_one_image_a_part(pipe, recipe):
     policy = ResolutionPolicy(rope="dype", scale=2.0, native_grid=4)
-    with pytest.raises(ValueError, match="set gradient_accumulation=2, one image a part"):
+    with pytest.raises(ValueError, match="set gradient_accumulation=2, one image per part"):
         train(pipe, recipe(policy=policy))
     assert train(pipe, recipe(policy=policy, gradient_accumulation=2, steps=1)).policy == policy
 

@@ -144,7 +144,7 @@ def bake(
         bool, typer.Option(help="Bake into another model than the adapter's own.")
     ] = False,
 ) -> None:
-    """Put adapters into a model's weights for good, for tools that take no adapter: W' = W + B A.
+    """Merge adapters permanently into a model's weights, for tools that cannot load one: W' = W + B A.
 
     The model is read and written one tensor at a time, in its own types. What rounding to them costs is printed.
     """

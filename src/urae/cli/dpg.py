@@ -48,7 +48,7 @@ def dpg(
 ) -> str | dict[str, Any]:
     """Score pictures by DPG-Bench: do they show what dense prompts ask for?
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae dpg --candidate ours=out/ours --questions dpg_bench.csv --model models/llava-1.5-7b-hf
     """

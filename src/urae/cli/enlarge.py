@@ -34,19 +34,19 @@ def enlarge(
     drawing: Annotated[dict[str, Any], Fields(DrawingRequest, only=TAKEN)],
     caption_model: Annotated[
         str,
-        typer.Option(help="Vision-language model that says what the picture shows, in place of a prompt."),
+        typer.Option(help="Vision-language model that says what the picture shows, instead of a prompt."),
     ] = "",
     caption_url: Annotated[str, typer.Option(help="Its server, of OpenAI's protocol.")] = OPENAI,
-    format: Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")] = "png",
+    format: Annotated[str, typer.Option(help="Format of the files: png, jpeg or webp.")] = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("enlarged"),
     verbose: Verbose = False,
 ) -> dict[str, Any]:
-    """Make a picture larger. What is there already is not drawn again, nor ever replaced.
+    """Make a picture larger. Finished pictures with the same settings are kept; none is replaced.
 
     Example: urae enlarge photo.jpg --scale 2 --change little --prompt "a lighthouse at dusk"
     """
     if not is_picture_name(picture):
-        raise ValueError(f"{picture} does not end as pictures do that are read, such as .jpg or .png")
+        raise ValueError(f"{picture} does not have a picture's ending, such as .jpg or .png")
     if caption_model and asked["prompt"]:
         raise ValueError("caption_model has no effect beside a prompt: leave one out")
     if caption_url != OPENAI and not caption_model:
@@ -70,7 +70,7 @@ def _captioned(request: EnlargeRequest, picture: Path, captioner: Captioner) -> 
 def _draw(whole: EnlargePlan, files: Any, *, verbose: bool) -> None:
     plan = whole.only(files.missing(whole.made))
     for file in files.there:
-        say(f"there already: {file}")
+        say(f"finished already: {file}")
     say(whole)
     if verbose and (policy := whole.drawing.policy):
         say(f"policy as JSON: {policy.to_json()}")

@@ -59,7 +59,7 @@ def evaluate(
 ) -> str:
     """Measure folders of pictures and compare them, prompt by prompt.
 
-    What was measured once is kept: the same command again costs nothing, and one that was stopped goes on.
+    Measured values are kept: the same command again costs nothing, and one that was stopped continues.
 
     Example: urae evaluate --candidate ours=out/ours --candidate base=out/base --baseline base --out table.md
     """

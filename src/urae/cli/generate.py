@@ -46,7 +46,7 @@ Like = Annotated[
         "AUTOMATIC1111 and ComfyUI."
     ),
 ]
-Format = Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")]
+Format = Annotated[str, typer.Option(help="Format of the files: png, jpeg or webp.")]
 
 
 def generate(
@@ -64,7 +64,7 @@ def generate(
     ] = None,
     verbose: Verbose = False,
 ) -> dict[str, Any] | None:
-    """Make pictures, with or without an adapter. Finished pictures with the same settings are kept, none is replaced.
+    """Make pictures, with or without an adapter. Finished pictures with the same settings are kept; none is replaced.
 
     Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0-7 --sheet seeds.html
 
@@ -169,7 +169,9 @@ def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, *, verbose: bool)
     plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
     if is_main and files.there:
-        say(f"{len(files.there)} of {len(whole.made)} pictures are there already, such as {files.there[0]}")
+        say(
+            f"{len(files.there)} of {len(whole.made)} pictures are finished already, such as {files.there[0]}"
+        )
     if is_main:
         say(plan)
     if is_main and verbose and plan.policy:
@@ -186,7 +188,7 @@ def _check_stock(name: str, given: Mapping[str, Any]) -> None:
     for option, value in given.items():
         if option not in theirs and value not in (usual[option], False, "none"):
             flag = "set" if option == "settings" else option.replace("_", "-")
-            raise ValueError(f"--{flag} has no effect on a {name}, which runs as it comes: leave it out")
+            raise ValueError(f"--{flag} has no effect on a {name}, which runs unchanged: leave it out")
 
 
 def _check_rounding(opening: ModelRequest, asked: DrawingRequest) -> None:

@@ -45,7 +45,7 @@ def judge(
 ) -> str | dict[str, Any]:
     """Ask a vision-language model which pictures it prefers, and for scores from 0 to 100.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae judge --candidate ours=out/ours --candidate base=out/base --prompts prompts.jsonl --model gpt-4o
     """

@@ -43,7 +43,7 @@ def fit(
 ) -> str:
     """Measure the unadapted model's velocity error on large pictures under each policy, and write the best one.
 
-    Nothing is drawn or trained. Stopped at any moment, the same command goes on where it was.
+    Nothing is drawn or trained. Stopped at any moment, the same command continues where it was.
     """
     check_can_write(out, folder=True)
     asked = FittingRequest(**request)

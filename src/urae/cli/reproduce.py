@@ -37,7 +37,9 @@ def reproduce(
     ] = False,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="As little of the miniature as shows that all parts work together."),
+        typer.Option(
+            "--quick", help="The smallest run on the miniature that shows that all parts work together."
+        ),
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Only this row; repeat for several.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="Only this column; repeat for several.")] = None,
@@ -48,16 +50,16 @@ def reproduce(
     gpu: Annotated[
         str,
         typer.Option(
-            help=f"Of the dry run: whose hours, {', '.join(planning.GPUS)}.",
+            help=f"GPU whose hours --dry-run estimates: one of {', '.join(planning.GPUS)}.",
             show_default="this machine's, or the paper's H100",
         ),
     ] = "",
-    price: Annotated[float, typer.Option(min=0, help="Of the dry run: one GPU for one hour.")] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask a judge without asking first.")] = False,
+    price: Annotated[float, typer.Option(min=0, help="Price of one GPU for one hour, for --dry-run.")] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask a judge without confirmation.")] = False,
 ) -> str | dict[str, Any]:
     """Reproduce a table of the paper: train, draw and measure what is missing, and print it beside the paper's numbers.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae reproduce table1 --miniature --dry-run
     """
@@ -68,7 +70,7 @@ def reproduce(
     if dry_run:
         return _look(plan, folder, gpu, price, paid)
     if gpu or price:
-        raise ValueError("--gpu and --price are for --dry-run, which reckons with them: give that too")
+        raise ValueError("--gpu and --price are only for --dry-run: give that too")
     check_can_write(folder, folder=True)
     result = reproducing.reproduce(
         plan, folder, on_cost=lambda cost, judge: _agree(cost, judge, paid, yes=yes), on_plan=say
@@ -105,7 +107,7 @@ def _expenses(plan: TablePlan, folder: Path, gpu: planning.Gpu, price: float) ->
         say(f"takes: {one.part}: {', '.join([*numbers, one.note])}")
     hours = sum(one.hours for one in found)
     paid = f", {hours * price:,.2f} at {price:g} a GPU hour" if price else ""
-    say(f"in all: {hours:,.0f} hours of one {gpu.name}, reckoned{paid}; pictures of others {_usd(found)}")
+    say(f"in all: {hours:,.0f} hours of one {gpu.name}, estimated{paid}; pictures of others {_usd(found)}")
     return found
 
 

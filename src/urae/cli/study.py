@@ -51,7 +51,7 @@ def build(
     ] = "png",
     preview: Annotated[int, typer.Option(min=1, help="Longest side of the fit view, pixels.")] = 1024,
 ) -> None:
-    """Make a study: pictures encoded anew without metadata, under random names, and invitations."""
+    """Make a study: pictures re-encoded without metadata, under random names, and invitations."""
     if encoding not in ("png", "jpeg"):
         raise ValueError(f"encoding is {encoding!r}: expected png or jpeg")
     check_can_write(out, folder=True)

@@ -41,7 +41,7 @@ NUM_CAPTIONS = 100
 """Captions of each kind of image that `advise` looks at: their latents are held in memory."""
 
 Out = Annotated[Path, typer.Option(help="Folder for the pictures and the page.")]
-Seed = Annotated[int, typer.Option(help="Of the random problems and draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random problems and draws.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def simulate_command(
     repeats: Annotated[int, typer.Option(help="Training runs for each problem and share.", min=2)] = 1000,
     seed: Seed = 0,
 ) -> None:
-    """Hold the exact error and both bounds against simulation, in random linear problems.
+    """Compare the exact error and both bounds with simulation, in random linear problems.
 
     Example: urae theory simulate --problems 20
     """

@@ -59,7 +59,7 @@ class ComparisonSheet:
         names = [SHEET, PAGE, TABLE, *drawn]
         if there := next((self.out / name for name in names if (self.out / name).exists()), None):
             raise ValueError(
-                f"{there} is there already: a comparison takes no other's place, so give another folder with --out"
+                f"{there} exists already, and a comparison never replaces another: give another folder with --out"
             )
 
     def show(self, number: int, result: WayResult) -> None:

@@ -93,7 +93,8 @@ class PictureFiles:
                 return path, True
             if self.ids:
                 raise ValueError(
-                    f"{path} is another picture, or made otherwise, and would pass for this one: give another folder"
+                    f"{path} is another picture, or was made with other settings, and could be mistaken for this one: "
+                    "give another folder"
                 )
         raise AssertionError
 

@@ -55,7 +55,7 @@ def prompt_in(texts: Mapping[str, str], *, name: object) -> str:
     prompt = texts.get("prompt", "")
     if prompt.lstrip().startswith("{") and _is_object(prompt):
         raise ValueError(
-            f"{name} holds a graph of ComfyUI in place of its prompt: give the prompts in a file, by picture name"
+            f"{name} holds a graph of ComfyUI instead of its prompt: give the prompts in a file, by picture name"
         )
     return prompt
 

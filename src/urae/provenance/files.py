@@ -48,9 +48,9 @@ def read_png_metadata(path: str | Path) -> Provenance:
     try:
         return _ours(texts, path)
     except KeyError as error:
-        raise BadFile(f"{path} is no picture that urae has made: it holds no {error.args[0]!r}") from error
+        raise BadFile(f"{path} is not a picture that urae has made: it holds no {error.args[0]!r}") from error
     except (ValueError, BadFile) as error:
-        raise BadFile(f"{path} is no picture that urae has made: {error}") from error
+        raise BadFile(f"{path} is not a picture that urae has made: {error}") from error
 
 
 def claimed_provenance(path: str | Path) -> Provenance | None:

@@ -43,7 +43,8 @@ class ResolutionPolicy:
     """Linear position interpolation: image positions divided by `scale`."""
     rope: Rope = "theta"
     """Rule for the frequencies: "theta" is the three settings above; "ntk" (theta x scale^(d / (d - 2))), "yarn", and
-    "dype" and "dype_ntk" (these two by the noise level of each step) go by `scale` alone and take none of them."""
+    "dype" and "dype_ntk" (these two by the noise level of each step) depend on `scale` alone and cannot be combined
+    with them."""
     native_grid: int = 64
     """Native tokens along a side, for "yarn" and "dype": 64 for FLUX.1."""
     scale: float = 1.0
@@ -144,7 +145,7 @@ class ResolutionPolicy:
         try:
             return cls.from_dict(settings)
         except ValueError as error:
-            raise BadFile(f"{path} is no resolution policy: {error}") from error
+            raise BadFile(f"{path} is not a resolution policy: {error}") from error
 
 
 def _positions(grid: int, scale: float, theta_scale: float) -> dict[str, Any]:
@@ -222,5 +223,5 @@ def _check_rule(policy: ResolutionPolicy) -> None:
     if policy.proportional and policy.rope in ("yarn", "dype"):
         raise ValueError(
             f"proportional would be stacked on the attention scaling that {policy.rope} brings along: "
-            "leave proportional out, or take ntk or dype_ntk, which scale nothing"
+            "leave proportional out, or take ntk or dype_ntk, which do not scale attention"
         )

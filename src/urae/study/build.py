@@ -142,7 +142,7 @@ def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int
     if not 2 <= len(folders) <= MAX_CANDIDATES:
         raise ValueError(f"there are {len(folders)} candidates: expected two to {MAX_CANDIDATES}")
     if out.exists():
-        raise ValueError(f"{out} is there already, and may hold votes: give another folder, or remove it")
+        raise ValueError(f"{out} exists already, and may hold votes: give another folder, or remove it")
     if num_raters < 0 or preview < 1:
         raise ValueError(
             f"raters are {num_raters} and previews {preview} px: expected 0 or more, and 1 or more"

@@ -36,7 +36,7 @@ def caption(
 ) -> None:
     """Describe images in detail, by a vision-language model.
 
-    Stopped or killed at any moment, the same command goes on where it was.
+    Stopped or killed at any moment, the same command continues where it was.
 
     Example: urae data caption data/2k/manifest.jsonl --model gpt-4o --price-in 2.5 --price-out 10 --dry-run
     """

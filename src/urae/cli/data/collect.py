@@ -81,7 +81,7 @@ def collect(
 ) -> None:
     """Collect synthetic images from a teacher.
 
-    Stopped or killed at any moment, the same command goes on where it was, and pays for no image twice.
+    Stopped or killed at any moment, the same command continues where it was, and pays for no image twice.
 
     Example: urae data collect data/2k --for flux_2k --set raw=true --limit 20
     """
@@ -115,7 +115,7 @@ def _run(plan: CollectionPlan) -> None:
     collection = run_collection(plan)
     _report(collection, plan.teacher)
     if not collection.records:
-        raise UraeError(f"none of {plan.num_images} images is there: what is said above tells why")
+        raise UraeError(f"none of {plan.num_images} images arrived: the messages above say why")
 
 
 def make_teacher(name: str, settings: list[str], shapes: list[str], *, size: int = 0) -> Teacher:
@@ -144,7 +144,7 @@ def _given(name: str, known: Known, kind: type, settings: list[str]) -> dict[str
     texts = [key for key, hint in get_type_hints(kind).items() if hint is str]
     given = settings_from_yaml(settings, texts=texts)
     if unknown := sorted(given.keys() - set(valid)):
-        raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(valid)}")
+        raise ValueError(f"{unknown[0]} is not a setting of {name}: valid ones are {', '.join(valid)}")
     return given
 
 
@@ -160,7 +160,7 @@ def _mix(given: list[str]) -> dict[str, float]:
             mix[shape] = float(weight or 1)
         except ValueError as error:
             raise ValueError(
-                f"the shape {text!r} has no number as its weight: expected such as 16:9=2"
+                f"the weight of the shape {text!r} is not a number: expected one as in 16:9=2"
             ) from error
     return mix
 

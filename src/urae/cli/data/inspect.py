@@ -18,7 +18,7 @@ def inspect(
     source: Annotated[str, typer.Argument(help="A manifest, or a folder of images.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("inspect.html"),
     pictures: Annotated[int, typer.Option(min=0, help="How many images to show.")] = 24,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of images.")] = 0,
 ) -> dict[str, Any]:
     """Show a data set on one HTML page: sizes, shapes, captions, licences, rejects, cost and pictures.
 
