@@ -23,31 +23,25 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.flux.layers import EmbedND  # noqa: E402
-from comfy.ldm.flux.model import Flux  # noqa: E402
 from comfy.model_sampling import ModelSamplingFlux  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfyui.models import FLUX_1  # noqa: E402
 from comfyui.patching import apply_adapter, apply_policy, apply_shift, shift_of  # noqa: E402
 from comfyui.policy import ByHand, Policy  # noqa: E402
 from policies import POLICIES  # noqa: E402
-from probe import CONFIG, HIDDEN, POOLED, TEXT, tiny_flux  # noqa: E402
+from probe import HIDDEN, POOLED, TEXT, random_weights, tiny  # noqa: E402
 
 CLIP = Policy(**POLICIES["clip"])
 
 
 @pytest.fixture(scope="module")
 def weights():
-    torch.manual_seed(0)
-    config = {name: value for name, value in CONFIG.items() if name != "image_model"}
-    made = Flux(**config, dtype=torch.float32, operations=comfy.ops.disable_weight_init).state_dict()
-    return {
-        name: torch.ones_like(tensor) if name.endswith("scale") else 0.05 * torch.randn(tensor.shape)
-        for name, tensor in made.items()
-    }
+    return random_weights("flux")
 
 
 @pytest.fixture
 def model(weights):
-    return tiny_flux(weights)
+    return tiny("flux", weights)
 
 
 def sampled(model, *, size=(12, 16), text=7, references=None, batch=1):
@@ -110,7 +104,7 @@ def test_comfyuis_shift_is_mu(model):
 
 def test_ids_in_bfloat16_are_told_apart_by_the_policy_alone(weights):
     """On 516 x 4 latents, tokens in rows 256 and 257 share a place in bf16."""
-    model = tiny_flux(weights, torch.bfloat16)
+    model = tiny("flux", weights, torch.bfloat16)
     seen = {}
     patched = apply_policy(model, Policy())
     for name, one in {"stock": model, "policy": patched}.items():
@@ -137,7 +131,7 @@ def test_scale_rope_beside_a_policy_is_refused(model):
 
 def test_reference_latents_under_a_policy_are_refused(model):
     patched = apply_policy(model, CLIP)
-    with pytest.raises(ValueError, match="reference latents under a resolution policy are not supported"):
+    with pytest.raises(ValueError, match="reference latents and layers under a resolution policy"):
         sampled(patched, references=[torch.zeros(1, 16, 8, 8)])
     assert patched.object_patches["diffusion_model.pe_embedder"].call is None
 
@@ -227,7 +221,9 @@ def test_any_other_model_is_refused_in_one_sentence():
         comfy.model_base.BaseModel(config), torch.device("cpu"), torch.device("cpu")
     )
     for call in (lambda: apply_policy(other, CLIP), lambda: apply_adapter(other, lora(), 1.0, name="a")):
-        with pytest.raises(ValueError, match="the URAE nodes know FLUX.1; this model is BaseModel"):
+        with pytest.raises(
+            ValueError, match="the URAE nodes know FLUX.1, .*Qwen-Image; this model is BaseModel"
+        ):
             call()
 
 
@@ -245,5 +241,5 @@ def test_a_prompt_shorter_than_in_training_is_said_once(model, caplog):
 
 
 def test_a_batch_and_an_odd_size_are_fine(model):
-    both = sampled(apply_policy(model, ByHand()), batch=2, size=(13, 15))
+    both = sampled(apply_policy(model, ByHand(family=FLUX_1)), batch=2, size=(13, 15))
     assert both.shape == (2, 16, 13, 15)
