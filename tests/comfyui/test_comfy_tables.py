@@ -19,8 +19,7 @@ from urae.families import family_named
 from urae.resolution.embedding import PolicyEmbedding
 
 RECORDED = load_file(GOLDEN / "comfyui.safetensors")
-"""ids_<type> (1, tokens, 3) of a grid of 3 x 300 with 5 text tokens; tables_<type>, and with other theta or ids, of the
-last 40 tokens; sigmas_<mu>, every 500th."""
+"""As `record.py` describes them."""
 CALL = Call(text=5, rows=3, columns=300)
 
 
