@@ -25,7 +25,9 @@ from urae import ResolutionPolicy
 from urae.adapters import Full, Lora, attach
 from urae.families import Drawing, family_of
 from urae.families.naming import original_of
+from urae.generation.hiflow import Hiflow, aligned
 from urae.generation.imax import Imax, guided
+from urae.generation.path import NativePath
 
 TOLERANCE = 1e-4
 """Both compute in fp32, by other attention kernels. Most policies give 2e-6 to 4e-6; shift 6, whose last step is long,
@@ -103,6 +105,14 @@ def prompt():
 def prompt_of(name):
     generator = torch.Generator().manual_seed(1)
     return {"prompt_embeds": torch.randn(1, TEXT[name], 64, generator=generator)}
+
+
+@pytest.fixture(params=TEXT)
+def other(request, server):
+    """Name of a model that the ComfyUI of the folder has."""
+    if request.param != "qwen_image" and not server.ask("/object_info/EmptyFlux2LatentImage"):
+        pytest.skip(f"this ComfyUI has no {request.param}")
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -236,13 +246,9 @@ def as_the_model_has(pipe, name, saved):
     return (saved.squeeze(2) - mean) / std
 
 
-OTHERS = ("flux2", "z_image", "qwen_image")
-
-
 @pytest.mark.parametrize("settings", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("name", OTHERS)
-def test_under_a_policy_the_latents_of_other_models_are_ours(server, others, name, settings):
-    pipe, policy = others[name], ResolutionPolicy.from_dict(settings)
+def test_under_a_policy_the_latents_of_other_models_are_ours(server, others, other, settings):
+    name, pipe, policy = other, others[other], ResolutionPolicy.from_dict(settings)
     patch = ("UraePolicyJson", {"policy": policy.to_json()})
     found = as_the_model_has(pipe, name, server.latents(workflow(patch, model=name))["sampled"])
     with policy.on(pipe):
@@ -255,9 +261,8 @@ def test_under_a_policy_the_latents_of_other_models_are_ours(server, others, nam
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "comfy"])
-@pytest.mark.parametrize("name", OTHERS)
-def test_an_adapter_of_another_model_brings_weights_and_policy(server, others, name, layout):
-    pipe, adapter = others[name], adapter_of(others[name])
+def test_an_adapter_of_another_model_brings_weights_and_policy(server, others, other, layout):
+    name, pipe, adapter = other, others[other], adapter_of(others[other])
     patch = ("UraeAdapter", {"adapter": f"{name}-{layout}.safetensors", "strength": 1.0})
     found = as_the_model_has(pipe, name, server.latents(workflow(patch, model=name))["sampled"])
     with adapter.on(pipe):
@@ -338,10 +343,16 @@ def test_the_native_latents_guide_as_ours_do(server, pipe, prompt):
         "imax": node("UraeImax", model=["patch0", 0], **passes, steps=STEPS, schedule="cosine_decay", weight=0.8,
                      low_pass_level=1, shift=6.0),
         "sdedit": node("UraeSdedit", model=["patch0", 0], **passes, steps=STEPS, start_sigma=0.875),
+        "hiflow": node("UraeHiflow", model=["patch0", 0], **passes, steps=STEPS, start_sigma=0.875, direction=0.8,
+                       acceleration=0.4, cutoff=0.3, sharpen=0.5),
         "along": node("SamplerCustom", model=["imax", 0], sampler=["euler", 0], sigmas=["imax", 1],
                       latent_image=["imax", 2], **sampled),
         "from": node("SamplerCustom", model=["patch0", 0], sampler=["euler", 0], sigmas=["sdedit", 0],
                      latent_image=["sdedit", 1], **sampled),
+        "aligned": node("SamplerCustom", model=["hiflow", 0], sampler=["euler", 0], sigmas=["hiflow", 1],
+                        latent_image=["hiflow", 2], **sampled),
+        "start": node("SaveLatent", samples=["hiflow", 2], filename_prefix="start"),
+        "flowed": node("SaveLatent", samples=["aligned", 0], filename_prefix="flowed"),
         "guide": node("SaveLatent", samples=["sdedit", 1], filename_prefix="guide"),
         "guided": node("SaveLatent", samples=["along", 0], filename_prefix="guided"),
         "edited": node("SaveLatent", samples=["from", 0], filename_prefix="edited"),
@@ -355,8 +366,14 @@ def test_the_native_latents_guide_as_ours_do(server, pipe, prompt):
         guided(pipe, guide, options, size=SIZE),
     ):
         assert distance(saved["guided"], ours(pipe, prompt)) < TOLERANCE
+    start = (saved["start"] - SHIFT) * SCALE
+    hiflow = Hiflow(direction=0.8, acceleration=0.4, cutoff=0.3, reference="picture")
+    picture = NativePath(clean=guide[None], sigmas=torch.ones(1))
     with ResolutionPolicy.from_dict(POLICIES["clip"]).on(pipe):
         assert distance(saved["edited"], edited(pipe, prompt, guide)) < TOLERANCE
+        with aligned(pipe, picture, hiflow, size=SIZE):
+            assert distance(saved["flowed"], edited(pipe, prompt, start)) < TOLERANCE
+        assert distance(saved["flowed"], edited(pipe, prompt, start)) > 10 * TOLERANCE
 
 
 def edited(pipe, prompt, guide):

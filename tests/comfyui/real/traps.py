@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import sys
@@ -23,6 +24,7 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.flux.layers import EmbedND  # noqa: E402
+from comfy.ldm.flux.model import Flux  # noqa: E402
 from comfy.model_sampling import ModelSamplingFlux  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
 from comfyui.models import FLUX_1  # noqa: E402
@@ -102,23 +104,25 @@ def test_comfyuis_shift_is_mu(model):
     assert shift_of(apply_shift(patched, 6.0)) == pytest.approx(6.0)
 
 
-def test_ids_in_bfloat16_are_told_apart_by_the_policy_alone(weights):
-    """On 516 x 4 latents, tokens in rows 256 and 257 share a place in bf16."""
-    model = tiny("flux", weights, torch.bfloat16)
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_ids_in_bfloat16_are_told_apart_by_the_policy(name):
+    """On 516 x 4 latents, tokens in rows 256 and 257 share a place in bf16; newer versions keep FLUX.1's in fp32."""
+    model = tiny(name, random_weights(name), torch.bfloat16)
     seen = {}
     patched = apply_policy(model, Policy())
-    for name, one in {"stock": model, "policy": patched}.items():
+    for kind, one in {"stock": model, "policy": patched}.items():
         embedder = one.get_model_object("diffusion_model.pe_embedder")
         hook = embedder.register_forward_hook(
-            lambda module, ids, table, name=name: seen.update({name: table})
+            lambda module, ids, table, kind=kind: seen.update({kind: table})
         )
-        sampled(one, size=(516, 4))
+        sampled(one, size=(1, 516, 4) if name == "qwen_image" else (516, 4))
         hook.remove()
 
     def rows(table):
         return table[0, 0, 7:].reshape(258, 2, -1)[:, 0]
 
-    assert len(rows(seen["stock"]).unique(dim=0)) < 258
+    merges = name == "qwen_image" or "dtype=x.dtype" in inspect.getsource(Flux.process_img)
+    assert (len(rows(seen["stock"]).unique(dim=0)) < 258) == merges
     assert len(rows(seen["policy"]).unique(dim=0)) == 258
 
 
@@ -134,6 +138,12 @@ def test_reference_latents_under_a_policy_are_refused(model):
     with pytest.raises(ValueError, match="reference latents and layers under a resolution policy"):
         sampled(patched, references=[torch.zeros(1, 16, 8, 8)])
     assert patched.object_patches["diffusion_model.pe_embedder"].call is None
+
+
+def test_an_image_in_layers_under_a_policy_is_refused():
+    patched = apply_policy(tiny("qwen_image", random_weights("qwen_image")), CLIP)
+    with pytest.raises(ValueError, match="reference latents and layers under a resolution policy"):
+        sampled(patched, size=(2, 12, 16))
 
 
 class Strange(EmbedND):
