@@ -106,7 +106,7 @@ def _flux_2(call: Call) -> list[Tensor]:
 
 def _z_image(call: Call) -> list[Tensor]:
     """Text counted from 1 on axis 0, padding included, where the image stands behind it; the image's padding at
-    (0, 0, 0). Text and image one after the other, or both at once in ComfyUI before 0.4."""
+    (0, 0, 0). Text and image one after the other, or both at once in ComfyUI 0.3."""
     text = torch.zeros(call.text + -call.text % PADDING, 3)
     text[:, 0] = torch.arange(len(text)) + 1
     image = _grid(call, 3)

@@ -172,8 +172,8 @@ class _Telling:
     def _call(self, model: Any, arguments: dict[str, Any]) -> Call:
         token = self.embedder.family.token
         rows, columns = (-(-side // token) for side in arguments["x"].shape[-2:])
-        text = arguments["c_crossattn"].shape[1]
-        return Call(text=text, rows=rows, columns=columns, dtype=model.get_dtype_inference())
+        dtype = model.manual_cast_dtype or model.get_dtype()
+        return Call(text=arguments["c_crossattn"].shape[1], rows=rows, columns=columns, dtype=dtype)
 
 
 def _frames(latents: torch.Tensor) -> int:
@@ -201,7 +201,7 @@ def _stock_embedder(model: Any, family: Family) -> Any:
 
 
 def _renamed(key: str, places: dict[str, Any]) -> str:
-    """FLUX's norms have a `weight` in ComfyUI since 0.4, where they had a `scale` as in the original repository."""
+    """FLUX's norms have a `weight` in newer versions, where they had a `scale` as in the original repository."""
     module = _module(key)
     newer = module.removesuffix(".scale")
     return key if module in places or newer not in places else newer + key[len(module) :]
