@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +15,11 @@ from urae.cli.options import Fields, given_options
 from urae.cli.printed import Verbose, say
 from urae.collecting import read_prompts
 from urae.generation.asking import DrawingRequest, ModelRequest
-from urae.io import Progress, check_can_write, read_picture, write_text
-from urae.pages import SheetPart, sheet_page, tile_of
+from urae.io import Progress, check_can_write, write_text
 
 if TYPE_CHECKING:
     from urae.baselines import StockPlan
     from urae.generation import Again, DrawingPlan, PictureFiles
-    from urae.provenance import Provenance
 
 __all__ = ["PromptFile", "Prompts", "asked_for", "generate"]
 
@@ -94,32 +90,12 @@ def generate(
         say(f"wrote {file}")
     made = list(zip(files.paths, plan.made, strict=True))
     if sheet:
-        _write_sheet(made, sheet)
+        execution.gathered([])  # once all processes have written theirs
+        if execution.this_process().is_main_process:
+            write_text(sheet, generation.contact_page(made, beside=sheet.parent))
+            say(f"wrote {sheet}")
     pictures = [{"file": str(path), "prompt": one.prompt, "seed": one.seed} for path, one in made]
     return {"pictures": pictures} if execution.this_process().is_main_process else None
-
-
-def _write_sheet(made: Sequence[tuple[Path, Provenance]], sheet: Path) -> None:
-    """A part for each prompt with its seeds in it; by the main process, once all have written theirs."""
-    execution.gathered([])
-    if not execution.this_process().is_main_process:
-        return
-    parts = []
-    for prompt, group in groupby(made, key=lambda one: one[1].prompt):
-        tiles = [
-            tile_of(
-                read_picture(path),
-                label=f"seed {one.seed}",
-                file=os.path.relpath(path, sheet.parent),
-                crops=(),
-            )
-            for path, one in group
-        ]
-        parts.append(SheetPart(heading=prompt, note="", tiles=tiles))
-    width, height = made[0][1].size
-    title = parts[0].heading if len(parts) == 1 else f"{len(parts)} prompts"
-    write_text(sheet, sheet_page(parts, title=title, note=f"{width} x {height} px, {made[0][1].method}"))
-    say(f"wrote {sheet}")
 
 
 def _again(ctx: typer.Context, like: Path, settings: Sequence[str]) -> Again:
