@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart check test test-slow rehearsal test-comfyui fuzz docs bench install clean
+.PHONY: quickstart check test test-thorough test-slow rehearsal test-comfyui fuzz docs bench install clean
 
 install: $(VENV)/installed
 
@@ -28,6 +28,10 @@ check: install
 # At its end it says how long it took, and how much of the processors.
 test: install
 	time OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Further cases of what `make test` holds: other families, signals, settings.
+test-thorough: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m thorough
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -57,6 +61,7 @@ fuzz: install
 # The reference pages, and the site in site/. A link that leads nowhere is an error.
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/cards.py
 	$(BIN)/zensical build --strict
 
 # Those that run without options in minutes on a CPU; benchmarks/gpu.py needs a GPU, guided.py an adapter and hours.

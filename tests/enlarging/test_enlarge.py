@@ -108,8 +108,8 @@ def test_tiles_show_the_model_windows_of_its_native_size(small):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"scale": None}, "how large is not said once"),
-        ({"size": "96x80"}, "how large is not said once"),
+        ({"scale": None}, "the size is given twice or not at all"),
+        ({"size": "96x80"}, "the size is given twice or not at all"),
         ({"scale": 1.0}, "scale is 1.0: expected a number above 1"),
         ({"change": 0}, "change is 0: expected above 0 and up to 1, or one of little, some, much"),
         ({"change": "more"}, "change is more: expected above 0"),
@@ -172,7 +172,7 @@ def test_the_command(untrained, tmp_path):
     )
     assert one.with_suffix(".html").read_text().count('type="range"') == 2
     before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
-    assert run("--seed", 1, "--format", "webp").count("there already") == 1
+    assert run("--seed", 1, "--format", "webp").count("finished already") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
     with pytest.raises(ValueError, match="caption_url has no effect without a model"):
         run("--caption-url", "http://127.0.0.1:1/v1")

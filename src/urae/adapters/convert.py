@@ -191,7 +191,7 @@ def _role(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, Role]:
             raise BadFile(f"the file is {what} ({key!r}), which urae does not read: {EXPECTED}")
     if not any(other.endswith(suffix) for other in tensors for suffix in ROLES):
         raise BadFile(f"the file holds a model's weights ({key!r}), not an adapter: give it as the base")
-    raise BadFile(f"key {key!r} is no part of a LoRA that urae reads: {EXPECTED}")
+    raise BadFile(f"key {key!r} is not part of a LoRA that urae reads: {EXPECTED}")
 
 
 def _processor_role(key: str) -> tuple[str, Role]:
@@ -234,7 +234,7 @@ def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Na
     for module in modules:
         if not any(_targets(module, naming) for naming in namings):
             raise BadFile(
-                f"{module!r} is no module of {known_families(tables())}: expected diffusers' names or those of the "
+                f"{module!r} is not a module of {known_families(tables())}: expected diffusers' names or those of the "
                 f"original repository, after nothing or {', '.join((*DOTTED, *FLAT))}"
             )
     first = next(naming for naming in namings if _targets(modules[0], naming))
@@ -290,7 +290,7 @@ def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
     for module, pair in pairs.items():
         parts = _targets(module, naming)
         if parts[0].endswith((".weight", ".bias")):
-            raise BadFile(f"{module!r} is no module but a parameter, which has no factors")
+            raise BadFile(f"{module!r} is a parameter, not a module, and has no factors")
         for name, part in _split(module, parts, pair, naming):
             _add(split, name, part, module)
     return split
@@ -382,8 +382,8 @@ def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
     if not fitting:
         strange = [one for one in modules if not any(original_of(one, names) for names in listed)]
         raise ValueError(
-            f"{(strange or modules)[0]!r} is no module of {known_families(listed)}: its adapter can only be written in "
-            "the layout diffusers"
+            f"{(strange or modules)[0]!r} is not a module of {known_families(listed)}: its adapter can only be "
+            "written in the layout diffusers"
         )
     if any(original_of(one, names) != original_of(one, fitting[0]) for names in fitting for one in modules):
         raise ValueError(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from urae.families import model_name, open_pipeline
     from urae.generation.again import Again, asked_again
     from urae.generation.asking import DrawingRequest, ModelRequest
-    from urae.generation.compare import Way, WayResult, compare_ways, grid
+    from urae.generation.compare import Way, WayResult, about, compare_ways, grid, tiles_of
     from urae.generation.direct import Direct
     from urae.generation.drawing import generate
     from urae.generation.esrgan import Esrgan

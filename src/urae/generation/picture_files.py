@@ -47,6 +47,8 @@ class PictureFiles:
         self.there: list[Path] = []
         """Those that were there already."""
         self.written: list[Path] = []
+        self.paths: list[Path] = []
+        """Of all pictures that are asked for, once `missing` has named them."""
         self._next: list[Path] = []
 
     def missing(self, planned: Sequence[Provenance]) -> list[int]:
@@ -62,6 +64,7 @@ class PictureFiles:
         for made in planned:
             check_format(self.format, made.size)
         paths = on_main(lambda: [self._place(*one) for one in zip(names, planned, strict=True)])
+        self.paths = [path for path, _ in paths]
         self.there = [path for path, is_there in paths if is_there]
         left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
         mine = left[state.process_index // self.context_parallel :: groups]
@@ -90,7 +93,8 @@ class PictureFiles:
                 return path, True
             if self.ids:
                 raise ValueError(
-                    f"{path} is another picture, or made otherwise, and would pass for this one: give another folder"
+                    f"{path} is another picture, or was made with other settings, and could be mistaken for this one: "
+                    "give another folder"
                 )
         raise AssertionError
 

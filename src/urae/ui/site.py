@@ -150,7 +150,7 @@ class _Pages:
 
     def job_page(self, id: str) -> Response:
         """One job."""
-        return _page("job.html.j2", title="DrawingJob", job=self._job(id), larger=self._larger(self._job(id)))
+        return _page("job.html.j2", title="Job", job=self._job(id), larger=self._larger(self._job(id)))
 
     def look_page(self, p: str = "") -> Response:
         """Pictures side by side; `p` holds their names with commas."""
