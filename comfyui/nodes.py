@@ -131,7 +131,32 @@ class UraePolicy(_Node):
         return io.NodeOutput(apply_policy(model, ByHand(family=family_of(model), **settings)))
 
 
-class UraeSdedit(_Node):
+class _SecondPass(_Node):
+    """Along a native picture, by SamplerCustom."""
+
+    gives = (io.Model, io.Sigmas, io.Latent)
+    steps: ClassVar[int]
+    """That are usual."""
+
+    @classmethod
+    def takes(cls) -> list[Any]:
+        return [
+            io.Vae.Input("vae"),
+            io.Latent.Input("native", tooltip="The finished latents of a pass at native size."),
+            io.Latent.Input(
+                "target", tooltip="Empty latents of the size to be made; its size alone is used."
+            ),
+            io.Int.Input("steps", default=cls.steps, min=1, max=1000),
+            *cls.options(),
+        ]
+
+    @classmethod
+    def options(cls) -> list[Any]:
+        """Inputs of the method."""
+        raise NotImplementedError
+
+
+class UraeSdedit(_SecondPass):
     """The start of an SDEdit pass."""
 
     title = "URAE guided: SDEdit"
@@ -140,10 +165,11 @@ class UraeSdedit(_Node):
         "these sigmas and this latent."
     )
     gives = (io.Sigmas, io.Latent)
+    steps = 14
 
     @classmethod
-    def takes(cls) -> list[Any]:
-        return [*_two_passes(steps=14), _start(0.875)]
+    def options(cls) -> list[Any]:
+        return [_start(0.875)]
 
     @classmethod
     def execute(
@@ -155,7 +181,7 @@ class UraeSdedit(_Node):
         )
 
 
-class UraeImax(_Node):
+class UraeImax(_SecondPass):
     """A model that is guided by the native picture."""
 
     title = "URAE guided: I-Max"
@@ -163,12 +189,11 @@ class UraeImax(_Node):
         "Draws the low frequencies of each step towards the upscaled native picture. Sample from fresh noise, by "
         "SamplerCustom with this model, these sigmas and this latent."
     )
-    gives = (io.Model, io.Sigmas, io.Latent)
+    steps = 30
 
     @classmethod
-    def takes(cls) -> list[Any]:
+    def options(cls) -> list[Any]:
         return [
-            *_two_passes(steps=30),
             io.Combo.Input(
                 "schedule", options=list(SCHEDULES), tooltip="How the pull changes over the steps."
             ),
@@ -199,7 +224,7 @@ class UraeImax(_Node):
         return io.NodeOutput(guided, sigmas, {"samples": torch.zeros_like(guide)})
 
 
-class UraeHiflow(_Node):
+class UraeHiflow(_SecondPass):
     """A model that starts from the native picture and is guided by it."""
 
     title = "URAE guided: HiFlow"
@@ -207,12 +232,11 @@ class UraeHiflow(_Node):
         "Takes the upscaled and sharpened native picture back to a noise level, and draws each step from there towards "
         "it. Sample by SamplerCustom with this model, these sigmas and this latent."
     )
-    gives = (io.Model, io.Sigmas, io.Latent)
+    steps = 16
 
     @classmethod
-    def takes(cls) -> list[Any]:
+    def options(cls) -> list[Any]:
         return [
-            *_two_passes(steps=16),
             _start(0.783),
             _number("direction", 1.0, "Weight of the low frequencies' pull at the first step."),
             _number("acceleration", 0.5, "Weight of the pull on the change of velocity at the first step."),
@@ -276,15 +300,6 @@ def _number(
 def _start(default: float) -> Any:
     tooltip = "Noise level to which the picture is taken back; at 1 nothing of it is left."
     return _number("start_sigma", default, tooltip, least=0.001, step=0.001)
-
-
-def _two_passes(*, steps: int) -> list[Any]:
-    return [
-        io.Vae.Input("vae"),
-        io.Latent.Input("native", tooltip="The finished latents of a pass at native size."),
-        io.Latent.Input("target", tooltip="Empty latents of the size to be made; its size alone is used."),
-        io.Int.Input("steps", default=steps, min=1, max=1000),
-    ]
 
 
 def _read(adapter: str) -> tuple[dict[str, Any], dict[str, str]]:

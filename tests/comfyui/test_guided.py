@@ -139,6 +139,18 @@ def test_the_native_picture_is_upscaled_as_pillow_does_it():
     assert float((found[0] * 255 - torch.tensor(np.asarray(expected)).float()).abs().max()) < 2
 
 
+def test_a_video_models_picture_is_its_one_frame():
+    native, target = 0.3 * random(1, 16, 5, 8), torch.zeros(1, 16, 1, 10, 16)
+    frames = enlarged(
+        native[:, :, None],
+        target,
+        decode=lambda latents: in_blocks(latents[:, :, 0])[:, None],
+        encode=lambda pixels: pixels,
+    )
+    flat = enlarged(native, target[:, :, 0], decode=in_blocks, encode=lambda pixels: pixels)
+    assert torch.equal(frames, flat)
+
+
 @pytest.mark.parametrize(
     ("native", "target", "sentence"),
     [((8, 8), (16, 8), "another shape"), ((16, 16), (8, 8), "exchanged"), ((8, 8), (8, 8), "exchanged")],

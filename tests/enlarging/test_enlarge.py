@@ -186,22 +186,28 @@ def test_a_vision_language_model_says_what_the_picture_shows(untrained, tmp_path
     app = Commands()
     app.command()(command)
 
+    said = "a flat tiger left of a glossy umbrella on a wood background, under a flat castle"
+
     def describing(body, number):
-        return 200, {"choices": [{"message": {"content": f" {TIGER}\n"}, "finish_reason": "stop"}]}
+        answer = {"content": f" {said}\n" if number else TIGER}
+        return 200, {"choices": [{"message": answer, "finish_reason": "stop"}]}
 
     with serving(describing) as (url, asked):
         model = ["--model", str(tmp_path / "model"), "--caption-model", "seer", "--caption-url", f"{url}/v1"]
         rest = ["--scale", "2", "--steps", "1", "--out", str(tmp_path / "o")]
-        result = CliRunner().invoke(app, [str(tmp_path / "photo.png"), *model, *rest])
+        short, result = (
+            CliRunner().invoke(app, [str(tmp_path / "photo.png"), *model, *rest]) for _ in range(2)
+        )
+    assert "it has 3 words, expected 12 or more" in str(short.exception)
     assert result.exit_code == 0, result.output
-    assert f"prompt, by seer: {TIGER}" in result.stdout
-    (body,) = asked
+    assert f"prompt, by seer: {said}" in result.stdout
+    body = asked[1]
     assert body["model"] == "seer"
     text, picture = body["messages"][0]["content"]
     data = base64.b64decode(picture["image_url"]["url"].partition("base64,")[2])
     assert Image.open(io.BytesIO(data)).size == (40, 32)
     (made,) = (tmp_path / "o").glob("*.png")
-    assert read_png_metadata(made).prompt == TIGER
+    assert read_png_metadata(made).prompt == said
 
 
 @pytest.mark.slow

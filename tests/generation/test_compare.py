@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from urae.adapters import Lora, attach
+from urae.adapters import Adapter, Lora, attach
 from urae.cli.compare import compare as command
 from urae.cli.verbs import Commands
 from urae.execution import MemoryPlan
@@ -39,10 +39,14 @@ def same(left, right):
 
 @pytest.fixture
 def adapter(small):
-    attached = attach(small.transformer, Lora(rank=2))
+    return adapter_of(small, policy=ResolutionPolicy(shift=6.0))
+
+
+def adapter_of(pipe, *, policy, seed=0):
+    attached = attach(pipe.transformer, Lora(rank=2))
     for parameter in attached.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
-    exported = attached.export(policy=ResolutionPolicy(shift=6.0))
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(seed))
+    exported = attached.export(policy=policy)
     attached.detach()
     return exported
 
@@ -182,6 +186,25 @@ def run(small, tmp_path):
         return result.stdout
 
     return run
+
+
+def test_a_stack_is_drawn_without_and_with_all_of_it(run, small, adapter, tmp_path):
+    size = adapter.save(tmp_path / "size.safetensors")
+    style = adapter_of(small, policy=None, seed=1).save(tmp_path / "style.safetensors")
+    run("--method", "direct", "--steps", 1, "--adapter", size, "--adapter", f"{style}:0.6")
+    table = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [way["label"] for way in table["ways"]] == ["direct", "direct + adapters"]
+    plain, stacked = (read_png_metadata(tmp_path / "out" / way["file"]) for way in table["ways"])
+    assert plain.adapters == ()
+    assert [(use.file, use.strength) for use in stacked.adapters] == [
+        ("size.safetensors", 1.0),
+        ("style.safetensors", 0.6),
+    ]
+    assert stacked.policy == adapter.policy
+    pipe = open_pipeline(tmp_path / "model")
+    stack = [Adapter.load(size, base=pipe), (Adapter.load(style, base=pipe), 0.6)]
+    expected = generate(pipe, TIGER, size=SIZE, steps=1, adapter=stack)
+    assert same(Image.open(tmp_path / "out" / table["ways"][1]["file"]), expected)
 
 
 def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
