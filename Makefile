@@ -50,7 +50,7 @@ rehearsal: install
 COMFYUI_PYTHON ?= $(COMFYUI)/venv/bin/python
 test-comfyui: install
 	@test -n "$(COMFYUI)" || { echo "say where ComfyUI is: make test-comfyui COMFYUI=folder"; exit 1; }
-	COMFYUI=$(abspath $(COMFYUI)) COMFYUI_PYTHON=$(abspath $(COMFYUI_PYTHON)) PYTHONPATH=tests/comfyui OMP_NUM_THREADS=1 \
+	COMFYUI=$(abspath $(COMFYUI)) COMFYUI_PYTHON=$(abspath $(COMFYUI_PYTHON)) PYTHONPATH=tests/comfyui:tests/families OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest tests/comfyui/real/latents.py tests/comfyui/real/inside.py
 
 # 14,960 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
