@@ -39,8 +39,8 @@ def plan(
 ) -> dict[str, Any]:
     """Say whether a run fits on a GPU, which settings make it fit, how long it takes and what it costs.
 
-    The second line is a summary. Only configurations are loaded or downloaded. Time rests on the share of the GPU's peak
-    rate that benchmarks/gpu.py measured, or on an assumption; the plan says which.
+    The second line is a summary. Only configurations are loaded or downloaded. Time rests on the share of the
+    GPU's peak rate that benchmarks/gpu.py measured, or on an assumption; the plan says which.
 
     Example: urae plan flux_4k --gpu H200 --gpus 8 --price 3.5
 
