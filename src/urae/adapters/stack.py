@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from urae.adapters.adapter import Adapter, Own
 from urae.adapters.convert import PROCESSOR
+from urae.adapters.files import MINI, file_named
 from urae.adapters.merging import weighted_sum
 from urae.adapters.targets import transformer_of
 from urae.io import read_header
@@ -33,9 +34,9 @@ class AdapterFile(NamedTuple):
     @classmethod
     def of(cls, text: str | Path) -> AdapterFile:
         """What "FILE" or "FILE:STRENGTH" says. Read from the right, since a name may hold colons ("C:\\a.safetensors"),
-        and a file that is there under the whole text is that file."""
+        and a file that is there under the whole text is that file. "mini:2x" ships with the miniature."""
         before, _, after = str(text).rpartition(":")
-        if not before or Path(text).exists():
+        if before in ("", MINI) or Path(text).exists():
             return cls(Path(text))
         try:
             strength = float(after)
@@ -148,7 +149,7 @@ def load_adapters(
 
 
 def _lacks_its_start(path: Path) -> bool:
-    return any(PROCESSOR.fullmatch(key) for key in read_header(path).tensors)
+    return any(PROCESSOR.fullmatch(key) for key in read_header(file_named(path)).tensors)
 
 
 def _part(given: Any) -> StackPart:

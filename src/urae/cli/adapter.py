@@ -241,7 +241,7 @@ def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
         ("data", _settings(described["data"])),
         ("base", str(adapter.base) if adapter.base else "not recorded"),
         ("start", adapter.start[:12] or "none"),
-        ("size on disk", filesize.decimal(path.stat().st_size)),
+        ("size on disk", filesize.decimal(adapters.file_named(path).stat().st_size)),
         ("created", adapter.created or "not recorded"),
         ("hash", adapter.hash[:12]),
         *[(f"norm of {group}", f"{norm:.4g}") for group, norm in _norms(adapter).items()],

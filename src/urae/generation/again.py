@@ -1,7 +1,8 @@
 """A picture made again, or differently: what its file says, in the words of the requests.
 
 A picture may come from a stranger. It names a model and files, but only models that everybody knows are opened because
-of it, and only adapters that lie beside it or here, under their bare names; what they hold is checked by its hash.
+of it, and only adapters that lie beside it or here, under their bare names, or that come with the package; what they
+hold is checked by its hash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urae import families, provenance
+from urae import adapters, families, provenance
 from urae.generation.methods import METHODS, method_from_texts, method_named
 from urae.provenance import Foreign, Provenance
 
@@ -131,7 +132,8 @@ def _adapter_files(made: Provenance, path: Path) -> list[Path]:
     files = []
     for name, strength in uses:
         places = [folder / name for folder in (path.parent, Path()) if name and Path(name).name == name]
-        file = next((place for place in places if place.is_file()), None)
+        found = (place for place in places if place.is_file())
+        file = Path(name) if name in adapters.SHIPPED else next(found, None)
         if file is None:
             called = (
                 f"the adapter {name}, which is neither beside it nor here"

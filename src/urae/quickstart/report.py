@@ -26,15 +26,16 @@ MEANINGS = {
     "native": ("native", "the size it was trained for"),
     "direct": ("direct", "stock pipeline, only larger"),
     "policy": ("policy", "positions, attention and shift set for the size"),
-    "adapted": ("adapted", "the same policy and the adapter"),
+    "adapted": ("your adapter", "the policy, and a few minutes of training here"),
+    "shipped": ("shipped adapter", "the policy, and longer training beforehand"),
 }
 
 STORIES = {
     256: "What 2K is to FLUX.1. Asked directly, the model meets positions and a timestep shift it was never "
     "trained with, and draws copies or loses the subject. The policy interpolates positions, scales attention and "
-    "keeps the shift. The adapter is a LoRA, trained under that policy on clean images of this size.",
+    "keeps the shift. Your adapter is a LoRA, trained under that policy on clean images of this size.",
     512: "What 4K is to FLUX.1: only real images exist here, some blurred, over-compressed or wrongly captioned. "
-    "The adapter starts from the 256 px one and trains the smallest singular components of the weights.",
+    "Your adapter starts from the 256 px one and trains the smallest singular components of the weights.",
 }
 NUMBERS = ["recognised", "background", "repetition", "patch FID", "detail", "seconds a picture"]
 
@@ -136,6 +137,10 @@ def _files(out: Path) -> list[dict[str, str]]:
         {
             "path": f"{out}/mini-4x/adapter.safetensors",
             "what": "the 512 px adapter: the 256 px one and the trained smallest components, in one exact LoRA",
+        },
+        {
+            "path": "mini:2x, mini:4x",
+            "what": "the shipped adapters, by these names wherever a file is expected",
         },
         {
             "path": f"{out}/mini-4x/recipe.yaml",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from urae import adapters
 from urae.generation.methods import METHODS
 from urae.io import sentence_of
 from urae.pages import html_page
@@ -284,9 +285,10 @@ class _Pages:
         return JSONResponse({})
 
     def _adapters(self) -> list[str]:
-        """Files that runs have made, to choose from."""
+        """Files that runs have made, and what ships with the miniature, to choose from."""
+        shipped = adapters.SHIPPED if self.worker.model.model == "mini" else ()
         made = [self.runs.folder / name / "adapter.safetensors" for name in self.runs.names()]
-        return [str(path) for path in made if path.is_file()]
+        return [*shipped, *(str(path) for path in made if path.is_file())]
 
     def _larger(self, job: DrawingJob) -> list[str]:
         """How much larger its pictures can be drawn: none where they are large already."""
