@@ -19,7 +19,7 @@ from urae import generation
 from urae.cli.options import Fields
 from urae.cli.printed import console, say
 from urae.generation.asking import DrawingRequest, ModelRequest
-from urae.io import Progress, check_can_write, plain, write_text
+from urae.io import Progress, check_can_write, plain, read_text, write_text
 
 if TYPE_CHECKING:
     from urae.adapters import Adapter, Stack
@@ -32,6 +32,8 @@ STOCK = "stock"
 DEFAULT_WAYS = [STOCK, "direct", "tiled", "sdedit", "imax", "hiflow"]
 MEASURES = ("repetition", "detail")
 SHEET, TABLE = "grid.png", "compare.json"
+UNFINISHED = "unfinished.json"
+"""What was asked, as long as the table is not there: the same command may replace what it has made so far."""
 SHARED = ("size", "policy", "steps", "offload", "decode")
 """What all ways have in common."""
 
@@ -63,20 +65,26 @@ def compare(
     methods = [(text.replace(":", " "), _method(text, native_steps)) for text in method]
     if native_steps is not None and not any(isinstance(way, generation.TwoPass) for _, way in methods):
         raise ValueError("native_steps has no effect: none of the methods has a native pass")
-    _check_new(out, [label for label, _ in methods])
+    settings = {"prompt": prompt, "seed": seed, "methods": method, "native_steps": native_steps}
+    begun = json.dumps({**settings, **vars(opening), **drawing}, default=str)
+    _check_new(out, [label for label, _ in methods], begun)
     with opening.opened() as (pipe, adapter):
         plan = generation.plan_drawing(pipe, asked)
         say(f"memory: {plan.memory}")
-        results = _drawn(plan, _ways(methods, asked, adapter), out)
+        results = _drawn(plan, _ways(methods, asked, adapter), out, begun)
     sheet = generation.save_png(generation.grid(results, prompt=prompt), out / SHEET)
     table = out / TABLE
     write_text(table, json.dumps(_described(results, plan), indent=2, ensure_ascii=False) + "\n")
+    (out / UNFINISHED).unlink()
     console.print(_table(results))
     say(f"wrote {sheet} and {table}")
 
 
-def _check_new(out: Path, labels: Sequence[str]) -> None:
-    """Refuse a folder that holds a comparison, whole or begun."""
+def _check_new(out: Path, labels: Sequence[str], begun: str) -> None:
+    """Refuse a folder that holds a comparison, but for this one unfinished, which is drawn anew: costs are those of one
+    run."""
+    if (out / UNFINISHED).is_file() and read_text(out / UNFINISHED) == begun:
+        return
     files = (out / name for name in (SHEET, TABLE, *map(_file_name, labels)))
     if there := next((file for file in files if file.exists()), None):
         raise ValueError(
@@ -84,12 +92,13 @@ def _check_new(out: Path, labels: Sequence[str]) -> None:
         )
 
 
-def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path) -> list[WayResult]:
-    """Each picture is saved as soon as it is there, so that an interrupted run keeps what it has made."""
+def _drawn(plan: DrawingPlan, ways: Sequence[Way], out: Path, begun: str) -> list[WayResult]:
+    """Each picture is saved as soon as it is there, to be looked at."""
     from urae.metrics.detail import detail
     from urae.metrics.repetition import repetition
 
     def save(result: WayResult) -> None:
+        write_text(out / UNFINISHED, begun)
         generation.save_png(result.image, out / _file_name(result.label))
 
     with Progress("drawing", total=sum(way.num_steps for way in ways)) as progress:

@@ -46,6 +46,8 @@ class PictureFiles:
         self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
         self.there: list[Path] = []
         """Those that were there already."""
+        self.paths: list[Path] = []
+        """Of all, in the order of the plan."""
         self.written: list[Path] = []
         self._next: list[Path] = []
 
@@ -62,6 +64,7 @@ class PictureFiles:
         for made in planned:
             check_format(self.format, made.size)
         paths = on_main(lambda: [self._place(*one) for one in zip(names, planned, strict=True)])
+        self.paths = [path for path, _ in paths]
         self.there = [path for path, is_there in paths if is_there]
         left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
         mine = left[state.process_index // self.context_parallel :: groups]
