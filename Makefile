@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart check test test-thorough test-slow rehearsal test-comfyui fuzz docs bench install clean
+.PHONY: quickstart check test test-thorough test-slow rehearsal test-comfyui fuzz endings docs bench install clean
 
 install: $(VENV)/installed
 
@@ -57,6 +57,10 @@ test-comfyui: install
 CASES ?= 40
 fuzz: install
 	OMP_NUM_THREADS=1 URAE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz
+
+# Every long command killed, terminated, interrupted and without room on the disk, and typed again: a table row for each.
+endings: install
+	OMP_NUM_THREADS=1 URAE_ENDINGS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/endings
 
 # The reference pages, and the site in site/. A link that leads nowhere is an error.
 docs: install

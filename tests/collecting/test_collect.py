@@ -32,6 +32,7 @@ from urae.collecting.teachers.teacher import ImageOrder, Later, Unserved
 from urae.data import read_manifest, write_manifest
 from urae.errors import BadFile, CannotWrite, UraeError
 from urae.io import Journal, read_journal
+from urae.io.files import MACHINE
 
 PROMPTS = [f"a scene number {number}" for number in range(6)]
 
@@ -289,7 +290,7 @@ def test_an_image_that_came_without_its_line_in_the_journal_is_found(server, tmp
     gather(server, tmp_path, ["one"])
     journal = tmp_path / "orders.jsonl"
     journal.write_text("".join(line for line in journal.open() if '"arrived"' not in line))
-    (tmp_path / "images" / f".urae-{2**22 + 1}-0-half.png.tmp").write_bytes(b"torn")
+    (tmp_path / "images" / f".urae-{MACHINE}-{2**22 + 1}-0-half.png.tmp").write_bytes(b"torn")
     server.tasks.clear()
     (record,) = gather(server, tmp_path, ["one"]).records
     assert (tmp_path / record.file).is_file()

@@ -12,6 +12,7 @@ import pytest
 from urae.errors import UraeError
 from urae.io import files
 from urae.io.files import (
+    MACHINE,
     CannotWrite,
     check_can_write,
     file_hash,
@@ -261,8 +262,9 @@ def test_what_a_killed_process_leaves_is_removed_and_what_a_living_one_writes_st
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert len(names(tmp_path)) == 4
-        removed = remove_leftovers(tmp_path)
-        assert len(removed) == 2
+        write_text(tmp_path / "other", "whoever writes there removes them")
+        assert len(names(tmp_path)) == 3
+        (tmp_path / "other").unlink()
         assert all(f"-{living.pid}-" in name for name in names(tmp_path))
         assert len(names(tmp_path)) == 2
     finally:
@@ -276,17 +278,27 @@ def test_leftovers_are_only_what_bears_our_names(tmp_path):
     for name in (
         ".urae-notes.tmp",
         "x.tmp",
-        ".urae-1-0-x.tmp",
-        f".urae-{os.getpid()}-{time.time_ns()}-x.tmp",
+        f".urae-{MACHINE}-1-0-x.tmp",
+        f".urae-{MACHINE}-{os.getpid()}-{time.time_ns()}-x.tmp",
     ):
         (tmp_path / name).touch()
     assert remove_leftovers(tmp_path) == []
-    (
-        tmp_path / f".urae-{os.getpid()}-0-x.tmp"
-    ).touch()  # of an earlier process with our id, as in a container
-    assert len(remove_leftovers(tmp_path)) == 1
-    (tmp_path / f".urae-{2**40}-0-x.tmp").touch()
-    assert len(remove_leftovers(tmp_path)) == 1
+    # Of an earlier process with our id, as in a container, and of one that is gone.
+    for process in (os.getpid(), 2**40):
+        (tmp_path / f".urae-{MACHINE}-{process}-0-x.tmp").touch()
+        assert len(remove_leftovers(tmp_path)) == 1
+
+
+def test_what_another_machine_writes_is_a_leftover_after_an_hour_without_a_change(tmp_path):
+    folder = tmp_path / f".urae-00000000-{2**40}-0-x.tmp"
+    folder.mkdir()
+    (folder / "part").touch()
+    for ages in ((7200, 60), (60, 7200)):
+        for path, age in zip((folder, folder / "part"), ages, strict=True):
+            os.utime(path, (time.time() - age,) * 2)
+        assert remove_leftovers(tmp_path) == []
+    os.utime(folder, (time.time() - 7200,) * 2)
+    assert remove_leftovers(tmp_path) == [folder]
 
 
 # --- locks -----------------------------------------------------------------------------------------------------

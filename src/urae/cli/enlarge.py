@@ -78,8 +78,8 @@ def _draw(whole: EnlargePlan, files: Any, *, verbose: bool) -> None:
         plan.run(on_step=progress.advance, on_image=files.save)
     for file in files.written:
         say(f"wrote {file}")
-    if files.written:
-        shown = [(file, read_picture(file)) for file in files.written]
-        page = files.written[0].with_suffix(".html")
+    page = files.paths[0].with_suffix(".html")
+    if files.written or not page.exists():
+        shown = [(file, read_picture(file)) for file in files.paths]
         write_text(page, enlarging.before_after_page(whole, shown))
         say(f"before and after: {page}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urae import generation
-from urae.io import read_picture, write_text
+from urae.io import read_picture, read_text, write_text
 from urae.pages import SheetPart, SheetPicture, sheet_page, sheet_picture, tile_of
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "SHEET", "TABLE", "ComparisonSheet", "measures"]
 
 SHEET, PAGE, TABLE = "grid.png", "compare.html", "compare.json"
+UNFINISHED = "unfinished.json"
+"""What was asked, as long as the table is not there: the same command may replace what it has made so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class ComparisonSheet:
     prompts: list[str]
     seeds: list[int]
     crops: list[tuple[float, float]]
+    begun: str
+    """What was asked, as text."""
     tiles: dict[int, list[SheetPicture]] = field(default_factory=dict)
     """By the part's place, all seeds of the first prompt first."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -51,10 +55,13 @@ class ComparisonSheet:
         return "-".join([*several, re.sub(r"[^\w.=-]+", "-", label).strip("-")]) + ".png"
 
     def check_new(self, ways: Sequence[str], candidates: Iterable[str]) -> None:
-        """Refuse a folder that holds a comparison, whole or begun, and labels that are not told apart."""
+        """Refuse labels that are not told apart, and a folder that holds a comparison, but for this one unfinished. That
+        is drawn anew: costs are those of one run."""
         labels = [*ways, *candidates]
         if len(set(labels)) < len(labels):
             raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
+        if (self.out / UNFINISHED).is_file() and read_text(self.out / UNFINISHED) == self.begun:
+            return
         drawn = (self.file(number, label) for number in range(len(self.parts)) for label in ways)
         names = [SHEET, PAGE, TABLE, *drawn]
         if there := next((self.out / name for name in names if (self.out / name).exists()), None):
@@ -65,6 +72,7 @@ class ComparisonSheet:
     def show(self, number: int, result: WayResult) -> None:
         """Save a picture as soon as it is there, so that an interrupted run keeps what it has made."""
         file = self.file(number, result.label)
+        write_text(self.out / UNFINISHED, self.begun)
         generation.save_png(result.image, self.out / file)
         tiles = generation.tiles_of(result, file=file, crops=self.crops)
         there = self.tiles.setdefault(number, [])
@@ -101,6 +109,7 @@ class ComparisonSheet:
         write_text(self.out / PAGE, sheet_page(parts, title=title, note=note))
         whole = {**described, "pictures": self.rows}
         write_text(self.out / TABLE, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        (self.out / UNFINISHED).unlink(missing_ok=True)
         return [self.out / name for name in (PAGE, SHEET, TABLE)]
 
 
