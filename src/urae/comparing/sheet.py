@@ -55,8 +55,8 @@ class ComparisonSheet:
         return "-".join([*several, re.sub(r"[^\w.=-]+", "-", label).strip("-")]) + ".png"
 
     def check_new(self, ways: Sequence[str], candidates: Iterable[str]) -> None:
-        """Refuse labels that are not told apart, and a folder that holds a comparison, but for this one unfinished. That
-        is drawn anew: costs are those of one run."""
+        """Refuse labels that are not told apart, and a folder that holds a comparison. This one, unfinished, is drawn
+        anew: costs are those of one run."""
         labels = [*ways, *candidates]
         if len(set(labels)) < len(labels):
             raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
