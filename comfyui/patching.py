@@ -201,10 +201,11 @@ def _stock_embedder(model: Any, family: Family) -> Any:
 
 
 def _renamed(key: str, places: dict[str, Any]) -> str:
-    """FLUX's norms have a `weight` in newer versions, where they had a `scale` as in the original repository."""
+    """The key under the name that this version knows: FLUX's norms had a `scale`, as in the original repository, and
+    have a `weight` in newer ones. Files hold one spelling or both."""
     module = _module(key)
-    newer = module.removesuffix(".scale")
-    return key if module in places or newer not in places else newer + key[len(module) :]
+    spellings = (module, module.removesuffix(".scale"), f"{module}.scale")
+    return next((one for one in spellings if one in places), module) + key[len(module) :]
 
 
 def _module(key: str) -> str:
