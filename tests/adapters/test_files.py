@@ -184,8 +184,8 @@ def unknown_policy(tensors, metadata):
 
 
 DAMAGES = [
-    (truncate, "is no whole safetensors file"),
-    (cut_header, "is no whole safetensors file"),
+    (truncate, "is not a complete safetensors file"),
+    (cut_header, "is not a complete safetensors file"),
     (same_name_twice, "twice"),
     (change_a_weight, "has other tensors than it was saved with"),
     (rewrite(poison), "holds NaN or infinite values in 'transformer.single_transformer_blocks.0"),

@@ -284,7 +284,7 @@ def test_another_data_set_is_neither_overwritten_nor_cleared(photos, tmp_path):
 
 
 def test_the_data_set_lies_apart_from_its_sources(photos):
-    with pytest.raises(ValueError, match="lie in each other"):
+    with pytest.raises(ValueError, match="contain one another"):
         run(photos, photos / "out")
 
 
@@ -466,7 +466,7 @@ def test_an_import_reads_its_own_manifest_whatever_the_captions_hold(photos, tmp
 
 def test_an_output_that_is_no_folder_is_named_before_the_work(photos, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="out is no folder"):
+    with pytest.raises(ValueError, match="out is not a folder"):
         run(photos, tmp_path / "out")
 
 

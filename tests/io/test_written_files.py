@@ -91,7 +91,7 @@ def test_texts_are_utf8_and_their_lines_end_alike(tmp_path):
 def test_only_plain_files_are_replaced(tmp_path, make):
     make(tmp_path / "x")
     before = os.lstat(tmp_path / "x")
-    with pytest.raises(ValueError, match=r"x is (a folder|no plain file)"), writing(tmp_path / "x"):
+    with pytest.raises(ValueError, match=r"x is (a folder|not a plain file)"), writing(tmp_path / "x"):
         pytest.fail("nothing is written")
     assert os.path.samestat(before, os.lstat(tmp_path / "x"))
     assert names(tmp_path) == ["x"]
@@ -99,13 +99,13 @@ def test_only_plain_files_are_replaced(tmp_path, make):
 
 def test_an_existing_file_stays_without_replace(tmp_path):
     write_bytes(tmp_path / "x", b"1", replace=False)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         write_bytes(tmp_path / "x", b"2", replace=False)
     assert (names(tmp_path), (tmp_path / "x").read_bytes()) == (["x"], b"1")
 
 
 def test_a_file_that_came_meanwhile_stays_without_replace(tmp_path):
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         overtaken(tmp_path / "x")
     assert (names(tmp_path), (tmp_path / "x").read_text()) == (["x"], "theirs")
 
@@ -209,7 +209,7 @@ def test_checking_leaves_nothing_and_takes_what_can_be_written(tmp_path):
     check_can_write(tmp_path / "file")
     check_can_write(tmp_path / "a" / "b" / "file")
     check_can_write(tmp_path / "a" / "b", folder=True)
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is not a folder"):
         check_can_write(tmp_path / "file", folder=True)
     with pytest.raises(ValueError, match="is a folder"):
         check_can_write(tmp_path)
@@ -230,7 +230,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
             (folder / "inner" / "whole").write_text("1")
         assert [file.relative_to(path).as_posix() for file in path.rglob("*")] == ["inner", "inner/whole"]
     assert names(tmp_path) == ["step-False", "step-True"]
-    with pytest.raises(ValueError, match="is there already"), writing_folder(path):
+    with pytest.raises(ValueError, match="exists already"), writing_folder(path):
         pytest.fail("nothing is written")
 
 

@@ -3,6 +3,7 @@ import re
 import pytest
 from PIL import Image
 
+from urae.generation import read_png_metadata
 from urae.quickstart import quickstart
 
 pytestmark = pytest.mark.slow
@@ -20,19 +21,31 @@ def numbers(result, name, size):
 def test_each_part_of_the_method_helps_where_the_stock_pipeline_fails(result):
     """At both sizes: copies give way to one object, native detail comes closer to the truth with the policy and again
     with the adapter, and more is recognised than without either."""
+    ways = ("direct", "policy", "adapted", "shipped")
     for size in (256, 512):
-        direct, policy, adapted = (numbers(result, name, size) for name in ("direct", "policy", "adapted"))
+        direct, policy, adapted, shipped = (numbers(result, name, size) for name in ways)
         assert adapted["patches"] < policy["patches"] < direct["patches"]
+        assert shipped["patches"] < policy["patches"]
+        assert shipped["object"] >= policy["object"]
         assert adapted["repetition"] < direct["repetition"] - 0.2
         # At 256 px any one of the copies is recognised, so the direct pictures may have them all.
         assert adapted["object"] > direct["object"] or adapted["object"] == direct["object"] == 1
         assert adapted["background"] == policy["background"] == 1
 
 
+def test_the_first_picture_is_that_of_the_shipped_adapter_at_512_px(result):
+    made = read_png_metadata(result.first)
+    assert (made.size, made.adapter_file, made.prompt) == (
+        (512, 512),
+        "mini:4x",
+        "a glossy castle on a grass background",
+    )
+
+
 def test_the_report_shows_pictures_that_exist(result):
     page = result.report.read_text()
     files = re.findall(r'<img src="([^"]+)"', page)
-    assert len(files) == 2 * 5 * 6
+    assert len(files) == 2 * 6 * 6
     for file in files:
         with Image.open(result.report.parent / file) as image:
             assert image.width == int(file.split("/")[1].split("-")[0])

@@ -106,7 +106,7 @@ def test_a_file_that_is_gone_and_another_format_are_named(tmp_path):
         load_checkpoint(path)
     (path / "digests.json").write_text(json.dumps(written))
     (path / "optimizer.safetensors").unlink()
-    with pytest.raises(BadFile, match="optimizer.safetensors is not as it was written"):
+    with pytest.raises(BadFile, match="optimizer.safetensors has changed since it was written"):
         load_checkpoint(path)
 
 

@@ -22,7 +22,7 @@ from urae.adapters.base import Base, base_of, check_base
 from urae.adapters.convert import Parsed, parse, to_layout
 from urae.adapters.decomposition import tensor_hash
 from urae.adapters.factors import Factors, stacked
-from urae.adapters.files import read_file, write_file
+from urae.adapters.files import file_named, read_file, write_file
 from urae.adapters.full import by_holder, check_differences, differences_applied
 from urae.adapters.injection import check_fits, injected
 from urae.adapters.published import completed
@@ -78,7 +78,8 @@ class Adapter:
         cache: str | Path | None = None,
     ) -> Adapter:
         """Read a safetensors file of any layout that `urae adapter convert` knows, or a published URAE file. Of peft's
-        `adapter_model.safetensors` the configuration beside it is read too.
+        `adapter_model.safetensors` the configuration beside it is read too. "mini:2x" and "mini:4x" are the adapters
+        that ship with the miniature.
 
         `base`, a pipeline or transformer, is checked against the file at once. The published 4K layout holds only
         trained minor factors: it needs the `base` they were cut from, and as `start` the 2K adapter that was fused
@@ -89,8 +90,9 @@ class Adapter:
         """
         if isinstance(start, str | Path):
             start = cls.load(start, base=base, allow_other_base=allow_other_base)
-        tensors, described, metadata = read_file(Path(path))
-        scaling = scaling_of(Path(path), metadata)
+        file = file_named(path)
+        tensors, described, metadata = read_file(file)
+        scaling = scaling_of(file, metadata)
         try:
             parsed = parse(tensors, scaling)
         except BadFile as error:
@@ -100,7 +102,7 @@ class Adapter:
         elif start is not None:
             raise ValueError(f"{Path(path).name} is complete, so that start has no effect: leave it out")
         else:
-            adapter = cls._described(parsed, described, Path(path))
+            adapter = cls._described(parsed, described, file)
         if base is not None:
             adapter.check(base, allow_other_base=allow_other_base)
         return replace(adapter, file=Path(path).name)

@@ -13,14 +13,26 @@ from typing import Any
 
 from torch import Tensor
 
+from urae import mini
 from urae.adapters.decomposition import tensor_hash
 from urae.errors import BadFile
 from urae.io import field_of, parse_json_object, read_weights, write_weights
 
-__all__ = ["FORMAT", "read_file", "write_file"]
+__all__ = ["FORMAT", "MINI", "SHIPPED", "file_named", "read_file", "write_file"]
 
 FORMAT = 1
 """Version of our metadata. Readers refuse newer ones."""
+
+MINI = "mini"
+"""What stands before the colon in the names of adapters that ship with the miniature."""
+SHIPPED = tuple(f"{MINI}:{name}" for name in mini.ADAPTERS)
+"""Their names."""
+
+
+def file_named(name: str | Path) -> Path:
+    """The file that is meant: a path, or one of `SHIPPED`. ValueError for another "mini:..."."""
+    before, colon, which = str(name).partition(":")
+    return mini.adapter_file(which) if colon and before == MINI else Path(name)
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from urae.adapters.adapter import Adapter, Own
 from urae.adapters.convert import PROCESSOR
+from urae.adapters.files import MINI, file_named
 from urae.adapters.merging import weighted_sum
 from urae.adapters.targets import transformer_of
 from urae.io import read_header
@@ -33,16 +34,16 @@ class AdapterFile(NamedTuple):
     @classmethod
     def of(cls, text: str | Path) -> AdapterFile:
         """What "FILE" or "FILE:STRENGTH" says. Read from the right, since a name may hold colons ("C:\\a.safetensors"),
-        and a file that is there under the whole text is that file."""
+        and a file that is there under the whole text is that file. "mini:2x" ships with the miniature."""
         before, _, after = str(text).rpartition(":")
-        if not before or Path(text).exists():
+        if before in ("", MINI) or Path(text).exists():
             return cls(Path(text))
         try:
             strength = float(after)
         except ValueError:
             if Path(before).exists():
                 raise ValueError(
-                    f"{after!r} is no strength of {before}: expected FILE or FILE:STRENGTH, such as {before}:0.8"
+                    f"{after!r} is not a strength of {before}: expected FILE or FILE:STRENGTH, such as {before}:0.8"
                 ) from None
             return cls(Path(text))
         return cls(Path(before), _checked(strength, before))
@@ -83,7 +84,7 @@ class Stack:
         for other in carrying[1:]:
             if other.policy != carrying[0].policy:
                 raise ValueError(
-                    f"{carrying[0].name} and {other.name} bring different resolution policies, and only one can rule: "
+                    f"{carrying[0].name} and {other.name} have different resolution policies, and only one can apply: "
                     "say which by policy, as a JSON file, or leave one adapter out"
                 )
         return carrying[0].policy if carrying else None
@@ -148,7 +149,7 @@ def load_adapters(
 
 
 def _lacks_its_start(path: Path) -> bool:
-    return any(PROCESSOR.fullmatch(key) for key in read_header(path).tensors)
+    return any(PROCESSOR.fullmatch(key) for key in read_header(file_named(path)).tensors)
 
 
 def _part(given: Any) -> StackPart:
@@ -156,7 +157,7 @@ def _part(given: Any) -> StackPart:
         return StackPart(given)
     if isinstance(given, Sequence) and len(given) == 2 and isinstance(given[0], Adapter):
         return StackPart(given[0], _checked(given[1], given[0].name))
-    raise ValueError(f"{given!r} is no adapter: expected an Adapter, or a pair of one and its strength")
+    raise ValueError(f"{given!r} is not an adapter: expected an Adapter, or a pair of one and its strength")
 
 
 def _checked(strength: Any, name: str) -> float:

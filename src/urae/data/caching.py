@@ -240,7 +240,7 @@ def _check_seen(out: Path) -> None:
     while not (out / "cache.json").is_file():
         if time.monotonic() > until:
             raise UraeError(
-                f"{out}, where the first process caches, is not seen here: give data that all machines share"
+                f"{out}, where the first process caches, is not visible here: give data that all machines share"
             )
         time.sleep(1)
 

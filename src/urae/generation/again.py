@@ -1,7 +1,8 @@
 """A picture made again, or differently: what its file says, in the words of the requests.
 
 A picture may come from a stranger. It names a model and files, but only models that everybody knows are opened because
-of it, and only adapters that lie beside it or here, under their bare names; what they hold is checked by its hash.
+of it, and only adapters that lie beside it or here, under their bare names, or that come with the package; what they
+hold is checked by its hash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from urae import families, provenance
+from urae import adapters, families, provenance
 from urae.generation.methods import METHODS, method_from_texts, method_named
 from urae.provenance import Foreign, Provenance
 
@@ -59,7 +60,7 @@ def asked_again(path: Path, *, given: Collection[str], settings: Sequence[str] =
     if made.method not in METHODS or made.enlarged:
         by = "urae enlarge" if made.enlarged else f"a {made.method} pipeline of its own"
         raise ValueError(
-            f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again so"
+            f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again with --like"
         )
     drawing = _drawing(made, path, given, settings)
     model = _model(made, path, given)
@@ -112,7 +113,7 @@ def _model(made: Provenance, path: Path, given: Collection[str]) -> dict[str, An
         return {}
     if made.model != "mini" and made.model not in _known_models():
         raise ValueError(
-            f"{path} was made with the model {made.model!r}, which is nowhere known: give it with --model"
+            f"{path} was made with the model {made.model!r}, which is not a published one: give it with --model"
         )
     asked: dict[str, Any] = {"model": made.model, "base_weights": made.base_weights}
     if made.dtype in DTYPES:
@@ -131,7 +132,8 @@ def _adapter_files(made: Provenance, path: Path) -> list[Path]:
     files = []
     for name, strength in uses:
         places = [folder / name for folder in (path.parent, Path()) if name and Path(name).name == name]
-        file = next((place for place in places if place.is_file()), None)
+        found = (place for place in places if place.is_file())
+        file = Path(name) if name in adapters.SHIPPED else next(found, None)
         if file is None:
             called = (
                 f"the adapter {name}, which is neither beside it nor here"

@@ -171,7 +171,7 @@ def _sources(sources: Iterable[str | Path], out: Path, rows: Rows, urls: Mapping
     for path in given:
         inside = out.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(out.resolve())
         if path.is_dir() and inside:
-            raise ValueError(f"{out} and {path} lie in each other: choose a folder elsewhere")
+            raise ValueError(f"{out} and {path} contain one another: choose a folder elsewhere")
     if urls and not any(path.suffix in URL_SUFFIXES for path in given):
         raise ValueError(
             f"options of img2dataset ({', '.join(urls)}) have no effect: no source is a table of URLs"

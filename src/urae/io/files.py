@@ -195,7 +195,7 @@ def check_can_write(path: Path | str, *, folder: bool = False) -> None:
     path = Path(path)
     with telling(path):
         if folder and path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is no folder: give another place, or remove it")
+            raise ValueError(f"{path} is not a folder: give another place, or remove it")
         if not folder:
             _check_place(path, replace=True)
         inside = path if folder else path.parent
@@ -215,8 +215,8 @@ def check_file_name(name: str) -> None:
         r'[^\s./\\:*?"<>|][^/\\:*?"<>|\0-\x1f]*', name
     ):
         raise ValueError(
-            f"the id {name[:80]!r} can name no file: expected at most 200 bytes, none of / \\ : * ? < > | among them "
-            "(nor a double quote), and no dot or space at the beginning"
+            f"the id {name[:80]!r} cannot be a file's name: expected at most 200 bytes, none of / \\ : * ? < > | among "
+            "them (nor a double quote), and no dot or space at the beginning"
         )
 
 
@@ -301,16 +301,16 @@ def _check_place(path: Path, *, replace: bool) -> None:
     if stat.S_ISDIR(mode):
         raise ValueError(f"{path} is a folder: give the name of a file")
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is no plain file, and is not replaced: give another name")
+        raise ValueError(f"{path} is not a plain file, and is not replaced: give another name")
     if not replace:
-        raise ValueError(f"{path} is there already: remove it, or give another name")
+        raise ValueError(f"{path} exists already: remove it, or give another name")
 
 
 def _check_vacant(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ValueError(f"{path} is no folder, and is not replaced: give another name")
+        raise ValueError(f"{path} is not a folder, and is not replaced: give another name")
     if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is there already: remove it, or give another name")
+        raise ValueError(f"{path} exists already: remove it, or give another name")
 
 
 def _temporary(path: Path) -> Path:
@@ -325,7 +325,7 @@ def _rename(temporary: Path, path: Path, *, replace: bool) -> None:
         try:
             path.touch(exist_ok=False)  # which, unlike a rename, refuses a file that came meanwhile
         except FileExistsError as error:
-            raise ValueError(f"{path} is there already: remove it, or give another name") from error
+            raise ValueError(f"{path} exists already: remove it, or give another name") from error
     os.replace(temporary, path)
 
 

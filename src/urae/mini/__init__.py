@@ -14,7 +14,7 @@ from urae.exports import lazily
 
 if TYPE_CHECKING:
     from urae.mini.pictures import Damage, Picture, clean, real, write_dataset
-    from urae.mini.shipped import WEIGHTS, pipeline
+    from urae.mini.shipped import ADAPTERS, WEIGHTS, adapter_file, pipeline
     from urae.mini.world import (
         BACKGROUNDS,
         FAMILIAR,

@@ -12,10 +12,21 @@ import torch
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-__all__ = ["WEIGHTS", "pipeline"]
+__all__ = ["ADAPTERS", "WEIGHTS", "adapter_file", "pipeline"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The standard diffusers folder: `FluxPipeline.from_pretrained(urae.mini.WEIGHTS)` reads it too."""
+
+ADAPTERS = ("2x", "4x")
+"""The trained adapters, for 256 and 512 px."""
+
+
+def adapter_file(name: str) -> Path:
+    """The file of one of `ADAPTERS`: a plain LoRA with its policy. `urae.Adapter.load("mini:2x")` reads the same."""
+    if name not in ADAPTERS:
+        known = " or ".join(f"mini:{one}" for one in ADAPTERS)
+        raise ValueError(f"mini:{name} names no adapter: expected {known}")
+    return Path(__file__).parent / "adapters" / f"{name}.safetensors"
 
 
 def pipeline(dtype: torch.dtype = torch.float32) -> FluxPipeline:

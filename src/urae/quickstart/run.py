@@ -1,8 +1,9 @@
 """The main job, small enough for a coffee break: the miniature from 128 px to 256 and 512 px.
 
-Renders two data sets (clean ones at 256 px, as a teacher gives; damaged ones at 512 px, as the web gives), trains
-a LoRA on the first and the smallest singular components on the second, draws the same prompts with the same
-seeds every way, measures them and writes a report. Every part is the public function that FLUX.1 uses too.
+The adapter that ships with the miniature draws a first picture. Then the whole way: two data sets are rendered (clean
+ones at 256 px, as a teacher gives; damaged ones at 512 px, as the web gives), a LoRA is trained on the first and the
+smallest singular components on the second, and the same prompts are drawn with the same seeds every way, measured and
+shown in a report. Every part is the public function that FLUX.1 uses too.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ FIRST_PROMPT = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What a quickstart made: the report, the adapters, and the numbers in the report."""
+    """What a quickstart made: a first picture, the report, the adapters, and the numbers in the report."""
 
+    first: Path
+    """Drawn by the shipped adapter, before anything was trained."""
     report: Path
     adapters: dict[int, Path]
     """By size."""
@@ -67,16 +70,20 @@ def quickstart(
     start, out = time.time(), Path(out)
     pipe = mini.pipeline()
     pipe.set_progress_bar_config(disable=True)
-    say("1/5  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
+    say("1/6  a picture at 512 px, by the adapter that ships with the miniature")
+    shipped = {size: Adapter.load(f"mini:{size // 128}x", base=pipe) for size in (256, 512)}
+    first = _first_picture(pipe, shipped[512], out=out, steps=sample_steps)
+    say(f"     {first}, {time.time() - start:.0f} s after the start: {_prompts(1)[0]}")
+    say("2/6  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
     with Progress("rendering", total=sum(num_images)) as progress:
         draw, tick = mini.familiar_scene, progress.advance
         clean, web = out / "data" / "clean-256", out / "data" / "web-512"
         mini.write_dataset(clean, num_images[0], 256, seed=500_000, draw=draw, on_picture=tick)
         mini.write_dataset(web, num_images[1], 512, seed=600_000, damage=WEB, draw=draw, on_picture=tick)
-    say("2/5  training a LoRA at 256 px")
+    say("3/6  training a LoRA at 256 px")
     two = recipes.mini_2x(data=str(clean), out=str(out / "mini-2x"), steps=train_steps[0])
     adapters = {256: train(pipe, two)}
-    say("3/5  training the smallest singular components at 512 px, from the 256 px adapter on")
+    say("4/6  training the smallest singular components at 512 px, from the 256 px adapter on")
     four = recipes.mini_4x(
         data=str(web),
         out=str(out / "mini-4x"),
@@ -84,13 +91,14 @@ def quickstart(
         start=str(out / "mini-2x" / "adapter.safetensors"),
     )
     adapters[512] = train(pipe, four)
-    say(f"4/5  drawing {num_prompts} prompts seven ways")
-    columns = _draw(pipe, adapters, out=out, num=num_prompts, steps=sample_steps)
-    say("5/5  measuring, and writing the report")
+    say(f"5/6  drawing {num_prompts} prompts nine ways")
+    columns = _draw(pipe, shipped, adapters, out=out, num=num_prompts, steps=sample_steps)
+    say("6/6  measuring, and writing the report")
     files = {size: out / f"mini-{size // 128}x" / "adapter.safetensors" for size in adapters}
     _overview(columns, _prompts(num_prompts)).save(out / "overview.png")
     report = write_report(out, columns=columns, prompts=_prompts(num_prompts), machine=_machine(start))
     return Quickstart(
+        first=first,
         report=report,
         adapters=files,
         columns=columns,
@@ -103,15 +111,30 @@ WEB = mini.Damage(wrong_caption=0.1, blur=0.1, jpeg=0.3, watermark=0.0)
 """A filtered web collection: what is left of the damage after the filters of `urae data`."""
 
 
-def _draw(pipe: Any, adapters: dict[int, Adapter], *, out: Path, num: int, steps: int) -> list[MeasuredWay]:
-    """Native, then direct, policy only and adapted at each size, and the truth to compare with."""
+def _first_picture(pipe: Any, adapter: Adapter, *, out: Path, steps: int) -> Path:
+    image = generate(pipe, _prompts(1)[0], size=512, seed=0, steps=steps, adapter=adapter)
+    save_png(cast(Image.Image, image), out / "first.png")
+    return out / "first.png"
+
+
+def _draw(
+    pipe: Any,
+    shipped: dict[int, Adapter],
+    trained: dict[int, Adapter],
+    *,
+    out: Path,
+    num: int,
+    steps: int,
+) -> list[MeasuredWay]:
+    """Native, then direct, policy only and with either adapter at each size, and the truth to compare with."""
     columns = [_truth(size, num, out) for size in (128, 256, 512)]
     ways: list[tuple[str, int, dict[str, Any]]] = [("native", 128, {"policy": "none"})]
-    for size, adapter in adapters.items():
+    for size in shipped:
         ways += [
             ("direct", size, {"policy": "none"}),
             ("policy", size, {}),
-            ("adapted", size, {"adapter": adapter}),
+            ("adapted", size, {"adapter": trained[size]}),
+            ("shipped", size, {"adapter": shipped[size]}),
         ]
     for name, size, options in tracked(ways, "drawing"):
         begin = time.time()

@@ -258,7 +258,7 @@ def read_invitations(folder: Path | str) -> dict[str, str]:
         return {}
     rows = list(csv.reader(lines_of(read_text(path))))
     if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != 2), 0):
-        raise BadFile(f"{path}, line {wrong} is no invitation: expected a rater and a token")
+        raise BadFile(f"{path}, line {wrong} is not an invitation: expected a rater and a token")
     return dict(rows)
 
 

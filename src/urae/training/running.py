@@ -119,7 +119,7 @@ def _check_current(plan: TrainingPlan) -> None:
     latest = latest_checkpoint(folder)
     if latest is not None and (plan.checkpoint is None or latest.name != f"step-{plan.done:06d}"):
         raise ValueError(
-            f"the run is planned to go on after step {plan.done}, and {latest} is there since: plan it again"
+            f"the run is planned to go on after step {plan.done}, and {latest} has been written since: plan it again"
         )
 
 

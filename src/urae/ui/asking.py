@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from urae.adapters import AdapterFile
+from urae.adapters import AdapterFile, file_named
 from urae.generation.asking import DrawingRequest, ModelRequest
 
 __all__ = ["SHAPES", "fitted", "model_of", "presets", "request_of"]
@@ -56,8 +56,10 @@ def model_of(asked: Mapping[str, str], model: ModelRequest) -> ModelRequest:
     that is not there."""
     lines = [line.strip() for line in asked.get("adapters", "").splitlines() if line.strip()]
     for file in (AdapterFile.of(line) for line in lines):
-        if not file.path.is_file():
-            raise ValueError(f"adapter is {str(file.path)!r}, which is no file: give the path of an adapter")
+        if not file_named(file.path).is_file():
+            raise ValueError(
+                f"adapter is {str(file.path)!r}, which is not a file: give the path of an adapter"
+            )
     return replace(model, adapter=tuple(Path(line) for line in lines)) if lines else model
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from urae import adapters
 from urae.generation.methods import METHODS
 from urae.io import sentence_of
 from urae.pages import html_page
@@ -37,7 +38,7 @@ RECENT = 60
 """Jobs and pictures that a page lists."""
 TICK = 0.2
 """Seconds between looks for news."""
-STRANGER = "This page opens by the link that `urae ui` printed."
+STRANGER = "Open this page with the link that `urae ui` printed."
 
 
 class Form(BaseModel):
@@ -90,7 +91,7 @@ class _Known:
             answer: Response = RedirectResponse("/", 303)
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
         else:
-            answer = _page("message.html.j2", status=403, title="Not yours", message=STRANGER)
+            answer = _page("message.html.j2", status=403, title="No access", message=STRANGER)
         await answer(scope, receive, send)
 
     def _is(self, given: str) -> bool:
@@ -150,7 +151,7 @@ class _Pages:
 
     def job_page(self, id: str) -> Response:
         """One job."""
-        return _page("job.html.j2", title="DrawingJob", job=self._job(id), larger=self._larger(self._job(id)))
+        return _page("job.html.j2", title="Job", job=self._job(id), larger=self._larger(self._job(id)))
 
     def look_page(self, p: str = "") -> Response:
         """Pictures side by side; `p` holds their names with commas."""
@@ -262,9 +263,9 @@ class _Pages:
         """A sentence: as JSON to scripts, as a page to people."""
         status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "The server failed.")
         if isinstance(error, LookupError):
-            status, detail = 404, "There is no such thing here."
+            status, detail = 404, "There is nothing of that name here."
         elif isinstance(error, RequestValidationError):
-            status, detail = 422, "That is nothing that this page asks for."
+            status, detail = 422, "The pages of this site send no such request."
         elif said := (sentence_of(error) if status == 500 else None):
             detail = said
         if request.method == "POST":
@@ -284,9 +285,10 @@ class _Pages:
         return JSONResponse({})
 
     def _adapters(self) -> list[str]:
-        """Files that runs have made, to choose from."""
+        """Files that runs have made, and what ships with the miniature, to choose from."""
+        shipped = adapters.SHIPPED if self.worker.model.model == "mini" else ()
         made = [self.runs.folder / name / "adapter.safetensors" for name in self.runs.names()]
-        return [str(path) for path in made if path.is_file()]
+        return [*shipped, *(str(path) for path in made if path.is_file())]
 
     def _larger(self, job: DrawingJob) -> list[str]:
         """How much larger its pictures can be drawn: none where they are large already."""
