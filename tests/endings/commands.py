@@ -143,6 +143,7 @@ COMMANDS = [
         options="tiger --model model --size 96x80 --steps 2 --native-steps 1 --method stock --method sdedit --out out",
         varies={
             "compare.json": without("date", "seconds", "native_seconds", "peak_bytes"),
+            "compare.html": nothing,
             "grid.png": nothing,
         },
         begins_anew=True,

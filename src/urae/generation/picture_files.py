@@ -48,8 +48,6 @@ class PictureFiles:
         self.numbers = {prompt: number for number, prompt in reversed(list(enumerate(prompts, 1)))}
         self.there: list[Path] = []
         """Those that were there already."""
-        self.paths: list[Path] = []
-        """Of all, in the order of the plan."""
         self.written: list[Path] = []
         self.paths: list[Path] = []
         """Of all pictures that are asked for, once `missing` has named them."""
