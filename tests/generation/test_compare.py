@@ -193,8 +193,8 @@ def test_a_stack_is_drawn_without_and_with_all_of_it(run, small, adapter, tmp_pa
     style = adapter_of(small, policy=None, seed=1).save(tmp_path / "style.safetensors")
     run("--method", "direct", "--steps", 1, "--adapter", size, "--adapter", f"{style}:0.6")
     table = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert [way["label"] for way in table["ways"]] == ["direct", "direct + adapters"]
-    plain, stacked = (read_png_metadata(tmp_path / "out" / way["file"]) for way in table["ways"])
+    assert [way["label"] for way in table["pictures"]] == ["direct", "direct + adapters"]
+    plain, stacked = (read_png_metadata(tmp_path / "out" / way["file"]) for way in table["pictures"])
     assert plain.adapters == ()
     assert [(use.file, use.strength) for use in stacked.adapters] == [
         ("size.safetensors", 1.0),
@@ -204,7 +204,7 @@ def test_a_stack_is_drawn_without_and_with_all_of_it(run, small, adapter, tmp_pa
     pipe = open_pipeline(tmp_path / "model")
     stack = [Adapter.load(size, base=pipe), (Adapter.load(style, base=pipe), 0.6)]
     expected = generate(pipe, TIGER, size=SIZE, steps=1, adapter=stack)
-    assert same(Image.open(tmp_path / "out" / table["ways"][1]["file"]), expected)
+    assert same(Image.open(tmp_path / "out" / table["pictures"][1]["file"]), expected)
 
 
 def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):

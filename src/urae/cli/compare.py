@@ -93,13 +93,8 @@ def compare(
     size: Any = asked.size
     if crop and not any(map(is_reduced, [*widths, *([size[0]] if methods else [])])):
         raise ValueError("crop has no effect: the pictures are so small that they are shown whole")
-    sheet = ComparisonSheet(
-        out=out,
-        asked=json.dumps(ctx.params, default=str, sort_keys=True),
-        prompts=listed,
-        seeds=asked.seeds,
-        crops=places,
-    )
+    begun = json.dumps({**ctx.params, "prompts": listed}, default=str, sort_keys=True)
+    sheet = ComparisonSheet(out=out, prompts=listed, seeds=asked.seeds, crops=places, begun=begun)
     sheet.check_new([label for label, _ in methods], found)  # before a large model is opened
     described: dict[str, Any] = {}
     if methods:

@@ -24,7 +24,7 @@ __all__ = ["PAGE", "SHEET", "TABLE", "ComparisonSheet", "measures"]
 
 SHEET, PAGE, TABLE = "grid.png", "compare.html", "compare.json"
 UNFINISHED = "unfinished.json"
-"""What was asked, until the table is there: the same request may replace what it has drawn so far."""
+"""What was asked, as long as the table is not there: the same command may replace what it has made so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class ComparisonSheet:
     """What is shown, as it comes: a part for each prompt and seed."""
 
     out: Path
-    asked: str
-    """All that was asked, as text."""
     prompts: list[str]
     seeds: list[int]
     crops: list[tuple[float, float]]
+    begun: str
+    """What was asked, as text."""
     tiles: dict[int, list[SheetPicture]] = field(default_factory=dict)
     """By the part's place, all seeds of the first prompt first."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -55,12 +55,12 @@ class ComparisonSheet:
         return "-".join([*several, re.sub(r"[^\w.=-]+", "-", label).strip("-")]) + ".png"
 
     def check_new(self, ways: Sequence[str], candidates: Iterable[str]) -> None:
-        """Refuse a folder that holds a comparison, and labels that are not told apart. This very one, unfinished, is
-        drawn anew, since costs are those of one run."""
+        """Refuse labels that are not told apart, and a folder that holds a comparison. This one, unfinished, is drawn
+        anew: costs are those of one run."""
         labels = [*ways, *candidates]
         if len(set(labels)) < len(labels):
             raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
-        if (self.out / UNFINISHED).is_file() and read_text(self.out / UNFINISHED) == self.asked:
+        if (self.out / UNFINISHED).is_file() and read_text(self.out / UNFINISHED) == self.begun:
             return
         drawn = (self.file(number, label) for number in range(len(self.parts)) for label in ways)
         names = [SHEET, PAGE, TABLE, *drawn]
@@ -70,9 +70,9 @@ class ComparisonSheet:
             )
 
     def show(self, number: int, result: WayResult) -> None:
-        """Save a picture as soon as it is there, to be looked at."""
+        """Save a picture as soon as it is there, so that an interrupted run keeps what it has made."""
         file = self.file(number, result.label)
-        write_text(self.out / UNFINISHED, self.asked)
+        write_text(self.out / UNFINISHED, self.begun)
         generation.save_png(result.image, self.out / file)
         tiles = generation.tiles_of(result, file=file, crops=self.crops)
         there = self.tiles.setdefault(number, [])

@@ -50,7 +50,7 @@ class PictureFiles:
         """Those that were there already."""
         self.written: list[Path] = []
         self.paths: list[Path] = []
-        """Of all pictures that are asked for, once `missing` has named them."""
+        """Of all pictures that are asked for, in the order of the plan, once `missing` has named them."""
         self._next: list[Path] = []
 
     def missing(self, planned: Sequence[Provenance]) -> list[int]:
