@@ -140,9 +140,10 @@ COMMANDS = [
     Command(name="enlarge", options="dark/p0.png --scale 2 --model model --steps 2 --seed 0-3 --out out"),
     Command(
         name="compare",
-        options="tiger --model model --size 96x80 --steps 2 --native-steps 1 --out out",
+        options="tiger --model model --size 96x80 --steps 2 --native-steps 1 --method stock --method sdedit --out out",
         varies={
             "compare.json": without("date", "seconds", "native_seconds", "peak_bytes"),
+            "compare.html": nothing,
             "grid.png": nothing,
         },
         begins_anew=True,
@@ -155,7 +156,7 @@ COMMANDS = [
     ),
     Command(
         name="data import",
-        options="images --out out --size 64 --entropy 0 --flatness 1 --sharpness 0",
+        options="images --out out --size 64 --entropy 0 --flatness 1 --sharpness 0 --workers 2",
         varies={"journal.jsonl": without("time"), "manifest.jsonl": without("time")},
     ),
     Command(

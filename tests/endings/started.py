@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import select
 import signal
@@ -129,6 +130,9 @@ def _command(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = words
+    multiprocessing.set_start_method(
+        None, force=True
+    )  # which is not that of the process that started this one
     sys.addaudithook(_Writes(ending, counter))
     from urae.cli import app
 
@@ -173,11 +177,11 @@ def digest_of(content: bytes) -> str:
 
 
 def amount_of(folder: Path, *, finished: bool = False) -> int:
-    """Files and lines of lists and journals; unfinished files too, unless they are left out."""
+    """Files and lines of lists and journals; unfinished files and locks too, unless they are left out."""
     amount = 0
     for place, _, names in os.walk(folder):  # which folders that vanish meanwhile do not trouble
         for path in (Path(place, name) for name in names):
-            if not (finished and any(part.startswith(MARK) for part in path.parts)):
+            if not (finished and (path.name == "lock" or any(part.startswith(MARK) for part in path.parts))):
                 with contextlib.suppress(FileNotFoundError):
                     amount += path.read_bytes().count(b"\n") if path.suffix == ".jsonl" else 1
     return amount

@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,20 +79,27 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole(request, material, tmp_path_factory) -> Iterator[Whole]:
-    command: Command = request.param
-    with pytest.MonkeyPatch.context() as patch, command.server() as url:
+def undisturbed(request, material, tmp_path_factory) -> Iterator[Callable[[Command], Whole]]:
+    """From a command to its whole run, which happens once."""
+    wholes: dict[str, Whole] = {}
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as servers:
         for name, key in KEYS.items():
             patch.setenv(name, key)
-        folder = tmp_path_factory.mktemp("whole") / "work"
-        end = run(command, material, folder, url, Ending(name="none"))
-        assert end.code == 0, end.said
-        assert not end.left
-        made = Whole(command, material, url, end, folder)
-        yield made
+
+        def whole(command: Command) -> Whole:
+            if command.name not in wholes:
+                url = servers.enter_context(command.server())
+                folder = tmp_path_factory.mktemp("whole") / "work"
+                end = run(command, material, folder, url, Ending(name="none"))
+                assert end.code == 0, end.said
+                assert not end.left
+                wholes[command.name] = Whole(command, material, url, end, folder)
+            return wholes[command.name]
+
+        yield whole
     if SHOWN:
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            print(f"\n{made.row}", end="")
+            print("", *(made.row for made in wholes.values()), sep="\n")
 
 
 def run(command: Command, material: Path, folder: Path, url: str, ending: Ending) -> End:
@@ -122,8 +130,9 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("whole", "name"), ROWS, indirect=["whole"])
-def test_a_command_that_was_ended_leaves_nothing_and_goes_on(whole, name, tmp_path):
+@pytest.mark.parametrize(("command", "name"), ROWS)
+def test_a_command_that_was_ended_leaves_nothing_and_goes_on(undisturbed, command, name, tmp_path):
+    whole = undisturbed(command)
     whole.found[name] = []
     for number, ending in enumerate(moments(whole, name)):
         folder = tmp_path / str(number)

@@ -14,7 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +219,21 @@ def _lines(images: Sequence[ListedImage], examiner: Examiner, workers: int) -> I
     if workers == 1:
         yield from map(examiner, images)
         return
-    with ProcessPoolExecutor(workers) as pool, closing(pool.map(examiner, images, chunksize=2)) as lines:  # type: ignore[type-var]
+    with (
+        ProcessPoolExecutor(workers, initializer=_obeying_the_main_process) as pool,
+        closing(pool.map(examiner, images, chunksize=2)) as lines,  # type: ignore[type-var]
+    ):
         yield from lines
+
+
+def _obeying_the_main_process() -> None:
+    """A signal to the whole group is for the main process, which waits for ever where a worker ends by itself; and a
+    worker would wait for ever for a main process that was killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    main = parent_process()
+    assert main is not None, "called in a worker"
+    threading.Thread(target=lambda: (main.join(), os._exit(1)), daemon=True).start()
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
