@@ -231,9 +231,14 @@ def _obeying_the_main_process() -> None:
     worker would wait for ever for a main process that was killed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
     main = parent_process()
     assert main is not None, "called in a worker"
-    threading.Thread(target=lambda: (main.join(), os._exit(1)), daemon=True).start()
+    main.join()
+    os._exit(1)
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:
