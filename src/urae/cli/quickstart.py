@@ -18,11 +18,11 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for the data, adapters, pictures and report.")] = Path(
         "urae-quickstart"
     ),
-    prompts: Annotated[int, typer.Option(min=1, help="How many prompts to draw each way.")] = 6,
+    prompts: Annotated[int, typer.Option(min=2, help="How many prompts to draw each way.")] = 6,
 ) -> None:
     """Take the bundled miniature FLUX from 128 px to 256 and 512 px, and show the difference.
 
-    A first picture within a minute, by the adapter that ships with it; the whole in six to nine minutes on two CPU
+    First pictures within a minute, by the adapter that ships with it; the whole in six to nine minutes on two CPU
     cores. Interrupted, it continues where it was.
 
     Example: urae quickstart --out my-first-run

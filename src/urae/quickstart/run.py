@@ -1,6 +1,6 @@
 """The main job, small enough for a coffee break: the miniature from 128 px to 256 and 512 px.
 
-The adapter that ships with the miniature draws a first picture. Then the whole way: two data sets are rendered (clean
+The adapter that ships with the miniature draws first pictures. Then the whole way: two data sets are rendered (clean
 ones at 256 px, as a teacher gives; damaged ones at 512 px, as the web gives), a LoRA is trained on the first and the
 smallest singular components on the second, and the same prompts are drawn with the same seeds every way, measured and
 shown in a report. Every part is the public function that FLUX.1 uses too.
@@ -24,7 +24,7 @@ from PIL import Image
 from urae import mini, recipes
 from urae.adapters import Adapter
 from urae.generation import generate, save_png
-from urae.io import Progress, tracked
+from urae.io import Progress, tracked, write_png
 from urae.metrics import METRICS, Options, relative_detail
 from urae.metrics.pictures import LazyPicture, MeasuredPicture
 from urae.metrics.repetition import repetition
@@ -41,10 +41,10 @@ FIRST_PROMPT = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What a quickstart made: a first picture, the report, the adapters, and the numbers in the report."""
+    """What a quickstart made: first pictures, the report, the adapters, and the numbers in the report."""
 
     first: Path
-    """Drawn by the shipped adapter, before anything was trained."""
+    """A sheet that shows the shipped adapter before anything is trained."""
     report: Path
     adapters: dict[int, Path]
     """By size."""
@@ -67,13 +67,17 @@ def quickstart(
 
     `num_images` and `train_steps` are for 256 and 512 px. `say` is given a line for each part as it begins.
     """
+    if num_prompts < 2:
+        raise ValueError(
+            f"num_prompts is {num_prompts}: expected 2 or more, since patch distances compare sets"
+        )
     start, out = time.time(), Path(out)
     pipe = mini.pipeline()
     pipe.set_progress_bar_config(disable=True)
-    say("1/6  a picture at 512 px, by the adapter that ships with the miniature")
+    say("1/6  first pictures at 256 px, by the adapter that ships with the miniature")
     shipped = {size: Adapter.load(f"mini:{size // 128}x", base=pipe) for size in (256, 512)}
-    first = _first_picture(pipe, shipped[512], out=out, steps=sample_steps)
-    say(f"     {first}, {time.time() - start:.0f} s after the start: {_prompts(1)[0]}")
+    first = _first_pictures(pipe, shipped[256], out=out, steps=sample_steps)
+    say(f"     open {first}: there {time.time() - start:.0f} s after the start")
     say("2/6  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
     with Progress("rendering", total=sum(num_images)) as progress:
         draw, tick = mini.familiar_scene, progress.advance
@@ -111,10 +115,22 @@ WEB = mini.Damage(wrong_caption=0.1, blur=0.1, jpeg=0.3, watermark=0.0)
 """A filtered web collection: what is left of the damage after the filters of `urae data`."""
 
 
-def _first_picture(pipe: Any, adapter: Adapter, *, out: Path, steps: int) -> Path:
-    image = generate(pipe, _prompts(1)[0], size=512, seed=0, steps=steps, adapter=adapter)
-    save_png(cast(Image.Image, image), out / "first.png")
-    return out / "first.png"
+def _first_pictures(pipe: Any, adapter: Adapter, *, out: Path, steps: int) -> Path:
+    """Three prompts at the native size, and at 256 px as the model comes and with the shipped adapter."""
+    ways: dict[str, dict[str, Any]] = {
+        "native, 128 px": {"size": 128, "policy": "none"},
+        "direct, 256 px": {"size": 256, "policy": "none"},
+        "mini:2x, 256 px": {"size": 256, "adapter": adapter},
+    }
+    rows = [
+        [
+            cast(Image.Image, generate(pipe, prompt, seed=i, steps=steps, **options))
+            for options in ways.values()
+        ]
+        for i, prompt in enumerate(_prompts(3))
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    return write_png(overview(list(ways), rows, _prompts(3)), out / "first.png", texts={})
 
 
 def _draw(
