@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart check test test-slow rehearsal test-comfyui fuzz docs bench install clean
+.PHONY: quickstart check test test-thorough test-slow rehearsal test-comfyui fuzz endings docs bench install clean
 
 install: $(VENV)/installed
 
@@ -29,6 +29,10 @@ check: install
 test: install
 	time OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+# Further cases of what `make test` holds: other families, signals, settings.
+test-thorough: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m thorough
+
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
@@ -46,7 +50,7 @@ rehearsal: install
 COMFYUI_PYTHON ?= $(COMFYUI)/venv/bin/python
 test-comfyui: install
 	@test -n "$(COMFYUI)" || { echo "say where ComfyUI is: make test-comfyui COMFYUI=folder"; exit 1; }
-	COMFYUI=$(abspath $(COMFYUI)) COMFYUI_PYTHON=$(abspath $(COMFYUI_PYTHON)) PYTHONPATH=tests/comfyui OMP_NUM_THREADS=1 \
+	COMFYUI=$(abspath $(COMFYUI)) COMFYUI_PYTHON=$(abspath $(COMFYUI_PYTHON)) PYTHONPATH=tests/comfyui:tests/families OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest tests/comfyui/real/latents.py tests/comfyui/real/inside.py
 
 # 14,960 damaged and hostile files, a table row for each door; CASES=400 for ten times as many.
@@ -54,9 +58,14 @@ CASES ?= 40
 fuzz: install
 	OMP_NUM_THREADS=1 URAE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz
 
+# Every long command killed, terminated, interrupted and without room on the disk, and typed again: a table row for each.
+endings: install
+	OMP_NUM_THREADS=1 URAE_ENDINGS=1 $(BIN)/python -m pytest -m "slow or not slow" tests/endings
+
 # The reference pages, and the site in site/. A link that leads nowhere is an error.
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/cards.py
 	$(BIN)/zensical build --strict
 
 # Those that run without options in minutes on a CPU; benchmarks/gpu.py needs a GPU, guided.py an adapter and hours.

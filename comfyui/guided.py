@@ -1,4 +1,4 @@
-"""Two passes: a native picture, upscaled, starts the second pass (SDEdit) or guides it (I-Max).
+"""Two passes: a native picture, upscaled, starts the second pass (SDEdit), guides it (I-Max) or both (HiFlow).
 
 The formulas are those of `urae.generation`, with ComfyUI's words: a sampler asks for the denoised latents, which are
 noisy - sigma x velocity.
@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["SCHEDULES", "Imax", "enlarged", "low_pass", "sigmas_below"]
+__all__ = ["SCHEDULES", "Hiflow", "Imax", "enlarged", "low_pass", "sharpened", "sigmas_below", "smooth"]
 
 SCHEDULES = ("cosine_decay", "constant", "cosine_shift")
 MAX_STRETCH = 0.05
 """Largest difference in aspect ratio, as a share, that upscaling may even out."""
+BLUR = 1.05
+"""Standard deviation, in pixels, of the blur that HiFlow's sharpening undoes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +41,9 @@ class Imax:
 
     def __call__(self, arguments: dict[str, Any]) -> Tensor:
         """ComfyUI's hook after guidance: returns other denoised latents."""
-        noisy, denoised = arguments["input"], arguments["denoised"]
-        sigmas = arguments["model_options"]["transformer_options"]["sample_sigmas"]
-        sigma = arguments["sigma"].flatten()[0]
-        if noisy.shape[-2:] != self.guide.shape[-2:]:
-            raise ValueError(
-                f"the sampler was given latents of {_size(noisy)}, but URAE I-Max ones of {_size(self.guide)}: "
-                "give it the node's latent"
-            )
-        # v_ref - v = (denoised - guide) / sigma.
-        pull = (denoised - self.guide.to(noisy)) / sigma
-        change = self.weight * self._part(pull, progress(sigma, sigmas))
-        return denoised - sigma * change
+        step = Step.of(arguments, self.guide, "I-Max")
+        pull = step.reference - step.velocity
+        return step.denoised(step.velocity + self.weight * self._part(pull, step.progress))
 
     def _part(self, pull: Tensor, progress: float) -> Tensor:
         smooth = low_pass(pull, level=self.low_pass_level)
@@ -58,6 +51,76 @@ class Imax:
         if self.schedule == "cosine_shift":
             return c * pull + (1 - c) * smooth
         return smooth if self.schedule == "constant" else c * smooth
+
+
+@dataclass(kw_only=True)
+class Hiflow:
+    """Direction and acceleration aligned to the upscaled picture (HiFlow), for a pass that starts from it.
+
+    Direction: v + a (n - i) / n P(v_ref - v). Acceleration: then towards v_before + v_ref - v_ref_before by
+    b (n - i) / n. `urae` follows the native pass by default, which is over where a node can be put; this is its
+    reference "picture".
+    """
+
+    guide: Tensor
+    """As I-Max's."""
+    direction: float = 1.0
+    acceleration: float = 0.5
+    """Weights in [0, 1] at the first step; both fade to 0."""
+    cutoff: float = 0.2
+    """Where low frequencies end, as a share of the highest; above 0."""
+    before: tuple[Tensor, Tensor] | None = None
+    """What the step before took, and its reference; kept within a pass."""
+
+    def __call__(self, arguments: dict[str, Any]) -> Tensor:
+        """ComfyUI's hook after guidance: returns other denoised latents."""
+        step = Step.of(arguments, self.guide, "HiFlow")
+        fade = 1 - step.progress
+        pull = smooth(step.reference - step.velocity, cutoff=self.cutoff)
+        velocity = step.velocity + self.direction * fade * pull
+        if step.progress > 0 and self.before is not None:
+            aligned = self.before[0] + step.reference - self.before[1]
+            velocity = torch.lerp(velocity, aligned, self.acceleration * fade)
+        self.before = None if step.is_last else (velocity, step.reference)
+        return step.denoised(velocity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One call of the model, in the words of `urae`."""
+
+    given: Tensor
+    """Denoised latents, before they are corrected."""
+    velocity: Tensor
+    reference: Tensor
+    """v_ref = (noisy - guide) / sigma."""
+    sigma: Tensor
+    progress: float
+    """i / n at the i-th of n steps."""
+    is_last: bool
+
+    @classmethod
+    def of(cls, arguments: dict[str, Any], guide: Tensor, method: str) -> Step:
+        """From what ComfyUI tells its hook after guidance."""
+        noisy, denoised = arguments["input"], arguments["denoised"]
+        sigmas = arguments["model_options"]["transformer_options"]["sample_sigmas"]
+        sigma = arguments["sigma"].flatten()[0]
+        if noisy.shape[-2:] != guide.shape[-2:]:
+            raise ValueError(
+                f"the sampler was given latents of {_size(noisy)}, but URAE {method} ones of {_size(guide)}: give it "
+                "the node's latent"
+            )
+        return cls(
+            given=denoised,
+            velocity=(noisy - denoised) / sigma,
+            reference=(noisy - guide.to(noisy)) / sigma,
+            sigma=sigma,
+            progress=progress(sigma, sigmas),
+            is_last=len(sigmas) < 2 or bool(sigma <= sigmas[-2]),
+        )
+
+    def denoised(self, velocity: Tensor) -> Tensor:
+        return self.given - self.sigma * (velocity - self.velocity)
 
 
 def progress(sigma: Tensor, sigmas: Tensor) -> float:
@@ -74,9 +137,20 @@ def low_pass(latents: Tensor, *, level: int) -> Tensor:
     """Each value replaced by the mean of its block of 2^level x 2^level, cut blocks by what is inside; (..., H, W)."""
     block, (height, width) = 2**level, latents.shape[-2:]
     padding = (0, -width % block, 0, -height % block)
-    inside = F.pad(torch.ones_like(latents[..., :1, :, :]), padding)
-    means = F.avg_pool2d(F.pad(latents, padding), block) / F.avg_pool2d(inside, block)
-    return means.repeat_interleave(block, dim=-2).repeat_interleave(block, dim=-1)[..., :height, :width]
+    flat = latents.flatten(0, -3)  # a video model's have five dimensions
+    inside = F.pad(torch.ones_like(flat[:1]), padding)
+    means = F.avg_pool2d(F.pad(flat, padding), block) / F.avg_pool2d(inside, block)
+    blocks = means.repeat_interleave(block, dim=-2).repeat_interleave(block, dim=-1)
+    return blocks[..., :height, :width].reshape(latents.shape)
+
+
+def smooth(latents: Tensor, *, cutoff: float) -> Tensor:
+    """A Butterworth low-pass of order 4, by the Fourier transform, half of which is left at `cutoff` (HiFlow)."""
+    height, width = latents.shape[-2:]
+    rows = 2 * torch.fft.fftfreq(height, device=latents.device)[:, None]
+    columns = 2 * torch.fft.rfftfreq(width, device=latents.device)
+    gain = 1 / (1 + ((rows**2 + columns**2) / cutoff**2) ** 4)
+    return torch.fft.irfft2(torch.fft.rfft2(latents.float()) * gain, s=(height, width)).to(latents)
 
 
 def sigmas_below(start: float, *, shift: float, steps: int) -> Tensor:
@@ -89,9 +163,11 @@ def sigmas_below(start: float, *, shift: float, steps: int) -> Tensor:
     return torch.cat([shift * times / (1 + (shift - 1) * times), torch.zeros(1)]).float()
 
 
-def enlarged(native: Tensor, target: Tensor, *, decode: Callable, encode: Callable) -> Tensor:
+def enlarged(
+    native: Tensor, target: Tensor, *, decode: Callable, encode: Callable, sharpen: float = 0.0
+) -> Tensor:
     """The native latents' picture at the size of the target's latents, as latents: decoded, upscaled by bicubic
-    interpolation of its pixels, as Pillow does it, and encoded. decode and encode are a VAE's."""
+    interpolation of its pixels, as Pillow does it, sharpened and encoded. decode and encode are a VAE's."""
     height, width = target.shape[-2:]
     stretch = abs(math.log(native.shape[-1] * height / (native.shape[-2] * width)))
     if stretch > MAX_STRETCH:
@@ -104,12 +180,26 @@ def enlarged(native: Tensor, target: Tensor, *, decode: Callable, encode: Callab
             f"the native latents are {_size(native)}, not smaller than the target's {_size(target)}: native and target "
             "may be exchanged"
         )
-    pixels = decode(native).movedim(-1, 1)
+    pixels = decode(native).flatten(0, -4).movedim(-1, 1)  # a video model's VAE has frames
     factor = pixels.shape[-1] // native.shape[-1]
     size = (height * factor, width * factor)
     # With antialias the kernel is Pillow's (a = -0.5); without, torch takes a = -0.75.
     upscaled = F.interpolate(pixels, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-    return encode(upscaled.movedim(1, -1)[..., :3])
+    return encode(sharpened(upscaled, amount=sharpen).movedim(1, -1)[..., :3])
+
+
+def sharpened(pixels: Tensor, *, amount: float) -> Tensor:
+    """Pixels (B, C, H, W) in [0, 1] plus `amount` times their difference to a 3 x 3 Gaussian blur; those on the border
+    stay."""
+    if amount == 0:
+        return pixels
+    line = torch.tensor([math.exp(-((place / BLUR) ** 2) / 2) for place in (-1, 0, 1)]).to(pixels)
+    kernel = (line[:, None] * line / line.sum() ** 2)[None, None].expand(pixels.shape[1], 1, 3, 3)
+    inner = pixels[..., 1:-1, 1:-1]
+    blurred = F.conv2d(pixels, kernel, groups=pixels.shape[1])
+    found = pixels.clone()
+    found[..., 1:-1, 1:-1] = (inner + amount * (inner - blurred)).clamp(0, 1)
+    return found
 
 
 def _size(latents: Tensor) -> str:

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .models import FLUX_1, Family
+
 __all__ = ["ByHand", "Policy", "policy_of_metadata"]
 
-NATIVE_GRID = 64
-"""Tokens along a side of the 1024 px that FLUX.1 was trained on."""
-NATIVE_TOKENS = 512 + NATIVE_GRID**2
 RULES = ("theta", "ntk", "yarn", "dype", "dype_ntk")
 
 
@@ -31,10 +30,10 @@ class Policy:
     rope_clip: bool = False
     linear: bool = False
     rope: str = "theta"
-    native_grid: int = NATIVE_GRID
+    native_grid: int = FLUX_1.native_grid
     scale: float = 1.0
     proportional: bool = False
-    native_tokens: int = NATIVE_TOKENS
+    native_tokens: int = FLUX_1.native_tokens
     shift: float = 3.0
     exact_ids: bool = True
 
@@ -77,14 +76,17 @@ class Policy:
 class ByHand:
     """A rule, and the size left to the latents: `policy` fills in what depends on it."""
 
+    family: Family
+    """Of the model that it is for."""
     rule: str = "clip"
     rope_scale: float = 0.0
-    """0: 10, or twice the scale where that is more; for the rules clip and theta alone."""
+    """0: the family's own, or twice the scale where that is more; for the rules clip and theta alone."""
     scale: float = 0.0
     """0: from the latents, the geometric mean of their sides over the native one."""
     proportional: str = "auto"
     """on, off, or auto: on above the native size, but off for yarn and dype, which scale the attention themselves."""
-    shift: float = 3.0
+    shift: float = 0.0
+    """0: the family's own."""
 
     def __post_init__(self) -> None:
         if self.rope_scale and self.rule not in ("clip", "theta"):
@@ -102,21 +104,26 @@ class ByHand:
     def policy(self, scale: float) -> Policy:
         """For latents `scale` times as large as the native ones, unless the scale was set."""
         scale = self.scale or scale
+        always: dict[str, Any] = {
+            "native_tokens": self.family.native_tokens,
+            "shift": self.shift or self.family.shift,
+        }
         if scale <= 1:
-            return Policy(shift=self.shift, proportional=self.proportional == "on")
+            return Policy(**always, proportional=self.proportional == "on")
         automatic = self.rule not in ("yarn", "dype")
         proportional = automatic if self.proportional == "auto" else self.proportional == "on"
-        return Policy(**self._positions(scale), proportional=proportional, shift=self.shift)
+        return Policy(**always, **self._positions(scale), proportional=proportional)
 
     def _positions(self, scale: float) -> dict[str, Any]:
-        raised = self.rope_scale or max(10.0, 2 * scale)
+        raised = self.rope_scale or max(self.family.theta_scale, 2 * scale)
         if self.rule == "theta":
             return {"rope_scale": raised}
         if self.rule == "clip":
             return {"rope_scale": raised, "rope_clip": True, "scale": scale}
         if self.rule == "linear":
             return {"linear": True, "scale": scale}
-        return {"rope": self.rule, "scale": scale}
+        grid = {"native_grid": self.family.native_grid} if self.rule in ("yarn", "dype") else {}
+        return {"rope": self.rule, "scale": scale, **grid}
 
 
 def policy_of_metadata(metadata: Mapping[str, str] | None, *, name: str) -> Policy:
@@ -177,7 +184,7 @@ def _without_effect(policy: Policy) -> list[tuple[bool, str]]:
             f"proportional would be stacked on the attention scaling that {p.rope} brings along: leave it out",
         ),
         (
-            p.native_grid != NATIVE_GRID and p.rope not in ("yarn", "dype"),
+            p.native_grid != FLUX_1.native_grid and p.rope not in ("yarn", "dype"),
             f"native_grid {p.native_grid} has no effect with rope {p.rope!r}: it is for yarn and dype",
         ),
     ]

@@ -43,6 +43,7 @@ ROOMS = [
     "training",
     "generation",
     "enlarging",
+    "comparing",
     "statistics",
     "fitting",
     "metrics",

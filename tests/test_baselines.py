@@ -80,7 +80,7 @@ def test_what_is_ours_has_no_effect_on_it(pixart, ours):
 def test_what_is_no_such_model(tmp_path):
     assert stock_of("mini") is None
     assert stock_of(mini.WEIGHTS) is None
-    with pytest.raises(ValueError, match="is no model to compare with"):
+    with pytest.raises(ValueError, match="is not a model to compare with"):
         open_stock(mini.WEIGHTS, dtype=torch.float32)
     (tmp_path / "model_index.json").write_text("[]")
     with pytest.raises(BadFile, match="names no pipeline"):

@@ -94,7 +94,7 @@ def open_stock(name: str | Path, *, dtype: torch.dtype) -> Any:
     """The pipeline of a model that `stock_of` knows, on the CPU. `BadFile` where its weights cannot be read."""
     stock, folder = stock_of(name), local_folder(name)
     if stock is None or folder is None:
-        raise ValueError(f"{name} is no model to compare with: expected one of {', '.join(STOCK)}")
+        raise ValueError(f"{name} is not a model to compare with: expected one of {', '.join(STOCK)}")
     # Sana's repositories hold bfloat16 files under a name of their own.
     half = any(folder.glob("transformer/*.bf16*.safetensors"))
     try:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from tiny_flux import GOLDEN, fresh_transformer, trained_adapter
 from typer.testing import CliRunner
@@ -48,7 +50,7 @@ def test_show(run, minor):
         "attn.to_v x5",
         "attn.to_out.0 x2",
     }
-    assert "rope_scale=10" in facts["policy"]
+    assert facts["policy"] == "rope theta x 10, timestep shift 3"
     assert facts["recipe"] == "steps=2"
     assert facts["data"] == "name=scenes"
     assert facts["base"].startswith("FluxTransformer2DModel (")
@@ -59,6 +61,14 @@ def test_show(run, minor):
         if name.startswith("single")
     )
     assert float(facts["norm of single_transformer_blocks"]) == pytest.approx(dense**0.5, rel=1e-3)
+
+
+def test_a_script_reads_all_of_it(run, minor):
+    told, adapter = json.loads(run("show", minor, "--json").stdout), Adapter.load(minor)
+    assert told["policy"] == adapter.policy.to_dict()
+    assert told["ranks"] == {name: A.shape[0] for name, (A, _) in adapter.factors.items()}
+    assert (told["hash"], told["bytes"], told["kind"]) == (adapter.hash, minor.stat().st_size, "minor")
+    assert "rope_scale" in run("show", minor, "-v").stdout
 
 
 def test_show_a_file_that_says_nothing(run):

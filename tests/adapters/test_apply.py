@@ -275,6 +275,7 @@ def test_a_failure_inside_peft_leaves_nothing_behind(adapter):
     assert torch.equal(output(transformer), prediction)
 
 
+@pytest.mark.thorough
 def test_a_compiled_wrapper_is_looked_through(adapter):
     transformer = fresh_transformer()
     with adapter.on(transformer):

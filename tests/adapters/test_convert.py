@@ -223,7 +223,7 @@ KOHYA = ("lora_down", "lora_up")
         ({"lora_unet_img_in.lora_down.weight": (2, 8)}, "'lora_unet_img_in' has a factor A but no B"),
         (
             factors_of("lora_unet_double_blocks_0_img_magic", names=KOHYA),
-            "img_magic' is no module of .*FLUX.1",
+            "img_magic' is not a module of .*FLUX.1",
         ),
         (
             factors_of("double_blocks.0.img_attn.qkv", up=(23, 2)),
@@ -243,7 +243,7 @@ def test_what_has_no_other_layout(tmp_path):
         ValueError, match="layout 'onnx' is unknown: valid layouts are diffusers, kohya, comfy"
     ):
         to_layout(FACTORS, "onnx")
-    with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is no module of .*FLUX.1"):
+    with pytest.raises(ValueError, match=r"'blocks.0.attn1.to_q' is not a module of .*FLUX.1"):
         to_layout({"blocks.0.attn1.to_q": (torch.ones(2, 8), torch.ones(8, 2))}, "kohya")
     with pytest.raises(ValueError, match="a full adapter has no low-rank form.*use comfy"):
         trained_adapter(Full(targets=("proj_out",))).save(tmp_path / "full.safetensors", layout="kohya")
@@ -304,13 +304,13 @@ def test_names_that_two_families_have_are_told_apart_by_their_prefix():
         ("text_encoders.clip_l.transformer.text_model.final.lora_A.weight", "also adapts a text encoder"),
         (
             "model.transformer_blocks.0.attn.to_q.lora_A.weight",
-            "'model.transformer.*' is no module of .*FLUX",
+            "'model.transformer.*' is not a module of .*FLUX",
         ),
         (
             "diffusion_model.stages.0.attention.qkv.lora_A.weight",
-            "'diffusion_model.stages.0.* is no module of",
+            "'diffusion_model.stages.0.* is not a module of",
         ),
-        ("lora_unet_double_blocks_0_img_attn_qkv_extra.lora_down.weight", "is no module of"),
+        ("lora_unet_double_blocks_0_img_attn_qkv_extra.lora_down.weight", "is not a module of"),
         ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", "is a LoKr"),
         ("transformer_blocks.0.attn.to_q.hada_w1_a", "is a LoHa"),
         ("transformer_blocks.0.attn.to_q.oft_blocks", "is an OFT"),

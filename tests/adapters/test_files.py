@@ -3,8 +3,6 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -84,18 +82,6 @@ def test_the_mode_is_the_umasks(adapter, tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
-def test_killed_runs_leave_nothing_behind_for_long(adapter, tmp_path):
-    path = tmp_path / "adapter.safetensors"
-    code = "import pathlib, sys, torch; from urae.adapters.files import write_file\n"
-    code += "while True: write_file(pathlib.Path(sys.argv[1]), {'x': torch.zeros(2**24)}, {})"
-    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
-        while not any(one.name.startswith(".urae-") for one in tmp_path.iterdir()):
-            assert process.poll() is None
-        process.kill()
-    adapter.save(path)
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_not_finite_is_not_written(adapter, tmp_path):
@@ -198,8 +184,8 @@ def unknown_policy(tensors, metadata):
 
 
 DAMAGES = [
-    (truncate, "is no whole safetensors file"),
-    (cut_header, "is no whole safetensors file"),
+    (truncate, "is not a complete safetensors file"),
+    (cut_header, "is not a complete safetensors file"),
     (same_name_twice, "twice"),
     (change_a_weight, "has other tensors than it was saved with"),
     (rewrite(poison), "holds NaN or infinite values in 'transformer.single_transformer_blocks.0"),

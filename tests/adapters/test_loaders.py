@@ -1,9 +1,10 @@
 """What `urae.adapters.loaders` says of other tools, held to what their loaders did.
 
 `tests/golden/loaders.json` holds names alone, of FLUX.1 with one double and two single blocks. `accepts` are the names
-that ComfyUI's `model_lora_keys_unet` gave, and those that the source of sd-scripts' `LoRANetwork` makes, which was read
-and not run. `read` are the layers that InvokeAI's conversions took of each of the files of `files_of`; null where the
-file was not recognised, or its conversion failed.
+that ComfyUI's `model_lora_keys_unet` gave, and those that the sources of sd-scripts' `LoRANetwork` and ai-toolkit's
+`LoRASpecialNetwork` make, which were read and not run. `read` are the layers that InvokeAI's and OneTrainer's
+conversions took of each of the files of `files_of`; null where the file was not recognised, or its conversion failed.
+`targets` are the two widest lists of SimpleTuner's `flux_lora_target`, by the ends of names.
 """
 
 import json
@@ -17,9 +18,10 @@ from safetensors.torch import save_file
 
 from conftest import GOLDEN
 from urae import ResolutionPolicy
-from urae.adapters.convert import LAYOUTS, to_layout
+from urae.adapters.convert import LAYOUTS, parse, to_layout
 from urae.adapters.loaders import LOADERS, nearest_nodes, unread
 from urae.adapters.targets import select
+from urae.errors import BadFile
 from urae.families import family_named
 from urae.families.flux.names import NAMES
 from urae.families.naming import original_of
@@ -69,9 +71,9 @@ def test_diffusers(targets, layout, tmp_path):
 
 
 @pytest.mark.parametrize(("targets", "layout"), CASES)
-@pytest.mark.parametrize("tool", ["ComfyUI", "kohya's sd-scripts"])
-def test_tools_with_a_list_of_names(tool, targets, layout):
-    accepted = set(RECORDED[tool]["accepts"])
+@pytest.mark.parametrize("recorded", ["ComfyUI", "ComfyUI 0.29", "kohya's sd-scripts", "ai-toolkit"])
+def test_tools_with_a_list_of_names(recorded, targets, layout):
+    tool, accepted = recorded.removesuffix(" 0.29"), set(RECORDED[recorded]["accepts"])
     strange = modules_of(targets, layout) - accepted
     expected = {name for name in names_of(targets) if written(name, layout) in strange}
     assert set(unread(tool, names_of(targets), layout)) == expected
@@ -88,10 +90,51 @@ def written(name, layout):
 
 
 @pytest.mark.parametrize(("targets", "layout"), CASES)
-def test_invokeai(targets, layout):
-    read = set(RECORDED["InvokeAI"]["read"][f"{targets}-{layout}"] or [])
+@pytest.mark.parametrize("tool", ["InvokeAI", "OneTrainer"])
+def test_tools_whose_conversions_were_run(tool, targets, layout):
+    read = set(RECORDED[tool]["read"][f"{targets}-{layout}"] or [])
     expected = [name for name in names_of(targets) if original_of(name, NAMES)[0] not in read]
-    assert unread("InvokeAI", names_of(targets), layout) == expected
+    assert unread(tool, names_of(targets), layout) == expected
+
+
+@pytest.mark.parametrize(("targets", "layout"), CASES)
+def test_simpletuner_reads_the_layers_that_it_is_told_to_train(targets, layout):
+    names = names_of(targets)
+    lost = [
+        [name for name in names if not any(f".{name}".endswith(f".{end}") for end in ends)]
+        for ends in RECORDED["SimpleTuner"]["targets"].values()
+    ]
+    expected = min(lost, key=len) if layout == "diffusers" else names
+    assert unread("SimpleTuner", names, layout) == expected
+
+
+@pytest.mark.parametrize("recorded", ["ComfyUI", "ComfyUI 0.29"])
+def test_every_parameter_of_a_full_adapter_is_read_by_old_and_new_comfyui(recorded):
+    """Its norms have had a `scale`, and have a `weight` now."""
+    blocks = {"transformer_blocks.0": "double_blocks", "single_transformer_blocks.1": "single_blocks"}
+    norms = [
+        f"{block}.{part}"
+        for block, kind in blocks.items()
+        for parts in NAMES.blocks[kind][1].values()
+        for part in parts
+        if part.endswith(".weight")
+    ]
+    changes = {name: torch.ones(4) for name in norms} | {"proj_out.weight": torch.ones(4, 4)}
+    read = {}
+    for name, change in changes.items():
+        keys = to_layout({}, "comfy", differences={name: change}, model="FluxTransformer2DModel")
+        read[name] = [key for key in keys if key.removesuffix(".diff") in RECORDED[recorded]["accepts"]]
+    assert {name: len(keys) for name, keys in read.items()} == dict.fromkeys(changes, 1)
+    parsed = parse(to_layout({}, "comfy", differences=changes, model="FluxTransformer2DModel"))
+    assert parsed.differences.keys() == changes.keys()
+
+
+def test_a_norm_of_two_spellings_that_differ_is_refused():
+    changes = {"transformer_blocks.0.attn.norm_q.weight": torch.ones(4)}
+    tensors = to_layout({}, "comfy", differences=changes, model="FluxTransformer2DModel")
+    (new,) = (key for key in tensors if not key.endswith(".scale.diff"))
+    with pytest.raises(BadFile, match="in two spellings"):
+        parse(tensors | {new: torch.zeros(4)})
 
 
 def test_invokeai_knows_diffusers_names_by_two_layers_that_the_default_leaves_alone():

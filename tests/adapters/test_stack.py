@@ -104,7 +104,7 @@ def test_the_policy_is_that_of_the_adapter_that_has_one(style, pipe):
     assert Stack([same, first]).policy == POLICY
     other = replace(style, policy=replace(POLICY, shift=6.0), file="b.safetensors")
     with pytest.raises(
-        ValueError, match=r"a\.safetensors and b\.safetensors bring different resolution policies"
+        ValueError, match=r"a\.safetensors and b\.safetensors have different resolution policies"
     ):
         Stack([replace(first, file="a.safetensors"), other]).policy  # noqa: B018
     with Stack([first, other]).on(pipe, policy=POLICY):
@@ -139,7 +139,7 @@ def test_what_is_counted_twice_is_refused(style, tmp_path):
     ("parts", "message"),
     [
         ([], "a stack of no adapters has no effect"),
-        (["a.safetensors"], "'a.safetensors' is no adapter: expected an Adapter, or a pair"),
+        (["a.safetensors"], "'a.safetensors' is not an adapter: expected an Adapter, or a pair"),
         (lambda style: [(style, 0)], "the strength of the adapter [0-9a-f]+ is 0, at which it has no effect"),
         (lambda style: [(style, float("nan"))], "is nan: expected a finite number"),
         (lambda style: [(style, "1")], "is '1': expected a finite number"),
@@ -169,7 +169,7 @@ def test_a_strength_is_read_from_the_right(tmp_path, monkeypatch, text, understo
     (tmp_path / "here").write_text("")
     path, strength = AdapterFile.of(text)
     assert (str(path), strength) == understood
-    with pytest.raises(ValueError, match="'half' is no strength of here: expected FILE or FILE:STRENGTH"):
+    with pytest.raises(ValueError, match="'half' is not a strength of here: expected FILE or FILE:STRENGTH"):
         AdapterFile.of("here:half")
     with pytest.raises(ValueError, match="the strength of here is 0, at which it has no effect"):
         AdapterFile.of("here:0")

@@ -46,7 +46,7 @@ def test_the_environment_stands_before_the_file(folder, monkeypatch):
     [
         ("[generate]\nsise = 1\n", "sets 'sise' for urae generate"),
         ("[genrate]\nsize = 1\n", "table [genrate]: expected a command"),
-        ("size = \n", "urae.toml is no TOML"),
+        ("size = \n", "urae.toml is not TOML"),
         ('[generate]\nsize = "1"\n', "expected WIDTHxHEIGHT"),
     ],
 )

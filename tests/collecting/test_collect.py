@@ -32,6 +32,7 @@ from urae.collecting.teachers.teacher import ImageOrder, Later, Unserved
 from urae.data import read_manifest, write_manifest
 from urae.errors import BadFile, CannotWrite, UraeError
 from urae.io import Journal, read_journal
+from urae.io.files import MACHINE
 
 PROMPTS = [f"a scene number {number}" for number in range(6)]
 
@@ -289,7 +290,7 @@ def test_an_image_that_came_without_its_line_in_the_journal_is_found(server, tmp
     gather(server, tmp_path, ["one"])
     journal = tmp_path / "orders.jsonl"
     journal.write_text("".join(line for line in journal.open() if '"arrived"' not in line))
-    (tmp_path / "images" / f".urae-{2**22 + 1}-0-half.png.tmp").write_bytes(b"torn")
+    (tmp_path / "images" / f".urae-{MACHINE}-{2**22 + 1}-0-half.png.tmp").write_bytes(b"torn")
     server.tasks.clear()
     (record,) = gather(server, tmp_path, ["one"]).records
     assert (tmp_path / record.file).is_file()
@@ -399,7 +400,7 @@ def test_the_plan_is_what_the_run_then_does(server, tmp_path):
         (lambda: FluxProUltra(safety_tolerance=7), r"safety_tolerance is 7: expected 0 \(strict\) to 6"),
         (lambda: FluxProUltra(output_format="gif"), "expected png or jpeg"),
         (lambda: FluxProUltra(concurrency=25), "allows 1 to 24 tasks"),
-        (lambda: collect(["a", "a"], FluxProUltra(), "x"), "more than once, keep one each .*: a"),
+        (lambda: collect(["a", "a"], FluxProUltra(), "x"), "more than once: keep one of each .*: a"),
         (lambda: collect([], FluxProUltra(), "x"), "there are 0 prompts"),
         (lambda: collect(["a"], FluxProUltra(price=0), "x", limit=1), "limit of 1 has no effect"),
     ],
@@ -472,7 +473,7 @@ def test_no_answer_of_a_teacher_breaks_the_limit(server, tmp_path, cost, capfd):
     first = gather(server, tmp_path, limit=0.15, teacher=teacher)
     assert (len(server.tasks), len(first.records), first.num_not_ordered) == (2, 2, 4)
     assert first.spent == pytest.approx(0.12)
-    assert ("names no cost that can be" in capfd.readouterr().err) == (cost is not None)
+    assert ("names an impossible cost" in capfd.readouterr().err) == (cost is not None)
     assert gather(server, tmp_path, limit=0.15, teacher=teacher).spent == pytest.approx(0.12)
     assert len(server.tasks) == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from click.testing import CliRunner
 from collect_server import KEY, running
@@ -41,13 +43,14 @@ def test_the_cost_comes_first_and_a_dry_run_spends_nothing(tmp_path, monkeypatch
     assert "images: 331, arrived before: 0" in result.output
     assert "to order: 331" in result.output
     assert "cost, expected: 19.86 (0.06 each), spent before: 0.00" in result.output
+    assert re.search(r"time, estimated: \d+ minutes, if each takes 10 s, \d+ at a time", result.output)
     assert not (tmp_path / "out").exists()
 
 
 def test_where_nothing_arrived_the_command_fails(server, tmp_path):
     (tmp_path / "p.txt").write_text("a forbidden thing\n")
     settings = ["--set", f"base_url={server.url}", "--set", "poll_every=0.01"]
-    with pytest.raises(UraeError, match="none of 1 images is there"):
+    with pytest.raises(UraeError, match="none of 1 images arrived"):
         invoke("collect", tmp_path / "out", "--prompts", tmp_path / "p.txt", *settings, "--yes")
 
 
@@ -91,10 +94,10 @@ def test_a_limit_is_told(server, prompts, tmp_path):
             [],
             "teacher is 'midjourney': expected one of flux-pro-1.1-ultra, flux-2-max, .*, openai, local",
         ),
-        ("local", ["raw=true"], [], "raw is no setting of local: valid ones are model, base"),
+        ("local", ["raw=true"], [], "raw is not a setting of local: valid ones are model, base"),
         ("local", ["steps"], [], "setting is 'steps': expected name=value"),
         ("openai", [], [], "needs the name of its model"),
-        ("local", [], ["64x64=x"], "'64x64=x' has no number as its weight"),
+        ("local", [], ["64x64=x"], "the weight of the shape '64x64=x' is not a number"),
         ("local", [], ["65x64"], "65"),
         ("local", ["method=magic"], [], "method is 'magic'"),
     ],

@@ -76,10 +76,10 @@ def test_prompts_come_by_their_ids_where_a_file_has_them(tmp_path, suffix):
     ("second", "message"),
     [
         ('{"id": "a", "prompt": "x"}', r"line 2 has the id 'a' again"),
-        ('{"prompt": "x"}', r"line 2: the id '' can name no file"),
-        ('{"id": "../b", "prompt": "x"}', r"line 2: the id '\.\./b' can name no file"),
-        ('{"id": "b/c", "prompt": "x"}', r"line 2: the id 'b/c' can name no file"),
-        ('{"id": "%s", "prompt": "x"}' % ("b" * 201), r"can name no file: expected at most 200 bytes"),
+        ('{"prompt": "x"}', r"line 2: the id '' cannot be a file's name"),
+        ('{"id": "../b", "prompt": "x"}', r"line 2: the id '\.\./b' cannot be a file's name"),
+        ('{"id": "b/c", "prompt": "x"}', r"line 2: the id 'b/c' cannot be a file's name"),
+        ('{"id": "%s", "prompt": "x"}' % ("b" * 201), r"cannot be a file's name: expected at most 200 bytes"),
     ],
 )
 def test_ids_that_cannot_name_pictures_are_refused_with_their_place(tmp_path, second, message):

@@ -112,8 +112,8 @@ def test_flux_3_draws_by_the_prompt_alone_and_a_failed_task_may_answer_503(serve
         (lambda: Flux3Image(resolution="8k"), "resolution is '8k': expected one of 768sq, 1k"),
         (lambda: Flux3Image(shapes={"10:9": 1}), "shape is '10:9': expected one of 1:1"),
         (lambda: plan_collection(["a"], Flux3Image(resolution="1.5k"), "x"), "give it with --price"),
-        (lambda: plan_collection(["a"], OpenAIImages(model="toy"), "x"), "toy costs is not known here"),
-        (lambda: make_teacher("flux-2-max", ["model=pro"], []), "model is no setting of flux-2-max"),
+        (lambda: plan_collection(["a"], OpenAIImages(model="toy"), "x"), "an image of toy is not known here"),
+        (lambda: make_teacher("flux-2-max", ["model=pro"], []), "model is not a setting of flux-2-max"),
     ],
 )
 def test_what_a_teacher_cannot_do_is_refused_before_anything_is_sent(make, message):
@@ -145,9 +145,7 @@ def test_price_and_terms_come_before_the_question(name, tmp_path):
     """And nothing is guessed: who names no price is asked for one."""
     command = ["collect", tmp_path / "out", "--teacher", name, "--num", 10, "--dry-run"]
     if name.startswith(("seedream", "gpt")):
-        with pytest.raises(
-            ValueError, match="costs is not known here: give it with --price, 0 where it is free"
-        ):
+        with pytest.raises(ValueError, match="is not known here: give it with --price, 0 if it is free"):
             invoke(*command)
         command += ["--price", 0.25]
     said = invoke(*command).output
@@ -177,7 +175,7 @@ def test_the_mix_for_a_size_is_trained_on_whole(name, size):
         plan_collection(PROMPTS, teacher, "nowhere", size=size) if price_known(teacher) else None
     else:
         with pytest.raises(
-            ValueError, match=rf"too small to train on at {size} px|is known once one of each"
+            ValueError, match=rf"too small to train on at {size} px|is unknown until one of each"
         ):
             _check(teacher, size)
 
@@ -230,7 +228,9 @@ def test_sizes_that_nobody_publishes_are_known_from_the_first_images(server, tmp
     server.model, size = "flux-3-image", (2048, 2048)
     server.paint = lambda body: flat(size)
     teacher = Flux3Image(shapes={"1:1": 1}, **fast(server))
-    with pytest.raises(ValueError, match="what size flux-3-image gives for 1:1 is known once one of each"):
+    with pytest.raises(
+        ValueError, match="the size that flux-3-image gives for 1:1 is unknown until one of each"
+    ):
         gather(teacher, tmp_path, size=2048)
     gather(teacher, tmp_path, ["a cat"])
     assert len(gather(teacher, tmp_path, ["a cat", "a dog"], size=2048).records) == 1  # the same bytes twice

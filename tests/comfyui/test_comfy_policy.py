@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from comfyui.models import FLUX_1
 from comfyui.policy import ByHand, Policy, policy_of_metadata
 from policies import POLICIES, REFUSED
 
@@ -40,7 +41,7 @@ def test_what_is_no_json_object_is_refused(text):
 @pytest.mark.parametrize("size", [(1024, 1024), (512, 512), (2048, 2048), (2048, 1024), (8192, 8192)])
 def test_by_hand_the_default_is_the_policy_of_the_size(size, flux1):
     ours = ResolutionPolicy.for_size(flux1, size)
-    by_hand = ByHand().policy((size[0] * size[1]) ** 0.5 / 1024)
+    by_hand = ByHand(family=FLUX_1).policy((size[0] * size[1]) ** 0.5 / 1024)
     assert asdict(by_hand) == ours.to_dict()
 
 
@@ -56,9 +57,9 @@ def flux1():
 
 @pytest.mark.parametrize("rule", ["clip", "theta", "linear", "ntk", "yarn", "dype", "dype_ntk"])
 def test_by_hand_every_rule_gives_a_policy_at_every_size(rule):
-    assert ByHand(rule=rule).policy(1.0) == Policy()
+    assert ByHand(family=FLUX_1, rule=rule).policy(1.0) == Policy()
     for scale in (1.01, 2.0, 4.0, 9.0):
-        policy = ByHand(rule=rule).policy(scale)
+        policy = ByHand(family=FLUX_1, rule=rule).policy(scale)
         assert policy.proportional == (rule not in ("yarn", "dype"))
         assert policy.scale == (1.0 if rule == "theta" else scale)
 
@@ -74,7 +75,7 @@ def test_by_hand_every_rule_gives_a_policy_at_every_size(rule):
 )
 def test_by_hand_a_setting_without_effect_is_refused_before_anything_is_sampled(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        ByHand(**settings)
+        ByHand(family=FLUX_1, **settings)
 
 
 def test_an_adapter_brings_its_policy_in_its_own_metadata():

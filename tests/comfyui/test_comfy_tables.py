@@ -7,8 +7,9 @@ import math
 
 import pytest
 import torch
+from comfyui.models import FLUX_1, Call
 from comfyui.policy import ByHand, Policy
-from comfyui.tables import Call, PolicyEmbedND, exact_ids, scale_of
+from comfyui.tables import PolicyEmbedND, exact_ids
 from policies import POLICIES
 from safetensors.torch import load_file
 
@@ -17,15 +18,13 @@ from urae import ResolutionPolicy
 from urae.families import family_named
 from urae.resolution.embedding import PolicyEmbedding
 
-AXES, THETA = [16, 56, 56], 10000
 RECORDED = load_file(GOLDEN / "comfyui.safetensors")
-"""ids_<type> (1, tokens, 3) of a grid of 3 x 300 with 5 text tokens; tables_<type>, and with other theta or ids, of the
-last 40 tokens; sigmas_<mu>, every 500th."""
+"""As `record.py` describes them."""
 CALL = Call(text=5, rows=3, columns=300)
 
 
 def tables(policy, ids, call=CALL, sigma=0.6):
-    embedder = PolicyEmbedND(THETA, AXES, policy)
+    embedder = PolicyEmbedND(FLUX_1, policy)
     embedder.call, embedder.sigma = call, torch.tensor(sigma)
     return embedder(ids)
 
@@ -34,7 +33,7 @@ class Flux1:
     """What `PolicyEmbedding` asks of a transformer of FLUX.1."""
 
     def __init__(self):
-        self.config = type("Config", (), {"axes_dims_rope": AXES})
+        self.config = type("Config", (), {"axes_dims_rope": FLUX_1.axes})
         self.pos_embed = None
 
 
@@ -53,7 +52,9 @@ def test_the_tables_are_those_of_urae(settings):
     assert torch.equal(found[..., 0, 1], -found[..., 1, 0])
 
 
-@pytest.mark.parametrize("policy", [Policy(), ByHand()], ids=["neutral", "by hand below native size"])
+@pytest.mark.parametrize(
+    "policy", [Policy(), ByHand(family=FLUX_1)], ids=["neutral", "by hand below native size"]
+)
 def test_a_policy_that_changes_nothing_gives_comfyuis_tables_bit_for_bit(policy):
     found = tables(policy, RECORDED["ids_float32"])
     assert torch.equal(found[:, :, -40:], RECORDED["tables_float32"])
@@ -76,8 +77,8 @@ def test_proportional_attention_is_a_factor_on_comfyuis_tables():
 def test_the_text_that_comfyui_pads_to_256_counts_as_it_is():
     """L is what the call attends to, 256 + 128^2 where diffusers' prompt has 512 tokens."""
     call = Call(text=256, rows=128, columns=128)
-    assert call.tokens == 16640
-    zeros = torch.zeros(1, call.tokens, 3)
+    assert FLUX_1.num_tokens(call) == 16640
+    zeros = torch.zeros(1, 16640, 3)
     found = tables(Policy(proportional=True, exact_ids=False), zeros, call)[0, 0, 0, 0, 0, 0]
     assert float(found) == pytest.approx(math.log(16640, 4608) ** 0.25, abs=1e-6)
 
@@ -87,7 +88,7 @@ def test_ids_in_bfloat16_come_back_exact():
     rounded = RECORDED["ids_bfloat16"]
     assert rounded.dtype == torch.bfloat16
     assert len(rounded[0, 5:305, 2].unique()) < 300
-    assert torch.equal(exact_ids(rounded, CALL), RECORDED["ids_float32"])
+    assert torch.equal(exact_ids(rounded, CALL, FLUX_1), RECORDED["ids_float32"])
     assert torch.equal(tables(Policy(), rounded)[:, :, -40:], RECORDED["tables_float32"])
     assert not torch.equal(RECORDED["tables_bfloat16"], RECORDED["tables_float32"])
 
@@ -109,32 +110,25 @@ def test_positions_that_another_node_changed_are_refused(change):
 
 
 def test_by_hand_the_scale_is_read_from_each_call():
-    embedder = PolicyEmbedND(THETA, AXES, ByHand(rule="linear"))
+    embedder = PolicyEmbedND(FLUX_1, ByHand(family=FLUX_1, rule="linear"))
     for rows, columns, scale in ((128, 128, 2.0), (96, 24, 1.0), (256, 64, 2.0), (128, 64, 2**0.5)):
         embedder.call = Call(text=512, rows=rows, columns=columns)
-        assert embedder.policy.scale == pytest.approx(max(1.0, scale_of(embedder.call)))
+        assert embedder.policy.scale == pytest.approx(max(1.0, FLUX_1.scale(embedder.call)))
         assert embedder.policy.scale == pytest.approx(scale)
 
 
 def test_a_compiled_table_follows_policy_size_and_noise_level():
-    embedder = PolicyEmbedND(THETA, AXES, Policy(**POLICIES["dype"]))
+    embedder = PolicyEmbedND(FLUX_1, Policy(**POLICIES["dype"]))
     compiled = torch.compile(embedder, backend="eager", fullgraph=True)
     for rows, sigma in ((2, 0.9), (2, 0.3), (4, 0.3)):
         call = Call(text=5, rows=rows, columns=300)
-        ids = grid(call)
+        (ids,) = (positions[None] for positions in FLUX_1.positions(call))
         embedder.call, embedder.sigma = call, torch.tensor(sigma)
         assert torch.equal(compiled(ids), tables(Policy(**POLICIES["dype"]), ids, call, sigma))
 
 
-def grid(call):
-    ids = torch.zeros(1, call.tokens, 3)
-    ids[:, call.text :, 1] = torch.arange(call.rows).repeat_interleave(call.columns)
-    ids[:, call.text :, 2] = torch.arange(call.columns).repeat(call.rows)
-    return ids
-
-
 def test_the_embedder_adds_nothing_to_the_models_state():
-    embedder = PolicyEmbedND(THETA, AXES, Policy(), stock=torch.nn.Linear(2, 2))
+    embedder = PolicyEmbedND(FLUX_1, Policy(), stock=torch.nn.Linear(2, 2))
     assert not embedder.state_dict()
     assert list(embedder.modules()) == [embedder]
 

@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from comfyui.guided import SCHEDULES, Imax, enlarged, low_pass, progress, sigmas_below
+from comfyui.guided import (
+    SCHEDULES,
+    Hiflow,
+    Imax,
+    enlarged,
+    low_pass,
+    progress,
+    sharpened,
+    sigmas_below,
+    smooth,
+)
 from PIL import Image
 
 from urae import generation
-from urae.generation import guide
+from urae.generation import guide, hiflow
 from urae.generation.imax import corrected
 from urae.generation.sdedit import nominal_strength
 from urae.resolution import shifted_sigmas
@@ -26,6 +36,42 @@ def test_the_low_pass_is_that_of_urae(level, shape):
     assert torch.equal(low_pass(random(*shape), level=level), guide.low_pass(random(*shape), level=level))
 
 
+def test_a_video_models_latents_are_smoothed_as_the_others():
+    flat = random(2, 3, 7, 10)
+    assert torch.equal(low_pass(flat[:, :, None], level=1)[:, :, 0], low_pass(flat, level=1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 3, 7, 10)])
+def test_hiflows_low_pass_is_that_of_urae(shape):
+    assert torch.equal(smooth(random(*shape), cutoff=0.2), guide.smooth(random(*shape), cutoff=0.2))
+
+
+def test_hiflow_corrects_each_velocity_as_urae_does_and_begins_each_pass_anew():
+    clean, options = random(1, 16, 6, 9), {"direction": 0.8, "acceleration": 0.4, "cutoff": 0.3}
+    method = Hiflow(guide=clean, **options)
+    for _ in range(2):
+        before = None
+        for index, sigma in enumerate(SIGMAS[:-1]):
+            noisy, velocity = random(2, 16, 6, 9, seed=index), random(2, 16, 6, 9, seed=index + 50)
+            step = guide.Step(velocity=velocity, noisy=noisy, sigma=sigma, index=index, num_steps=STEPS)
+            reference = (noisy - clean) / sigma
+            expected = hiflow.corrected(step, reference, before, generation.Hiflow(**options))
+            found = asked(method, noisy, noisy - sigma * velocity, sigma)
+            torch.testing.assert_close((noisy - found) / sigma, expected, atol=2e-5, rtol=0)
+            before = expected, reference
+        assert method.before is None  # nothing is kept of a pass
+
+
+def test_hiflow_sharpens_as_urae_does():
+    picture = in_blocks(0.5 * random(1, 16, 5, 8)).movedim(-1, 1)
+    eight_bit = (picture[0].movedim(0, -1) * 255).round().byte().numpy()
+    expected = np.asarray(hiflow.sharpened(Image.fromarray(eight_bit), amount=1.0)).astype(float)
+    found = sharpened(picture, amount=1.0)
+    assert np.abs(found[0].movedim(0, -1).numpy() * 255 - expected).max() < 2
+    assert float((found - picture).abs().max()) > 0.05
+    assert torch.equal(sharpened(picture, amount=0.0), picture)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("index", [0, 2, STEPS - 1])
 def test_imax_corrects_the_velocity_as_urae_does(schedule, index):
@@ -37,9 +83,9 @@ def test_imax_corrects_the_velocity_as_urae_does(schedule, index):
     torch.testing.assert_close((noisy - found) / SIGMAS[index], expected, atol=1e-5, rtol=0)
 
 
-def asked(imax, noisy, denoised, sigma):
+def asked(method, noisy, denoised, sigma):
     options = {"transformer_options": {"sample_sigmas": SIGMAS}}
-    return imax(
+    return method(
         {"input": noisy, "denoised": denoised, "sigma": sigma.expand(len(noisy)), "model_options": options}
     )
 
@@ -91,6 +137,18 @@ def test_the_native_picture_is_upscaled_as_pillow_does_it():
     expected = Image.fromarray(eight_bit).resize((128, 80), Image.Resampling.BICUBIC)
     assert found.shape == (1, 80, 128, 3)
     assert float((found[0] * 255 - torch.tensor(np.asarray(expected)).float()).abs().max()) < 2
+
+
+def test_a_video_models_picture_is_its_one_frame():
+    native, target = 0.3 * random(1, 16, 5, 8), torch.zeros(1, 16, 1, 10, 16)
+    frames = enlarged(
+        native[:, :, None],
+        target,
+        decode=lambda latents: in_blocks(latents[:, :, 0])[:, None],
+        encode=lambda pixels: pixels,
+    )
+    flat = enlarged(native, target[:, :, 0], decode=in_blocks, encode=lambda pixels: pixels)
+    assert torch.equal(frames, flat)
 
 
 @pytest.mark.parametrize(

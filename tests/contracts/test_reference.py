@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+def generator(name="generate"):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
@@ -20,6 +22,20 @@ def generator():
 @pytest.mark.parametrize("name", ["cli.md", "api.md", "settings.md"])
 def test_reference_is_up_to_date(name):
     assert (DOCS / "reference" / name).read_text() == generator().pages()[name], "run `make docs`"
+
+
+def test_settings_for_a_card_are_what_the_plan_says():
+    """One row of the page here; all of it in the slow test."""
+    cards = generator("cards")
+    plan = cards.planned("flux_2k", cards.CARDS[1].gpu)
+    rows = [cards.training_row("flux_2k", plan), cards.drawing_row(plan)]
+    assert all(row in cards.PAGE.read_text() for row in rows), "run `make docs`"
+
+
+@pytest.mark.slow
+def test_the_page_of_cards_is_up_to_date():
+    cards = generator("cards")
+    assert cards.PAGE.read_text() == cards.page(), "run `make docs`"
 
 
 def test_everything_exported_is_explained():

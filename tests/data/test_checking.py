@@ -36,13 +36,13 @@ def test_one_sentence_names_every_fault_and_file(folder, pipe):
         lambda: cache(pipe, folder, folder.parent / "cache", size=128),
         lambda: check_inputs(recipes.mini_2x(data=str(folder), size=128)),
     ):
-        with pytest.raises(ValueError, match="1 images in .* are none of") as caught:
+        with pytest.raises(ValueError, match="1 images in .* are not") as caught:
             check()
         said = str(caught.value)
         assert 'have no caption: run `urae data caption`, or put a .json with "prompt" or' in said
         assert f"beside each of {names[0]};" in said
         assert (
-            "1 images are too small for 128 px, and none is ever enlarged: remove them or train at a smaller"
+            "1 images are too small for 128 px, and images are never enlarged: remove them or train at a smaller"
             in said
         )
         assert f"{names[1]} (32x32)" in said

@@ -185,7 +185,7 @@ def test_a_sidecar_that_cannot_be_understood_is_named(manifest, tmp_path, sideca
 def test_requests_that_cannot_be_met(manifest, tmp_path):
     with pytest.raises(ValueError, match="there is no form 'zip': expected one of manifest, sidecars"):
         convert(manifest, tmp_path / "x", form="zip")
-    with pytest.raises(ValueError, match="is there already: remove it, or give another name"):
+    with pytest.raises(ValueError, match="exists already: remove it, or give another name"):
         convert(manifest, manifest.parent, form="shards")
     with pytest.raises(ValueError, match="no data set at .*nowhere: expected a folder"):
         list_images(tmp_path / "nowhere")
@@ -253,7 +253,7 @@ def test_a_name_of_a_member_that_is_no_text_is_one_refused_image(tmp_path):
     shard_of(tmp_path / "x.tar", {"caf\udce9.jpg": jpeg(), "b.jpg": jpeg()})
     bad, good = list_images(tmp_path / "x.tar")
     assert (bad.name, good.problem) == ("caf\\xe9.jpg", "")
-    assert "is no UTF-8 text: rename it" in bad.problem
+    assert "is not UTF-8 text: rename it" in bad.problem
 
 
 def test_texts_beside_no_image_are_counted_in_folders_too(manifest, tmp_path):

@@ -109,7 +109,7 @@ def test_a_manifest_leads_nowhere_else(tmp_path, name, value, message):
         (lambda f: (f / "00.json").write_text("{}"), ValueError, "1 images in .* have no caption.*00.png"),
         (lambda f: (f / "00.json").write_text("{"), BadFile, "00.json is not JSON"),
         (lambda f: (f / "00.png").write_bytes(b"no image"), BadFile, "00.png is none of JPEG"),
-        (lambda f: (f / "x.GIF").write_bytes(b""), ValueError, "1 images in .* are none of .*x.GIF"),
+        (lambda f: (f / "x.GIF").write_bytes(b""), ValueError, "1 images in .* are not .*x.GIF"),
         (lambda f: (f / "01.png").write_bytes((f / "00.png").read_bytes()), ValueError, "00.png = 01.png"),
     ],
 )
@@ -194,5 +194,5 @@ def test_hidden_files_are_no_data_and_a_name_that_is_no_text_is_told(tmp_path):
     (folder / ".cache" / "x.png").write_bytes(b"no picture")
     assert [record.file for record in scan_folder(folder)] == ["00.png"]
     os.rename(folder / "00.png", os.fsencode(folder) + b"/caf\xe9.png")
-    with pytest.raises(BadFile, match=r"the name of .*caf\\xe9.png is no UTF-8 text: rename it"):
+    with pytest.raises(BadFile, match=r"the name of .*caf\\xe9.png is not UTF-8 text: rename it"):
         scan_folder(folder, captioned=False)

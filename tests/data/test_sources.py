@@ -155,7 +155,7 @@ def test_a_place_for_caches_has_no_effect_on_a_cache(pipe, listed, tmp_path):
 
 def test_data_that_is_a_disk_of_its_own_needs_a_place(pipe, tmp_path):
     with pytest.raises(
-        ValueError, match="/proc is a disk of its own, .*: name another folder .* cache=FOLDER"
+        ValueError, match="/proc is the root of a disk, .*: name another folder .* cache=FOLDER"
     ):
         cache_folder(pipe, "/proc", size=64)
 

@@ -2,8 +2,7 @@
 
 The blocks of one page share a namespace and an empty working folder, as a reader who follows the page would.
 A block marked `text` is not code. What cannot run inside the tests is listed here, with the reason. Every command is a
-process of its own; the training of the README starts from nothing, as a reader's does, and the others from one that has
-the libraries already (`processes`).
+process of its own, begun from one that has the libraries already (`processes`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +26,7 @@ RUN_ELSEWHERE = {
     "make quickstart": "minutes long: tests/quickstart (slow) runs it",
     "make test": "is this",
     "make check": ".ci/run runs it",
+    "make test-thorough": "minutes long: .ci/run runs it",
     "make test-slow": "minutes long",
     "make rehearsal": "minutes long: tests/flux_road (slow)",
     "make test-comfyui COMFYUI=folder": "needs a ComfyUI",
@@ -38,7 +39,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return BLOCK.findall(page.read_text())
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+FIRST = ("README.md", "docs/guides/flux.md", "docs/guides/generate.md")
+"""Pages whose code `make test` runs; `make test-thorough` runs the others'."""
+
+
+def case(page: Path) -> Any:
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[] if name in FIRST else pytest.mark.thorough)
+
+
+@pytest.mark.parametrize("page", [case(page) for page in PAGES if blocks(page)])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
@@ -49,7 +59,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
             exec(compile(code, str(page), "exec"), namespace)
         else:
             for command in commands(code):
-                run_command(command, starts_from_nothing=page.name == "README.md" and "urae train" in command)
+                run_command(command)
 
 
 def commands(code: str) -> list[str]:
@@ -58,9 +68,9 @@ def commands(code: str) -> list[str]:
     return [line for line in lines if line.split("#")[0].strip() not in RUN_ELSEWHERE]
 
 
-def run_command(command: str, *, starts_from_nothing: bool) -> None:
+def run_command(command: str) -> None:
     words = shlex.split(os.path.expandvars(command), comments=True)
-    if words[:1] == ["urae"] and not starts_from_nothing:
+    if words[:1] == ["urae"]:
         check(processes.urae(*words[1:]), command)
     else:
         run_shell(command)

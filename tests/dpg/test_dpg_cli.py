@@ -27,6 +27,7 @@ def given(tmp_path) -> list:
 def test_from_folders_to_a_table_and_a_second_call_asks_nothing(given, tmp_path):
     waiting = run(*given, "--model", "mini", "--dry-run")
     assert not (tmp_path / "out").exists()
+    assert "time: known once some have come" in waiting.output
     result = run(*given, "--model", "mini", "--compat", "official")
     assert "not scored, as no prompt names them: 1 pictures of truth" in waiting.output
     assert "answered by: recogniser of the miniature" in result.output
@@ -54,7 +55,7 @@ def test_a_server_answers_and_options_reach_it(given):
         (["--candidate", "nameless"], "candidate is 'nameless': expected name=FOLDER"),
         (["--candidate", "truth=x"], "candidate 'truth' is given twice"),
         (["--option", "seed=1"], "the option 'seed=1' has no effect without a server"),
-        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "value 'x' is no JSON"),
+        (["--option", "seed=x", "--server", "http://127.0.0.1:9/v1"], "value 'x' is not JSON"),
     ],
 )
 def test_wrong_options(given, more, message):

@@ -1,11 +1,17 @@
 """Enlarging: what the model is given, what comes back, and the command around it."""
 
+import base64
+import io
 import json
 import re
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import FluxPipeline
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,6 +19,11 @@ from urae.cli.enlarge import enlarge as command
 from urae.cli.verbs import Commands
 from urae.enlarging import EnlargeRequest, before_after_page, plan_enlarging
 from urae.generation import Sdedit, generate, read_png_metadata
+from urae.resolution import ResolutionPolicy
+
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("collecting", "flux_road")]
+from flux_dev import save_flux_dev
+from post_server import serving
 
 TIGER = "a flat tiger"
 
@@ -97,8 +108,8 @@ def test_tiles_show_the_model_windows_of_its_native_size(small):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"scale": None}, "how large is not said once"),
-        ({"size": "96x80"}, "how large is not said once"),
+        ({"scale": None}, "the size is given twice or not at all"),
+        ({"size": "96x80"}, "the size is given twice or not at all"),
         ({"scale": 1.0}, "scale is 1.0: expected a number above 1"),
         ({"change": 0}, "change is 0: expected above 0 and up to 1, or one of little, some, much"),
         ({"change": "more"}, "change is more: expected above 0"),
@@ -161,7 +172,63 @@ def test_the_command(untrained, tmp_path):
     )
     assert one.with_suffix(".html").read_text().count('type="range"') == 2
     before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
-    assert run("--seed", 1, "--format", "webp").count("there already") == 1
+    assert run("--seed", 1, "--format", "webp").count("finished already") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before
     with pytest.raises(ValueError, match="caption_url has no effect without a model"):
         run("--caption-url", "http://127.0.0.1:1/v1")
+
+
+def test_a_vision_language_model_says_what_the_picture_shows(untrained, tmp_path, monkeypatch):
+    """It is shown the picture, and its answer is the prompt."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    untrained.save_pretrained(tmp_path / "model")
+    photo(40, 32).save(tmp_path / "photo.png")
+    app = Commands()
+    app.command()(command)
+
+    said = "a flat tiger left of a glossy umbrella on a wood background, under a flat castle"
+
+    def describing(body, number):
+        answer = {"content": f" {said}\n" if number else TIGER}
+        return 200, {"choices": [{"message": answer, "finish_reason": "stop"}]}
+
+    with serving(describing) as (url, asked):
+        model = ["--model", str(tmp_path / "model"), "--caption-model", "seer", "--caption-url", f"{url}/v1"]
+        rest = ["--scale", "2", "--steps", "1", "--out", str(tmp_path / "o")]
+        short, result = (
+            CliRunner().invoke(app, [str(tmp_path / "photo.png"), *model, *rest]) for _ in range(2)
+        )
+    assert "it has 3 words, expected 12 or more" in str(short.exception)
+    assert result.exit_code == 0, result.output
+    assert f"prompt, by seer: {said}" in result.stdout
+    body = asked[1]
+    assert body["model"] == "seer"
+    text, picture = body["messages"][0]["content"]
+    data = base64.b64decode(picture["image_url"]["url"].partition("base64,")[2])
+    assert Image.open(io.BytesIO(data)).size == (40, 32)
+    (made,) = (tmp_path / "o").glob("*.png")
+    assert read_png_metadata(made).prompt == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["little", 1])
+def test_flux_1_enlarges_a_picture_past_its_native_size(change, tmp_path):
+    """The rehearsal's model, of FLUX.1-dev's configuration and a toy's width, to 1536 x 1024 px."""
+    folder = save_flux_dev(tmp_path, blocks=(2, 2))
+    photo(760, 508).save(tmp_path / "photo.png")
+    pipe = FluxPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    asked = EnlargeRequest(
+        picture=tmp_path / "photo.png", size=(1520, 1016), change=change, prompt="a lighthouse"
+    )
+    plan = plan_enlarging(pipe, asked, steps=2, seed=3)
+    assert plan.fit.drawn == (1520, 1024)
+    expected = ResolutionPolicy.for_size(pipe, plan.fit.drawn)
+    assert expected.scale > 1.2
+    assert expected.rope_clip
+    (image,) = plan.run()
+    assert image.size == (1520, 1016)
+    native, found = (np.asarray(one, dtype=float) for one in (plan.before, image))
+    assert np.abs(found - native).mean() > 1
+    said = str(plan)
+    assert "size: 760x508 to 1520x1016, 2 times" in said
+    assert ("sdedit" if change == "little" else "imax") in said

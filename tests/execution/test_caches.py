@@ -204,9 +204,9 @@ def test_a_cache_and_its_text(cache):
         ("magic", "speed is 'magic': expected exact, fast or a cache, taylorseer or first-block"),
         (
             "taylorseer:interval",
-            "'interval' is no setting of taylorseer: expected interval or order, as name=value",
+            "'interval' is not a setting of taylorseer: expected interval or order, as name=value",
         ),
-        ("first-block:interval=3", "'interval=3' is no setting of first-block: expected threshold"),
+        ("first-block:interval=3", "'interval=3' is not a setting of first-block: expected threshold"),
         ("taylorseer:interval=x", "interval is 'x': expected a whole number"),
         ("first-block:threshold=x", "threshold is 'x': expected a number"),
         ("taylorseer:interval=1", "interval is 1: expected a whole number of 2 or more"),

@@ -41,6 +41,7 @@ def test_all_blocks_of_a_kind_share_what_is_compiled_with_and_without_a_cache(sm
         assert counter.frame_count == 3
 
 
+@pytest.mark.thorough
 def test_the_twelfth_adapter_is_compiled_too(small, counter):
     """By default torch runs what is said to be compiled eagerly after eight variants."""
     found = []
@@ -55,6 +56,7 @@ def test_the_twelfth_adapter_is_compiled_too(small, counter):
     assert min(new) >= 1, new
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", [False, "full"])
 def test_training_shares_them_too(transformer, counter, mode):

@@ -54,6 +54,7 @@ def test_the_miniature_decodes_in_strips_what_it_decodes_whole_and_tiles_do_not(
     assert (tiles - whole).abs().max() > level
 
 
+@pytest.mark.thorough
 def test_in_bf16_strips_are_off_by_rounding_alone():
     vae, latents = mini.pipeline(torch.bfloat16).vae, torch.randn(1, 16, 16, 16).bfloat16()
     with torch.no_grad():

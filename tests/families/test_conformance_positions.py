@@ -208,6 +208,7 @@ def test_an_inner_policy_replaces_an_outer_one(tiny):
     assert not same(inner, outer)
 
 
+@pytest.mark.thorough
 def test_a_policy_that_is_entered_after_compiling_counts(tiny):
     transformer = torch.compile(tiny.transformer, backend="eager")
     latents = noisy(tiny)

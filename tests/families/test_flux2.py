@@ -45,7 +45,7 @@ def test_pictures_to_refer_to_are_refused_under_a_policy():
     asked = {"prompt": "a", "image": picture, "width": 64, "height": 64, "num_inference_steps": 1}
     asked |= {"guidance_scale": 1.0, "max_sequence_length": 8, "output_type": "np"}
     KLEIN.pipe(**asked)
-    with pytest.raises(ValueError, match="pictures to refer to"), LINEAR.on(KLEIN.pipe):
+    with pytest.raises(ValueError, match="reference pictures"), LINEAR.on(KLEIN.pipe):
         KLEIN.pipe(**asked)
 
 

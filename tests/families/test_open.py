@@ -79,7 +79,7 @@ def test_a_base_without_effect_is_refused(folder):
 def test_a_truncated_file_is_refused(single_file, folder, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(single_file.read_bytes()[:1000])
-    with pytest.raises(BadFile, match=r"broken\.safetensors is no whole safetensors file"):
+    with pytest.raises(BadFile, match=r"broken\.safetensors is not a complete safetensors file"):
         open_pipeline(broken, base=folder)
 
 
@@ -118,5 +118,5 @@ def test_only_safetensors_are_read(folder, tmp_path):
     weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
-    with pytest.raises(BadFile, match="is not whole, so that it cannot be opened"):
+    with pytest.raises(BadFile, match="is incomplete and cannot be opened"):
         open_pipeline(copy)

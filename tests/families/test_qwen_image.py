@@ -76,7 +76,7 @@ def test_sizes_beyond_the_stock_tables(tiny):
 
 @pytest.mark.parametrize("shapes", [[[(1, 4, 4), (1, 4, 4)]], [[(2, 4, 4)]]])
 def test_pictures_to_refer_to_are_refused_under_a_policy(shapes):
-    with pytest.raises(ValueError, match="pictures to refer to"):
+    with pytest.raises(ValueError, match="reference pictures"):
         FAMILY.rotary.call(shapes, max_txt_seq_len=3)
 
 

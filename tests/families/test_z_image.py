@@ -88,7 +88,7 @@ def test_sizes_beyond_the_stock_tables(tiny):
 
 
 def test_pictures_to_refer_to_are_refused_under_a_policy():
-    with pytest.raises(ValueError, match="pictures to refer to"):
+    with pytest.raises(ValueError, match="reference pictures"):
         FAMILY.rotary.told({"x": [[torch.zeros(16, 1, 2, 2)]], "cap_feats": [[torch.zeros(1, 16)]]})
 
 

@@ -112,7 +112,7 @@ def test_a_finished_script_does_nothing_twice(road, adapted_2k):
     adapter = (adapted_2k / "adapter.safetensors").read_bytes()
     said = road.go(SCRIPT_2K, "data/2k/", 1, f"size={SIZE_2K}", "batch_size=1", *BRIEF, *WATCHED, *DRAWING)
     assert "going on after step 1" in said
-    assert "1 of 1 pictures are there already" in said
+    assert "1 of 1 pictures are finished already" in said
     assert {file: file.stat().st_mtime_ns for file in files} == files
     assert (adapted_2k / "adapter.safetensors").read_bytes() == adapter
 

@@ -70,13 +70,13 @@ def test_a_stack_is_told_and_made_again_to_the_bit(run, files, tmp_path):
     ]
     assert made.policy == ResolutionPolicy(shift=6.0)
     again = ["--like", only(tmp_path / "a"), *stack]
-    assert "1 of 1 pictures are there already" in run(*again, "--out", tmp_path / "a")
+    assert "1 of 1 pictures are finished already" in run(*again, "--out", tmp_path / "a")
     run(*again, "--out", tmp_path / "b")
     first, second = only(tmp_path / "a"), only(tmp_path / "b")
     assert first.name == second.name
     assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(second)))
     turned = [stack[2], stack[3], stack[0], stack[1]]
-    assert "1 of 1 pictures are there already" in run("--like", first, *turned, "--out", tmp_path / "a")
+    assert "1 of 1 pictures are finished already" in run("--like", first, *turned, "--out", tmp_path / "a")
 
 
 def test_changes_are_changes_and_the_rest_stays(run, tmp_path):
@@ -130,7 +130,7 @@ MADE = {
         ({"adapter_file": ""}, "made with an adapter of no file: give it with --adapter"),
         (
             {"model": "evil/model"},
-            "made with the model 'evil/model', which is nowhere known: give it with --model",
+            "made with the model 'evil/model', which is not a published one: give it with --model",
         ),
         ({"native_file": "mine.png", "method": "sdedit"}, "drawn from another picture, mine.png: give that"),
         ({"method": "SanaPipeline"}, "made by a SanaPipeline pipeline of its own"),

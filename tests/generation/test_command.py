@@ -1,9 +1,8 @@
 """`urae generate`: options reach the function, and the same command gives the same pixels."""
 
+import json
 import re
-import subprocess
-import sys
-from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import processes
 from urae.adapters import Lora, attach
 from urae.cli.generate import generate as command
 from urae.cli.verbs import Commands
@@ -65,6 +65,23 @@ def test_it_says_where_each_file_is_and_what_was_chosen(run, tmp_path):
     assert "memory: as it is on cpu" in said or torch.cuda.is_available()
 
 
+def test_a_sheet_shows_every_seed_and_leads_to_its_file(run, tmp_path, tmp_path_factory):
+    page = tmp_path_factory.mktemp("sheet") / "seeds.html"
+    told = json.loads(run("--seed", "3-4", "--sheet", page, "--json"))
+    files = sorted(tmp_path.iterdir())
+    assert told == {
+        "pictures": [{"file": str(f), "prompt": TIGER, "seed": s} for f, s in zip(files, (3, 4), strict=True)]
+    }
+    shown = page.read_text()
+    links = re.findall(r'href="([^"]+)"', shown)
+    assert [(page.parent / unquote(link)).resolve() for link in links] == files
+    assert re.findall(r"<figcaption>(.*?)<small>", shown) == ["seed 3", "seed 4"]
+    told_again = json.loads(run("--seed", "3-4", "--sheet", page, "--json"))
+    assert (told_again, page.read_text()) == (told, shown)
+    with pytest.raises(ValueError, match=r"sheet is seeds\.jpg: expected a name that ends in \.html"):
+        run("--sheet", "seeds.jpg")
+
+
 def test_speed_is_said_and_kept(run, tmp_path):
     said = run("--steps", 5, "--speed", "taylorseer:interval=2", "--compile", "off")
     assert "speed: taylorseer:interval=2,order=2 (4 of 5 steps computed), blocks eager: as asked\n" in said
@@ -92,10 +109,13 @@ def test_policies_by_name_and_file(run, folder, tmp_path, tmp_path_factory, poli
         "reference": ResolutionPolicy.reference(),
         "own": own,
     }[policy]
-    said = run("--size", "256x128", "--policy", file if policy == "own" else policy)
+    said = run("--size", "256x128", "--policy", file if policy == "own" else policy, "-v")
     (png,) = tmp_path.iterdir()
     assert read_png_metadata(png).policy == expected
-    assert f"policy: {expected.to_json() if expected else 'none'}\n" in said
+    assert f"policy: {expected or 'none'}\n" in said
+    assert [line for line in said.splitlines() if "{" in line] == (
+        [f"policy as JSON: {expected.to_json()}"] if expected else []
+    )
 
 
 def test_an_adapter_file_is_applied_and_named(run, folder, tmp_path, tmp_path_factory):
@@ -152,7 +172,7 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
     assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == [
         f"1-a-flat-tiger-on-a-wood-background-144x144-{name}-seed0" for name in ("imax", "sdedit")
     ]
-    assert '"shift": 6.0' in said
+    assert ", timestep shift 6\n" in said
     (native,) = kept.iterdir()
     (other,) = tmp_path.glob("*imax*")
     expected = generate(open_pipeline(folder), TIGER, size=(144, 144), method="imax", native=native, steps=1)
@@ -163,8 +183,8 @@ def test_a_method_with_its_options_and_kept_native_pictures(run, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "imax", "--set", "strength=1"], "strength is no option of imax: valid options are"),
-        (["--set", "weight=1"], "weight is no option of direct, it is one of imax"),
+        (["--method", "imax", "--set", "strength=1"], "strength is not an option of imax: valid options are"),
+        (["--set", "weight=1"], "weight is not an option of direct, it is one of imax"),
         (["--native", "a.png"], "a native picture has no effect with the direct method"),
         (["--size", "64"], "size is '64': expected WIDTHxHEIGHT"),
         (["--size", "60x64"], "size 60x64 has a side that is not a multiple of 16"),
@@ -209,7 +229,7 @@ def test_no_picture_takes_the_place_of_another(run, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for options in ways:
         said = run(*options)
-        assert "1 of 1 pictures are there already, such as " in said
+        assert "1 of 1 pictures are finished already, such as " in said
         assert "wrote" not in said
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -227,15 +247,14 @@ def test_what_stands_under_a_pictures_name_stays(run, tmp_path):
 
 def test_the_folder_is_looked_at_before_the_work(run, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is not a folder"):
         run("--out", tmp_path / "file")
 
 
 def test_the_same_command_in_another_process_gives_the_same_file(run, folder, tmp_path):
     options = ["--size", "256x128", "--steps", "2", "--seed", "7"]
     run(*options)
-    urae = Path(sys.executable).with_name("urae")
     out = tmp_path / "again"
-    subprocess.run([urae, "generate", TIGER, "--model", folder, *options, "--out", out], check=True)
+    assert processes.urae("generate", TIGER, "--model", folder, *options, "--out", out).returncode == 0
     (again,) = out.iterdir()
     assert again.read_bytes() == (tmp_path / again.name).read_bytes()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from urae.adapters import Lora, attach
+from urae.adapters import Adapter, Lora, attach
 from urae.cli.compare import compare as command
 from urae.cli.verbs import Commands
 from urae.execution import MemoryPlan
@@ -26,7 +26,7 @@ from urae.generation import (
     grid,
     read_png_metadata,
 )
-from urae.generation.compare import CELL, MARGIN
+from urae.pages.sheet import CELL, MARGIN
 from urae.resolution import ResolutionPolicy
 
 TIGER = "a flat tiger on a wood background"
@@ -39,10 +39,14 @@ def same(left, right):
 
 @pytest.fixture
 def adapter(small):
-    attached = attach(small.transformer, Lora(rank=2))
+    return adapter_of(small, policy=ResolutionPolicy(shift=6.0))
+
+
+def adapter_of(pipe, *, policy, seed=0):
+    attached = attach(pipe.transformer, Lora(rank=2))
     for parameter in attached.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
-    exported = attached.export(policy=ResolutionPolicy(shift=6.0))
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(seed))
+    exported = attached.export(policy=policy)
     attached.detach()
     return exported
 
@@ -184,6 +188,25 @@ def run(small, tmp_path):
     return run
 
 
+def test_a_stack_is_drawn_without_and_with_all_of_it(run, small, adapter, tmp_path):
+    size = adapter.save(tmp_path / "size.safetensors")
+    style = adapter_of(small, policy=None, seed=1).save(tmp_path / "style.safetensors")
+    run("--method", "direct", "--steps", 1, "--adapter", size, "--adapter", f"{style}:0.6")
+    table = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [way["label"] for way in table["pictures"]] == ["direct", "direct + adapters"]
+    plain, stacked = (read_png_metadata(tmp_path / "out" / way["file"]) for way in table["pictures"])
+    assert plain.adapters == ()
+    assert [(use.file, use.strength) for use in stacked.adapters] == [
+        ("size.safetensors", 1.0),
+        ("style.safetensors", 0.6),
+    ]
+    assert stacked.policy == adapter.policy
+    pipe = open_pipeline(tmp_path / "model")
+    stack = [Adapter.load(size, base=pipe), (Adapter.load(style, base=pipe), 0.6)]
+    expected = generate(pipe, TIGER, size=SIZE, steps=1, adapter=stack)
+    assert same(Image.open(tmp_path / "out" / table["pictures"][1]["file"]), expected)
+
+
 def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
     file = adapter.save(tmp_path / "tuned.safetensors")
     methods = ["--method", "stock", "--method", "imax:weight=0.5,shift=policy"]
@@ -191,15 +214,15 @@ def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
     out = tmp_path / "out"
     labels = ["stock", "imax weight=0.5,shift=policy", "imax weight=0.5,shift=policy + adapter"]
     table = json.loads((out / "compare.json").read_text())
-    assert [way["label"] for way in table["ways"]] == labels
-    assert [way["calls"] for way in table["ways"]] == [1, 3, 3]
-    assert (table["prompt"], table["seed"], table["size"]) == (TIGER, 3, [128, 64])
-    assert all(0 <= way["repetition"] <= 1 and way["detail"] > 0 for way in table["ways"])
-    assert {file.name for file in out.iterdir()} == {way["file"] for way in table["ways"]} | {
-        "grid.png",
-        "compare.json",
-    }
-    made = read_png_metadata(out / table["ways"][2]["file"])
+    pictures = table["pictures"]
+    assert [one["label"] for one in pictures] == labels
+    assert [one["calls"] for one in pictures] == [1, 3, 3]
+    assert {(one["prompt"], one["seed"]) for one in pictures} == {(TIGER, 3)}
+    assert table["size"] == [128, 64]
+    assert all(0 <= one["repetition"] <= 1 and one["detail"] > 0 for one in pictures)
+    files = [one["file"] for one in pictures]
+    assert {file.name for file in out.iterdir()} == {*files, "grid.png", "compare.html", "compare.json"}
+    made = read_png_metadata(out / files[2])
     assert (made.adapter_file, made.options["weight"], made.policy) == (
         "tuned.safetensors",
         0.5,
@@ -208,18 +231,98 @@ def test_it_writes_pictures_a_sheet_and_a_table(run, adapter, tmp_path):
     pipe = open_pipeline(tmp_path / "model")
     method = Imax(weight=0.5, shift="policy", native_steps=2)
     expected = generate(pipe, TIGER, size=SIZE, method=method, seed=3, steps=1)
-    assert same(Image.open(out / table["ways"][1]["file"]), expected)
+    assert same(Image.open(out / files[1]), expected)
     assert Image.open(out / "grid.png").width == 4 * CELL + 3 * 20 + 2 * MARGIN
     assert all(label.split()[0] in said for label in labels)
-    assert f"wrote {out / 'grid.png'} and {out / 'compare.json'}" in said
+    assert f"wrote {out / 'compare.html'}, {out / 'grid.png'} and {out / 'compare.json'}" in said
 
 
-@pytest.mark.parametrize("kept", ["compare.json", "grid.png", "direct.png"])
+@pytest.mark.slow
+def test_prompts_and_seeds_are_drawn_beside_pictures_of_others(run, tmp_path):
+    """The second prompt's second seed is what `generate` draws; the other model's picture of it stands beside it."""
+    from urae.provenance import save_png
+
+    pipe, apple = open_pipeline(tmp_path / "model"), "a red apple"
+    for text, seed in [(TIGER, 4), (TIGER, 5), (apple, 4), (apple, 5)]:
+        picture = generate(pipe, text, size=SIZE, steps=2, seed=seed, policy="none")
+        save_png(picture, tmp_path / "theirs" / f"{len(text)}-{seed}.png")
+    options = ["--candidate", f"theirs={tmp_path / 'theirs'}", "--method", "direct", "--steps", 1]
+    run(apple, "--seed", "4-5", *options)
+    table = json.loads((tmp_path / "out" / "compare.json").read_text())
+    named = {(one["prompt"], one["seed"], one["label"]): one["file"] for one in table["pictures"]}
+    assert len(named) == 2 * 2 * 2
+    drawn = tmp_path / "out" / named[apple, 5, "direct"]
+    assert drawn.name == "2-seed5-direct.png"
+    assert same(Image.open(drawn), generate(pipe, apple, size=SIZE, steps=1, seed=5))
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count("<section>") == 4
+    assert [f'href="{file}"' in page for file in named.values()] == [True] * 8
+    assert named[apple, 5, "theirs"] == "../theirs/11-5.png"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Pictures of two other models by id, 640 px wide, and the file of their prompts."""
+    for name, colours in {"red": ("#f00", "#a00"), "blue": ("#00f", "#00a")}.items():
+        (tmp_path / name).mkdir()
+        for id, colour in zip("ab", colours, strict=True):
+            Image.new("RGB", (640, 320), colour).save(tmp_path / name / f"{id}.png")
+    (tmp_path / "prompts.jsonl").write_text('{"id": "a", "prompt": "one"}\n{"id": "b", "prompt": "two"}\n')
+    return {name: f"{name}={tmp_path / name}" for name in ("red", "blue")}
+
+
+def shown(tmp_path, *arguments):
+    app = Commands()
+    app.command()(command)
+    options = ["--prompts", str(tmp_path / "prompts.jsonl"), "--out", str(tmp_path / "out")]
+    return CliRunner().invoke(app, [*options, *map(str, arguments)])
+
+
+def test_pictures_that_are_there_are_compared_without_a_model(folders, tmp_path):
+    picture = Image.open(tmp_path / "red" / "b.png")
+    picture.paste("#fff", (40, 120, 80, 200))
+    picture.save(tmp_path / "red" / "b.png")
+    options = ["--candidate", folders["red"], "--candidate", folders["blue"], "--crop", "0.1,0.5", "--json"]
+    result = shown(tmp_path, "--method", "none", *options)
+    told = json.loads(result.stdout)
+    assert told == json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [(one["label"], one["prompt"]) for one in told["pictures"]] == [
+        ("red", "one"),
+        ("red", "two"),
+        ("blue", "one"),
+        ("blue", "two"),
+    ]
+    sheet = Image.open(tmp_path / "out" / "grid.png").convert("RGB")
+    assert is_in(picture.crop((0, 0, 320, 320)), sheet, MARGIN)  # around a tenth of the width, from the edge
+    assert "wrote" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the method none shows candidates alone: give it alone, and some --candidate"),
+        (("red", "--method", "direct"), "the method none shows candidates alone"),
+        (("red", "--size", "64x64"), "size has no effect with the method none, which draws nothing"),
+        (("red", "--crop", "0.5"), "crop is '0.5': expected two shares from 0 to 1"),
+        (("red", "--crop", "0.5,1.5"), "crop is '0.5,1.5': expected two shares from 0 to 1"),
+        (("red", "--seed", "1-2"), "red lacks 4 of 4 pictures: expected .*red/a-seed1.png"),
+    ],
+)
+def test_what_has_no_effect_on_pictures_that_are_there_is_refused(folders, tmp_path, arguments, message):
+    given = [
+        part for one in arguments for part in (["--candidate", folders[one]] if one in folders else [one])
+    ]
+    result = shown(tmp_path, "--method", "none", *given)
+    with pytest.raises(ValueError, match=message):
+        raise result.exception
+
+
+@pytest.mark.parametrize("kept", ["compare.json", "compare.html", "direct.png"])
 def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     out = tmp_path / "out"
     out.mkdir()
     (out / kept).write_text("earlier")
-    with pytest.raises(ValueError, match=f"{kept} is there already: .* give another folder with --out"):
+    with pytest.raises(ValueError, match=f"{kept} exists already, .* give another folder with --out"):
         run("--method", "direct", "--method", "imax")
     assert [(file.name, file.read_text()) for file in out.iterdir()] == [(kept, "earlier")]
 
@@ -228,12 +331,13 @@ def test_an_earlier_comparison_is_never_replaced(run, tmp_path, kept):
     ("arguments", "message"),
     [
         (["--method", "magic"], "method is 'magic': expected one of direct"),
-        (["--method", "imax:strength=1"], "strength is no option of imax"),
+        (["--method", "imax:strength=1"], "strength is not an option of imax"),
         (["--method", "stock:weight=1"], "stock has no options: leave 'weight=1' out"),
         (["--method", "direct", "--native-steps", 2], "native_steps has no effect: none of the methods"),
         (["--method", "direct", "--method", "direct"], "the ways are labelled direct, direct"),
         (["--method", "direct", "--steps", 0], "steps is 0: expected 1 or more"),
         (["--size", "96"], "size is '96': expected WIDTHxHEIGHT"),
+        (["--crop", "0.5,0.5"], "crop has no effect: the pictures are so small that they are shown whole"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(run, tmp_path, arguments, message):

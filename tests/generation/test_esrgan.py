@@ -79,7 +79,7 @@ def test_files_that_are_not_read(tmp_path):
     with pytest.raises(ValueError, match=r"gone\.safetensors does not exist"):
         open_enlarger("gone.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(b"123")
-    with pytest.raises(BadFile, match=r"cut\.safetensors is no whole safetensors file"):
+    with pytest.raises(BadFile, match=r"cut\.safetensors is not a complete safetensors file"):
         open_enlarger(tmp_path / "cut.safetensors")
 
 

@@ -57,13 +57,17 @@ def test_texts_become_values(tmp_path):
     ("name", "setting", "message"),
     [
         ("magic", "weight=1", "method is 'magic': expected one of direct, tiled, sdedit, imax"),
-        ("imax", "strength=1", "strength is no option of imax: valid options are native_steps, native_guid"),
-        ("sdedit", "weight=1", "weight is no option of sdedit, it is one of imax: valid options are"),
-        ("direct", "weight=1", "weight is no option of direct, it is one of imax: it has none"),
+        (
+            "imax",
+            "strength=1",
+            "strength is not an option of imax: valid options are native_steps, native_guid",
+        ),
+        ("sdedit", "weight=1", "weight is not an option of sdedit, it is one of imax: valid options are"),
+        ("direct", "weight=1", "weight is not an option of direct, it is one of imax: it has none"),
         (
             "direct",
             "start_sigma=1",
-            "start_sigma is no option of direct, it is one of sdedit and hiflow: it has none",
+            "start_sigma is not an option of direct, it is one of sdedit and hiflow: it has none",
         ),
         ("tiled", "window=big", "window is 'big': expected a whole number"),
         ("imax", "weight", "the setting 'weight' has no value: expected option=value"),

@@ -214,7 +214,7 @@ def test_what_is_damaged_is_made_anew(small, tmp_path, caplog):
         file.write_bytes(content)
         caplog.clear()
         assert same(draw(small, method=method, natives=tmp_path), first)
-        assert f"made anew, since {file}" in caplog.text
+        assert f"made again, because {file}" in caplog.text
         assert {file: file.read_bytes() for file in (picture, path)} == whole
 
 

@@ -42,7 +42,7 @@ def test_several_seeds_are_told_apart(tmp_path):
 
 def test_another_picture_of_the_name_is_never_taken_for_this_one(tmp_path):
     draw(tmp_path, planned())
-    with pytest.raises(ValueError, match=r"p\.1\.png is another picture, or made otherwise"):
+    with pytest.raises(ValueError, match=r"p\.1\.png is another picture, or was made with other settings"):
         draw(tmp_path, planned(steps=MADE.steps + 1))
     Image.new("RGB", (8, 8)).save(tmp_path / "p.1.png")
     with pytest.raises(ValueError, match=r"p\.1\.png is another picture"):

@@ -73,7 +73,7 @@ def test_a_list_goes_on_and_leaves_what_is_there(folder):
     Image.new("RGB", (8, 8)).save(foreign)
     before = {path: path.stat().st_mtime_ns for path in kept}
     again = draw(folder, "out", *TWO_PASS)
-    assert "7 of 10 pictures are there already, such as " in again
+    assert "7 of 10 pictures are finished already, such as " in again
     beside = [
         path.with_name(f"{path.stem}-2.png") for path in (other, foreign)
     ]  # what is there is never replaced

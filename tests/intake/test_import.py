@@ -23,6 +23,7 @@ from urae.errors import BadFile, MissingExtra, StaleCache, UraeError
 from urae.intake import Filters, import_images
 from urae.intake.rows import Rows, choose_rows, columns_of
 from urae.intake.urls import download, not_downloaded
+from urae.io.files import MACHINE
 
 SIZE = 64
 DEAD = 2**22 + 1
@@ -159,7 +160,7 @@ def test_a_copy_that_was_stopped_half_way_is_made_anew(photos, tmp_path):
     done = run(photos, tmp_path / "out")
     image = done.manifest.parent / done.records[0].file
     whole = image.read_bytes()
-    half = image.with_name(f".urae-{DEAD}-0-{image.name}.tmp")
+    half = image.with_name(f".urae-{MACHINE}-{DEAD}-0-{image.name}.tmp")
     half.write_bytes(whole[:100])
     image.unlink()
     run(photos, tmp_path / "out")
@@ -283,7 +284,7 @@ def test_another_data_set_is_neither_overwritten_nor_cleared(photos, tmp_path):
 
 
 def test_the_data_set_lies_apart_from_its_sources(photos):
-    with pytest.raises(ValueError, match="lie in each other"):
+    with pytest.raises(ValueError, match="contain one another"):
         run(photos, photos / "out")
 
 
@@ -465,7 +466,7 @@ def test_an_import_reads_its_own_manifest_whatever_the_captions_hold(photos, tmp
 
 def test_an_output_that_is_no_folder_is_named_before_the_work(photos, tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="out is no folder"):
+    with pytest.raises(ValueError, match="out is not a folder"):
         run(photos, tmp_path / "out")
 
 
@@ -475,7 +476,7 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
     assert columns_of(tmp_path / "x.csv") == ["url", "caption"]
 
 
-@pytest.mark.parametrize("num_bytes", [100, 1000, 4000, 10_000])
+@pytest.mark.parametrize("num_bytes", [1000, 10_000])
 def test_a_disk_without_room_is_one_sentence_and_the_same_call_goes_on(photos, tmp_path, num_bytes):
     whole = run(photos, tmp_path / "whole")
     with small_disk(num_bytes), pytest.raises(UraeError, match=r"cannot be written: .*run again"):

@@ -359,7 +359,7 @@ def test_a_png_is_written_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == []
     write_png(picture(), tmp_path / "x.png", texts={"a": "b"})
     assert (np.asarray(read_picture(tmp_path / "x.png")) == PIXELS).all()
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         write_png(picture(), tmp_path / "x.png", texts={}, replace=False)
 
 

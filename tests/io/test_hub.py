@@ -109,6 +109,7 @@ def test_offline_the_cache_serves_and_nobody_is_asked(here, process):
     assert len(here.requests) == before
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_not_there_is_named(process):
     (said,) = lines_of(process(f"{OPEN} model_index.json", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "http://127.0.0.1:9 cannot be reached" in said

@@ -64,7 +64,7 @@ def test_a_journal_goes_on_from_an_earlier_length(tmp_path):
         journal.append(LINES[2])
     assert read_journal(path) == [LINES[0], LINES[2]]
     path.write_bytes(path.read_bytes()[: kept - 1])
-    with pytest.raises(BadFile, match=r"x\.jsonl lacks lines that it had: put it back, or start anew"):
+    with pytest.raises(BadFile, match=r"x\.jsonl has lost lines: restore it, or start again"):
         Journal(path, start=kept).__enter__()
 
 
@@ -99,7 +99,7 @@ def test_a_second_run_is_refused_and_no_handle_is_left(tmp_path):
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/full", path)])
 def test_only_a_plain_file_is_a_journal(tmp_path, make):
     make(tmp_path / "x")
-    with pytest.raises(ValueError, match="x is no plain file"), Journal(tmp_path / "x"):
+    with pytest.raises(ValueError, match="x is not a plain file"), Journal(tmp_path / "x"):
         pytest.fail("it is none")
 
 

@@ -1,3 +1,7 @@
+import logging
+import re
+import sys
+
 import pytest
 
 from urae.io import Progress, tracked
@@ -32,3 +36,22 @@ def test_nothing_is_shown_where_nobody_looks(capsys, total):
         for _ in range(total):
             progress.advance()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_library_logs_above_the_bar_and_once(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = sys.stderr
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("a.library")
+    logger.addHandler(handler)
+    try:
+        with Progress("drawing", total=3) as progress:
+            for _ in range(3):
+                logger.warning("the prompt is long")
+                progress.advance()
+        assert handler.stream is stream
+        logger.warning("the prompt is long")
+    finally:
+        logger.removeHandler(handler)
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n")
+    said = [line for line in plain.splitlines() if "long" in line]
+    assert said == ["the prompt is long"] * 2  # above the bar, and after it

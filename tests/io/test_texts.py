@@ -82,8 +82,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         "latin": "is not UTF-8 text .* at byte 3",
         "utf16": "is not UTF-8 text",
         "long": "has more than 100 bytes",
-        "folder": "is no plain file",
-        "pipe": "is no plain file",
+        "folder": "is not a plain file",
+        "pipe": "is not a plain file",
         "absent": "cannot be opened .No such file",
         "zero\0byte": "cannot be opened",
     }
@@ -102,8 +102,8 @@ def test_a_bad_line_is_named(tmp_path):
 
 
 MALFORMED = {
-    "nan": ('{"cost": NaN}', "NaN is no number"),
-    "infinity": ("[-Infinity]", "-Infinity is no number"),
+    "nan": ('{"cost": NaN}', "NaN is not a number"),
+    "infinity": ("[-Infinity]", "-Infinity is not a number"),
     "overflow": ("[1e999]", "'1e999' is too large a number"),
     "twice": ('{"seed": 1, "b": 2, "seed": 3}', "the key 'seed' is there twice"),
     "twice, spelt otherwise": ('{"a": 1, "\\u0061": 2}', "the key 'a' is there twice"),
@@ -158,11 +158,11 @@ ODD_YAML = {
     "very deep": ("[" * 50_000, "nested more than 100"),
     "twice": ("rank: 1\nseed: 2\nrank: 3", "the key 'rank' is there twice"),
     "twice, deep": ("a:\n  - {b: 1, b: 2}", "the key 'b' is there twice"),
-    "python": ("!!python/object/apply:os.system [ls]", "no type of settings"),
-    "set": ("!!set {a, b}", "no type of settings"),
-    "binary": ("!!binary aGk=", "no type of settings"),
-    "inf": ("learning_rate: .inf", "no finite number"),
-    "nan": ("learning_rate: .NaN", "no finite number"),
+    "python": ("!!python/object/apply:os.system [ls]", "not a type of settings"),
+    "set": ("!!set {a, b}", "not a type of settings"),
+    "binary": ("!!binary aGk=", "not a type of settings"),
+    "inf": ("learning_rate: .inf", "not a finite number"),
+    "nan": ("learning_rate: .NaN", "not a finite number"),
     "false bool": ("!!bool maybe", "cannot be read as YAML"),
     "empty int": ("!!int ''", "cannot be read as YAML"),
     "digits": ("9" * 5000, "cannot be read as YAML"),

@@ -119,7 +119,7 @@ def test_a_file_cut_at_any_byte_is_no_whole_file(tmp_path):
             parse_weights(whole[:end], name="x")
     path.write_bytes(whole[:-1])
     with pytest.raises(
-        BadFile, match=r"x\.safetensors is no whole safetensors file .*: download, copy or save"
+        BadFile, match=r"x\.safetensors is not a complete safetensors file .*: download, copy or save"
     ):
         read_weights(path)
 
@@ -150,5 +150,5 @@ def test_other_formats_are_refused_unread(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.safetensors does not exist"):
         read_header(tmp_path / "absent.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes((tmp_path / "weights.pt").read_bytes())
-    with pytest.raises(BadFile, match=r"pickle\.safetensors is no whole safetensors file"):
+    with pytest.raises(BadFile, match=r"pickle\.safetensors is not a complete safetensors file"):
         read_weights(tmp_path / "pickle.safetensors")

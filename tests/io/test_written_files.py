@@ -12,6 +12,7 @@ import pytest
 from urae.errors import UraeError
 from urae.io import files
 from urae.io.files import (
+    MACHINE,
     CannotWrite,
     check_can_write,
     file_hash,
@@ -90,7 +91,7 @@ def test_texts_are_utf8_and_their_lines_end_alike(tmp_path):
 def test_only_plain_files_are_replaced(tmp_path, make):
     make(tmp_path / "x")
     before = os.lstat(tmp_path / "x")
-    with pytest.raises(ValueError, match=r"x is (a folder|no plain file)"), writing(tmp_path / "x"):
+    with pytest.raises(ValueError, match=r"x is (a folder|not a plain file)"), writing(tmp_path / "x"):
         pytest.fail("nothing is written")
     assert os.path.samestat(before, os.lstat(tmp_path / "x"))
     assert names(tmp_path) == ["x"]
@@ -98,13 +99,13 @@ def test_only_plain_files_are_replaced(tmp_path, make):
 
 def test_an_existing_file_stays_without_replace(tmp_path):
     write_bytes(tmp_path / "x", b"1", replace=False)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         write_bytes(tmp_path / "x", b"2", replace=False)
     assert (names(tmp_path), (tmp_path / "x").read_bytes()) == (["x"], b"1")
 
 
 def test_a_file_that_came_meanwhile_stays_without_replace(tmp_path):
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists already"):
         overtaken(tmp_path / "x")
     assert (names(tmp_path), (tmp_path / "x").read_text()) == (["x"], "theirs")
 
@@ -208,7 +209,7 @@ def test_checking_leaves_nothing_and_takes_what_can_be_written(tmp_path):
     check_can_write(tmp_path / "file")
     check_can_write(tmp_path / "a" / "b" / "file")
     check_can_write(tmp_path / "a" / "b", folder=True)
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is not a folder"):
         check_can_write(tmp_path / "file", folder=True)
     with pytest.raises(ValueError, match="is a folder"):
         check_can_write(tmp_path)
@@ -229,7 +230,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
             (folder / "inner" / "whole").write_text("1")
         assert [file.relative_to(path).as_posix() for file in path.rglob("*")] == ["inner", "inner/whole"]
     assert names(tmp_path) == ["step-False", "step-True"]
-    with pytest.raises(ValueError, match="is there already"), writing_folder(path):
+    with pytest.raises(ValueError, match="exists already"), writing_folder(path):
         pytest.fail("nothing is written")
 
 
@@ -261,8 +262,9 @@ def test_what_a_killed_process_leaves_is_removed_and_what_a_living_one_writes_st
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         assert len(names(tmp_path)) == 4
-        removed = remove_leftovers(tmp_path)
-        assert len(removed) == 2
+        write_text(tmp_path / "other", "whoever writes there removes them")
+        assert len(names(tmp_path)) == 3
+        (tmp_path / "other").unlink()
         assert all(f"-{living.pid}-" in name for name in names(tmp_path))
         assert len(names(tmp_path)) == 2
     finally:
@@ -276,17 +278,27 @@ def test_leftovers_are_only_what_bears_our_names(tmp_path):
     for name in (
         ".urae-notes.tmp",
         "x.tmp",
-        ".urae-1-0-x.tmp",
-        f".urae-{os.getpid()}-{time.time_ns()}-x.tmp",
+        f".urae-{MACHINE}-1-0-x.tmp",
+        f".urae-{MACHINE}-{os.getpid()}-{time.time_ns()}-x.tmp",
     ):
         (tmp_path / name).touch()
     assert remove_leftovers(tmp_path) == []
-    (
-        tmp_path / f".urae-{os.getpid()}-0-x.tmp"
-    ).touch()  # of an earlier process with our id, as in a container
-    assert len(remove_leftovers(tmp_path)) == 1
-    (tmp_path / f".urae-{2**40}-0-x.tmp").touch()
-    assert len(remove_leftovers(tmp_path)) == 1
+    # Of an earlier process with our id, as in a container, and of one that is gone.
+    for process in (os.getpid(), 2**40):
+        (tmp_path / f".urae-{MACHINE}-{process}-0-x.tmp").touch()
+        assert len(remove_leftovers(tmp_path)) == 1
+
+
+def test_what_another_machine_writes_is_a_leftover_after_an_hour_without_a_change(tmp_path):
+    folder = tmp_path / f".urae-00000000-{2**40}-0-x.tmp"
+    folder.mkdir()
+    (folder / "part").touch()
+    for ages in ((7200, 60), (60, 7200)):
+        for path, age in zip((folder, folder / "part"), ages, strict=True):
+            os.utime(path, (time.time() - age,) * 2)
+        assert remove_leftovers(tmp_path) == []
+    os.utime(folder, (time.time() - 7200,) * 2)
+    assert remove_leftovers(tmp_path) == [folder]
 
 
 # --- locks -----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def test_a_dry_run_shows_the_cost_and_needs_neither_client_nor_key(given, tmp_pa
     # 8 prompts x 4 aspects x (2 orders + 2 scores).
     assert "questions: 128, answered before: 0, to ask: 128" in result.output
     assert "price, estimated: " in result.output
+    assert "time, estimated: 5 minutes, if each takes 10 s, 4 at a time" in result.output
     assert not (tmp_path / "out").exists()
 
 
@@ -87,7 +88,7 @@ def test_from_folders_to_verdicts_and_a_second_call_is_free(given, two, tmp_path
         (["--candidate", "nameless"], "candidate is 'nameless': expected name=FOLDER"),
         (["--candidate", "dark=x"], "expected each name once"),
         (["--option", "seed"], "option is 'seed': expected name=VALUE"),
-        (["--option", "seed=x"], "the option's value 'x' is no JSON"),
+        (["--option", "seed=x"], "the option's value 'x' is not JSON"),
     ],
 )
 def test_wrong_options(given, more, message):

@@ -79,7 +79,7 @@ def test_two_prompts_of_the_same_words_are_two_images(tmp_path):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ({"../a": "x 1"}, r"the id '\.\./a' can name no file"),
+        ({"../a": "x 1"}, r"the id '\.\./a' cannot be a file's name"),
         ({"A": "x 1", "a": "y 2"}, "several images would be called a"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_strangers_journal_writes_nothing_elsewhere(tmp_path):
     lines = lines.replace('"name": "p-1"', '"name": "../../p-1"')
     assert "../../p-1" in lines
     (tmp_path / "orders.jsonl").write_text(lines)
-    with pytest.raises(BadFile, match="can name no file"):
+    with pytest.raises(BadFile, match="cannot be a file's name"):
         collected(tmp_path, 10)
 
 

@@ -208,7 +208,7 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
     with pytest.raises(BadFile, match=r"does not fit its configuration: visual_projection.weight"):
         METRICS["hps"].open(LocalWeights(tmp_path), CPU).read(samples())
     save_file({**tensors, "visual.attnpool.weight": torch.ones(1)}, file)
-    with pytest.raises(BadFile, match=r"visual.attnpool.weight is no tensor of an open_clip model"):
+    with pytest.raises(BadFile, match=r"visual.attnpool.weight is not a tensor of an open_clip model"):
         METRICS["hps"].open(LocalWeights(tmp_path), CPU).read(samples())
 
 
@@ -294,14 +294,14 @@ def test_only_safetensors_are_read(tmp_path):
     with pytest.raises(ValueError, match="weights.pth is not a .safetensors file"):
         LocalWeights(tmp_path / "weights.pth").tensors()
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadFile, match="broken.safetensors is no whole safetensors file"):
+    with pytest.raises(BadFile, match="broken.safetensors is not a complete safetensors file"):
         LocalWeights(tmp_path / "broken.safetensors").tensors()
     with pytest.raises(BadFile, match=r"holds no model.safetensors"):
         METRICS["clip"].open(LocalWeights(tmp_path / "weights.pth"), CPU).read(samples())
     with pytest.raises(FileNotFoundError, match="no weights at"):
         LocalWeights(tmp_path / "nowhere")
     with pytest.raises(
-        BadFile, match=r"no weights of the FID Inception: Conv2d_1a_3x3.conv.weight is missing"
+        BadFile, match=r"not the weights of the FID Inception: Conv2d_1a_3x3.conv.weight is missing"
     ):
         inception_features(torch.zeros(1, 3, 299, 299), {})
 

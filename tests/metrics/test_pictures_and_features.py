@@ -70,7 +70,7 @@ def test_a_picture_without_its_prompt_is_named(folder):
 def test_a_graph_of_comfyui_is_no_prompt(folder):
     save_png(picture(7, prompt=json.dumps({"3": {"class_type": "KSampler"}})), folder / "comfy.png")
     with pytest.raises(
-        ValueError, match="the picture comfy of ours holds a graph of ComfyUI in place of its prompt"
+        ValueError, match="the picture comfy of ours holds a graph of ComfyUI instead of its prompt"
     ):
         collect("ours", folder, "png")
     save_png(picture(7, prompt="{braces} of a kind"), folder / "comfy.png")

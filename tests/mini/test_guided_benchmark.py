@@ -10,6 +10,8 @@ import pytest
 
 from urae.generation import Direct, Way
 
+pytestmark = pytest.mark.thorough
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = ("--prompts", "1", "--size", "128", "--steps", "1", "--methods", "direct")
 

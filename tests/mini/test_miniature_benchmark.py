@@ -16,6 +16,8 @@ from urae.mini.train.base import trained_weights
 from urae.provenance import read_png_metadata
 from urae.resolution import ResolutionPolicy
 
+pytestmark = pytest.mark.thorough
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

@@ -61,6 +61,7 @@ def test_native_pictures_show_what_was_asked(pipe):
     assert np.mean([v["background"] for v in verdicts]) >= 0.8
 
 
+@pytest.mark.thorough
 def test_long_padding_does_not_change_the_subject(pipe):
     """`pipe(prompt)` pads to 512 tokens by default; the miniature is trained to bear it."""
     scenes = [mini.familiar_scene(3_000_000 + i) for i in range(6)]

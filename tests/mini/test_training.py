@@ -32,6 +32,8 @@ from urae.mini.train.text import load_text, train_text
 from urae.mini.train.vae import scene_pixels
 from urae.mini.world import Scene, Thing, familiar_scene, scene
 
+pytestmark = pytest.mark.thorough
+
 Weights = dict[str, nn.Parameter]
 
 
@@ -224,7 +226,7 @@ def test_unpacked_weights_are_the_shipped_ones(tmp_path: Path) -> None:
     again = trained_weights(load_averaged(tmp_path, "base"))
     assert list(shipped) == list(again)
     assert all(torch.equal(shipped[name], again[name]) for name in shipped)
-    with pytest.raises(FileExistsError, match="vae.safetensors is there already: choose another --out"):
+    with pytest.raises(FileExistsError, match="vae.safetensors exists already: choose another --out"):
         unpack(tmp_path)
 
 

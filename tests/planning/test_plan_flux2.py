@@ -18,6 +18,8 @@ from urae.families.vaes import vae_maps
 from urae.planning.compute import trained_by
 from urae.planning.memory import _inputs
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = Flux2().layers
 WIDE = {"num_attention_heads": 24, "joint_attention_dim": 64, "guidance_embeds": False}
 """Klein 4B's width; what embeds the text lies outside of the blocks: small here, to be counted quickly."""

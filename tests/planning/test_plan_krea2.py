@@ -19,6 +19,8 @@ from urae.families.vaes import vae_maps
 from urae.planning.compute import trained_by
 from urae.planning.memory import _inputs
 
+pytestmark = pytest.mark.thorough
+
 LAYERS = Krea2().layers
 NO_TEXT = {"text_hidden_dim": 40, "text_intermediate_size": 40}
 """What fuses the text's layers lies outside of the blocks: small here, to be counted quickly."""

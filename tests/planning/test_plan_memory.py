@@ -10,6 +10,7 @@ import torch
 from rehearsal import Architecture, Live, count_bytes, saved_by_compiled_blocks
 from test_compute import SMALL, on_meta
 
+from cases import thorough
 from urae import mini, recipes
 from urae.adapters import PAPER_TARGETS, Lora, Minor, decompose
 from urae.execution import quantised
@@ -76,8 +77,15 @@ def test_memory_is_what_an_h200_measured(size, way, settings):
     assert planned / 1e9 == pytest.approx(row["peak_gb"], rel=0.03)
 
 
-@pytest.mark.parametrize("offload", [False, True])
-@pytest.mark.parametrize("mode", ["full", "attention"])
+@pytest.mark.parametrize(
+    ("mode", "offload"),
+    [
+        ("full", False),
+        ("attention", True),
+        thorough("full", True),
+        thorough("attention", False),
+    ],
+)
 def test_a_block_more_takes_what_is_said(mode, offload):
     """Blocks of full width, 1024 px: the peak of the step grows by as much as counted, within a tenth of a width a
     block, since the gradients of the adapter are counted too."""
@@ -102,6 +110,7 @@ def test_another_block_keeps_as_much_as_said():
     assert planned[1] - planned[0] == pytest.approx(counted[1] - counted[0], rel=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
 @pytest.mark.parametrize("targets", [PAPER_TARGETS, ("ff.net.2", "proj_out")])
 def test_another_compiled_block_keeps_as_much_as_said(targets, compiler):

@@ -62,8 +62,8 @@ def test_parameters_of_automatic1111():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("only words", "in no form of AUTOMATIC1111's"),
-        (FORGE.replace("896x1152", "big"), "says Size: 'big', which is no such setting"),
+        ("only words", "that AUTOMATIC1111 does not write"),
+        (FORGE.replace("896x1152", "big"), "says Size: 'big', which is not such a setting"),
         (FORGE.replace("Seed: 4203", "Seed: -1"), "says Seed: '-1'"),
     ],
 )
@@ -109,7 +109,10 @@ def test_a_graph_with_a_plain_sampler():
         ),
         ({"6": ("CLIPTextEncode", {"text": ["6", 0]})}, "whose prompt comes from CLIPTextEncode"),
         ({"26": ("FluxGuidance", {"conditioning": ["26", 0]})}, "whose prompt comes from FluxGuidance"),
-        ({"5": ("VAEEncode", {"pixels": ["1", 0]})}, "begins with no empty latent: its size is unknown"),
+        (
+            {"5": ("VAEEncode", {"pixels": ["1", 0]})},
+            "does not begin with an empty latent: its size is unknown",
+        ),
     ],
 )
 def test_a_graph_with_several_readings_is_refused(changed, message):
@@ -121,7 +124,7 @@ def test_a_graph_with_several_readings_is_refused(changed, message):
     "text", ["[1]", "{", '{"1": 2}', '{"1": {"class_type": "KSampler"}}', "a plain prompt"]
 )
 def test_what_is_no_graph(text):
-    with pytest.raises(BadFile, match=r"is not JSON|expected an object|is no graph of ComfyUI"):
+    with pytest.raises(BadFile, match=r"is not JSON|expected an object|is not a graph of ComfyUI"):
         from_graph(text, name="a.png")
 
 

@@ -75,7 +75,7 @@ def test_round_trip_through_exif(tmp_path, ending):
 
 
 def test_what_a_format_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"is too long: save it as PNG"):
+    with pytest.raises(ValueError, match=r"too long for the format: save it as PNG"):
         save_picture(picture(replace(MADE, prompt="a" * 70_000).to_info()), tmp_path / "a.jpg")
     with pytest.raises(ValueError, match=r"no place for the text 'note': save the picture as PNG"):
         save_picture(picture(MADE.to_info() | {"note": "mine"}), tmp_path / "a.webp")
@@ -95,7 +95,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
         ),
         (
             '{"prompt": "a", "seed": 1, "steps": 1, "method": "direct", "size": [1, 1], "policy": {"x": 1}}',
-            "policy of .* is none: a resolution policy has no 'x'",
+            "policy of .* is not a policy: a resolution policy has no 'x'",
         ),
     ],
 )
@@ -139,8 +139,8 @@ def test_other_names_are_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     picture({}).save(tmp_path / "plain.png")
-    with pytest.raises(BadFile, match=r"plain\.png is no picture that urae has made: it holds no 'size'"):
+    with pytest.raises(BadFile, match=r"plain\.png is not a picture that urae has made: it holds no 'size'"):
         read_png_metadata(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(BadFile, match="is no picture"):
+    with pytest.raises(BadFile, match="is not a picture"):
         read_png_metadata(tmp_path / "text.png")

@@ -50,7 +50,9 @@ def test_what_does_not_fit_is_split_and_nothing_else_of_it_changes(plan, tmp_pat
     assert changed
     roomy = planning.plan(recipe, Gpu(name="roomy", memory=100, tflops=100))
     assert fitted(roomy).recipe == recipe
-    with pytest.raises(ValueError, match="nothing that leaves the result as it is does: give other settings"):
+    with pytest.raises(
+        ValueError, match="no setting that keeps the result the same makes it fit: give other settings"
+    ):
         fitted(planning.plan(recipe, Gpu(name="none", memory=0.601, tflops=100)))
 
 

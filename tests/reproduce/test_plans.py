@@ -141,7 +141,7 @@ def test_wrong_names(tmp_path):
     with pytest.raises(ValueError, match=r"there is no row of table1 'Sana' \(did you mean Sana-1.6B\?\)"):
         read_plan("table1").only(["Sana"], [])
     (tmp_path / "p.yaml").write_text("title: nothing more")
-    with pytest.raises(BadFile, match="is no plan of a table"):
+    with pytest.raises(BadFile, match="is not a plan of a table"):
         read_plan(str(tmp_path / "p.yaml"))
 
 

@@ -114,7 +114,7 @@ def test_a_graph_of_comfyui_is_no_prompt(candidates, tmp_path):
     info = PngImagePlugin.PngInfo()
     info.add_text("prompt", '{"3": {"class_type": "KSampler"}}')
     Image.new("RGB", (96, 96)).save(candidates["sharp"] / "comfy.png", pnginfo=info)
-    with pytest.raises(ValueError, match="comfy.png holds a graph of ComfyUI in place of its prompt"):
+    with pytest.raises(ValueError, match="comfy.png holds a graph of ComfyUI instead of its prompt"):
         build_study(candidates, tmp_path / "study")
 
 
@@ -162,7 +162,7 @@ def test_what_makes_no_study(drawn, study, tmp_path):
         small_study({"sharp": drawn["sharp"]}, tmp_path / "s")
     with pytest.raises(ValueError, match="expected two to 9"):
         small_study({f"c{i}": drawn["sharp"] for i in range(10)}, tmp_path / "s")
-    with pytest.raises(ValueError, match="study is there already, and may hold votes"):
+    with pytest.raises(ValueError, match="study exists already, and may hold votes"):
         small_study(drawn, study.folder)
     with pytest.raises(ValueError, match="there are 5 different prompts"):
         small_study(drawn, tmp_path / "s", prompts={name: PROMPTS[name] for name in IDS[:5]})
@@ -177,7 +177,7 @@ def test_a_manifest_that_names_other_files_is_damaged(study):
     path = study.folder / "study.json"
     name = next(iter(study.pictures))
     path.write_text(path.read_text().replace(name, "../../secret"))
-    with pytest.raises(BadFile, match="'../../secret' is no name of a picture"):
+    with pytest.raises(BadFile, match="'../../secret' is not the name of a picture"):
         read_study(study.folder)
 
 
@@ -186,7 +186,7 @@ def test_damaged_votes_and_invitations_are_named(study):
     with pytest.raises(BadFile, match="votes.sqlite cannot be opened as the votes of a study"):
         BallotBox(study)
     (study.folder / "invitations.csv").write_text("rater-01,token\nrater-02\n")
-    with pytest.raises(BadFile, match="invitations.csv, line 2 is no invitation"):
+    with pytest.raises(BadFile, match="invitations.csv, line 2 is not an invitation"):
         read_invitations(study.folder)
 
 

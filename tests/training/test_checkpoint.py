@@ -9,6 +9,7 @@ import torch
 from small_disk import small_disk
 from urae.errors import BadFile, CannotWrite
 from urae.io import remove_leftovers
+from urae.io.files import MACHINE
 from urae.training.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 
 DAMAGED = "step-000001 is damaged .*: delete it to go on from the one before"
@@ -61,7 +62,7 @@ def test_what_is_unfinished_is_neither_found_nor_kept(tmp_path):
     save_checkpoint(checkpoint(1), tmp_path, keep=2)
     # Of a process that is gone, and of an earlier one with our own id.
     for process, number in ((2**22 + 1, 0), (os.getpid(), 1)):
-        unfinished = tmp_path / f".urae-{process}-{number}-step-000002.tmp"
+        unfinished = tmp_path / f".urae-{MACHINE}-{process}-{number}-step-000002.tmp"
         unfinished.mkdir()
         (unfinished / "adapter.safetensors").write_bytes(b"half")
     assert latest_checkpoint(tmp_path).name == "step-000001"
@@ -105,7 +106,7 @@ def test_a_file_that_is_gone_and_another_format_are_named(tmp_path):
         load_checkpoint(path)
     (path / "digests.json").write_text(json.dumps(written))
     (path / "optimizer.safetensors").unlink()
-    with pytest.raises(BadFile, match="optimizer.safetensors is not as it was written"):
+    with pytest.raises(BadFile, match="optimizer.safetensors has changed since it was written"):
         load_checkpoint(path)
 
 

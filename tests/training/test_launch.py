@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cases import thorough
 from urae.recipes import RECIPES
 from urae.training import valid_keys
 
@@ -103,8 +104,15 @@ def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), ("flux_4k.sh", "2")])
-@pytest.mark.parametrize("settings", [[], ["steps=3"], ["steps=3", "gradient_accumulation=4"]])
+@pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), thorough("flux_4k.sh", "2")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        thorough([]),
+        thorough(["steps=3"]),
+        ["steps=3", "gradient_accumulation=4"],
+    ],
+)
 def test_settings_after_the_gpus_reach_the_training(script, gpus, settings, tmp_path):
     """Through the real launcher and command: the last setting is one that the command refuses by name. So what a plan
     suggests, with its parts of the batch, can be added as it stands."""

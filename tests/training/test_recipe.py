@@ -77,7 +77,7 @@ def test_a_policy_can_be_a_file(recipe, tmp_path):
     assert changed.policy == policy
     assert from_dict(to_dict(changed)) == changed  # recipe.yaml holds the settings, not the file
     (tmp_path / "policy.json").write_text('{"shift": 0}')
-    with pytest.raises(BadFile, match=r"policy.json is no resolution policy: shift is 0"):
+    with pytest.raises(BadFile, match=r"policy.json is not a resolution policy: shift is 0"):
         override(recipe(), {"policy": str(tmp_path / "policy.json")})
 
 

@@ -125,5 +125,5 @@ def test_metrics_that_lack_steps_are_refused(pipe, recipe):
     made = recipe(steps=2)
     train(pipe, made)
     (Path(made.out) / "metrics.jsonl").write_text("")
-    with pytest.raises(BadFile, match="metrics.jsonl lacks lines that it had: put it back"):
+    with pytest.raises(BadFile, match="metrics.jsonl has lost lines: restore it"):
         train(pipe, replace(made, steps=3))

@@ -10,6 +10,7 @@ import pytest
 from killable import Run, command, steps_done
 from safetensors.torch import load_file
 
+from cases import thorough
 from ranks import start
 from small_disk import small_disk
 from urae.errors import UraeError
@@ -29,7 +30,7 @@ def steps_kept(out: Path) -> list[str]:
     return sorted(path.name for path in (out / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, thorough(signal.SIGINT), thorough(signal.SIGUSR1)])
 def test_a_signal_waits_for_the_step_and_the_same_command_goes_on(
     pipe, recipe, pipe_folder, tmp_path, number
 ):
@@ -84,7 +85,7 @@ def test_samples_come_after_the_checkpoint_and_a_rerun_draws_what_is_missing(pip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, thorough(signal.SIGINT), thorough(signal.SIGUSR1)])
 def test_a_signal_to_one_process_stops_all_after_the_same_step(recipe, pipe_folder, tmp_path, number):
     made = recipe(steps=LONG, batch_size=2)
     recipe_file = tmp_path / "shared.yaml"
@@ -117,7 +118,8 @@ def test_a_second_run_in_the_same_directory_is_refused(pipe, recipe, pipe_folder
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # a tracker's own thread
 @pytest.mark.parametrize(
-    ("room", "loggers"), [(300, ()), (2_000, ("tensorboard",)), (20_000, ()), (60_000, ("tensorboard",))]
+    ("room", "loggers"),
+    [thorough(300, ()), (2_000, ("tensorboard",)), thorough(60_000, ("tensorboard",))],
 )
 def test_a_full_disk_is_one_sentence_and_the_same_run_goes_on(pipe, recipe, tmp_path, room, loggers):
     made = recipe(steps=20, checkpoint_every=10, optimizer="prodigy", lr=1.0, loggers=loggers)

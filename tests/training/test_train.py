@@ -1,13 +1,16 @@
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from urae.adapters import Adapter, Full, Lora, Minor
 from urae.adapters.targets import resolved
@@ -25,7 +28,7 @@ def same_tensors(first, second) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_leaves_its_directory(pipe, recipe):
+def test_a_run_leaves_its_directory(pipe, recipe, capsys):
     made = recipe(steps=4, checkpoint_every=2, num_validation=2, validate_every=2, loggers=("tensorboard",))
     made = replace(made, sample_every=4, sample_prompts=("a", "b"), sample_steps=2)
     adapter = train(pipe, made)
@@ -37,9 +40,17 @@ def test_a_run_leaves_its_directory(pipe, recipe):
         "step-000004-00.png",
         "step-000004-01.png",
     }
-    assert list((out / "tensorboard").rglob("events*"))
+    (events,) = (out / "tensorboard").rglob("events*")
+    tracked = EventAccumulator(str(events), size_guidance={"images": 0}).Reload()
+    shown = {name: tracked.Images(name)[0] for name in tracked.Tags()["images"]}
+    assert {name: one.step for name, one in shown.items()} == {"samples/00": 4, "samples/01": 4}
+    second = Image.open(io.BytesIO(shown["samples/01"].encoded_image_string))
+    assert np.array_equal(np.asarray(second), np.asarray(Image.open(out / "samples" / "step-000004-01.png")))
     assert same_tensors(load_file(out / "adapter.safetensors"), adapter.state_dict())
-    assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == [0, 1, 2, 3, 4]
+    rows = read_metrics(out / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    said = [f"step {step}: validation loss {rows[step]['validation_loss']:.4f}" for step in (0, 2, 4)]
+    assert [line for line in capsys.readouterr().err.splitlines() if "validation" in line] == said
 
 
 def test_the_pipeline_is_as_before(pipe, recipe):
@@ -140,7 +151,7 @@ def test_the_policy_of_training_is_the_adapters(pipe, recipe, policy, expected):
 
 def test_positions_that_follow_the_noise_level_take_one_image_a_part(pipe, recipe):
     policy = ResolutionPolicy(rope="dype", scale=2.0, native_grid=4)
-    with pytest.raises(ValueError, match="set gradient_accumulation=2, one image a part"):
+    with pytest.raises(ValueError, match="set gradient_accumulation=2, one image per part"):
         train(pipe, recipe(policy=policy))
     assert train(pipe, recipe(policy=policy, gradient_accumulation=2, steps=1)).policy == policy
 

@@ -5,6 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cases import thorough
 from urae.adapters import Lora, Minor
 from urae.families.flux.calls import image_ids
 from urae.training import train
@@ -40,7 +41,7 @@ def reads(pipe, recipe, out, **changes) -> int:
     "changes",
     [
         {"adapter": Lora(rank=2, targets=("transformer_blocks.1.attn.to_q",)), "batch_size": 1},
-        {"adapter": Minor(rank=4), "batch_size": 4, "gradient_accumulation": 2, "ema": 0.9},
+        thorough({"adapter": Minor(rank=4), "batch_size": 4, "gradient_accumulation": 2, "ema": 0.9}),
     ],
 )
 def test_a_step_waits_for_its_losses_and_for_prodigys_step_size(pipe, recipe, tmp_path, changes):

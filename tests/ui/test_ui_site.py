@@ -95,6 +95,7 @@ def test_stop_and_go_on_lose_nothing(page):
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 
+@pytest.mark.thorough
 def test_a_killed_drawing_process_fails_its_job_alone(tmp_path):
     with serving(tmp_path) as page:
         job = page.draw(**{**TIGER, "steps": "20"}, seeds="0-9")

@@ -318,7 +318,7 @@ def _check_start(transformer: nn.Module, start: Adapter | None) -> None:
         return
     if start.is_full:
         raise ValueError(
-            "start is a full adapter, whose weights cannot lie under another one: save it as a model"
+            "start is a full adapter, on which no other can be trained: bake it into a model first"
         )
     start.check(transformer)
 

@@ -49,6 +49,9 @@ ROLES: dict[str, Role] = {
     ".diff_b": "bias",
 }
 
+SCALE = ".scale"
+"""What the original repository calls the weight of a norm, and ComfyUI did."""
+
 OTHERS = {
     r"\.lokr_": "a LoKr",
     r"\.hada_": "a LoHa",
@@ -188,7 +191,7 @@ def _role(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, Role]:
             raise BadFile(f"the file is {what} ({key!r}), which urae does not read: {EXPECTED}")
     if not any(other.endswith(suffix) for other in tensors for suffix in ROLES):
         raise BadFile(f"the file holds a model's weights ({key!r}), not an adapter: give it as the base")
-    raise BadFile(f"key {key!r} is no part of a LoRA that urae reads: {EXPECTED}")
+    raise BadFile(f"key {key!r} is not part of a LoRA that urae reads: {EXPECTED}")
 
 
 def _processor_role(key: str) -> tuple[str, Role]:
@@ -231,7 +234,7 @@ def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Na
     for module in modules:
         if not any(_targets(module, naming) for naming in namings):
             raise BadFile(
-                f"{module!r} is no module of {known_families(tables())}: expected diffusers' names or those of the "
+                f"{module!r} is not a module of {known_families(tables())}: expected diffusers' names or those of the "
                 f"original repository, after nothing or {', '.join((*DOTTED, *FLAT))}"
             )
     first = next(naming for naming in namings if _targets(modules[0], naming))
@@ -242,7 +245,8 @@ def _naming(modules: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> Na
 def _targets(module: str, naming: Naming) -> tuple[str, ...]:
     """What a module of the file is in diffusers, or a parameter, where the file names one."""
     name = _plain(module)
-    return naming.modules(name) or naming.parameters(name) or ((name,) if naming.has_root(name) else ())
+    parameters = naming.parameters(name) or naming.parameters(f"{name}{SCALE}")
+    return naming.modules(name) or parameters or ((name,) if naming.has_root(name) else ())
 
 
 def _layout(module: str, naming: Naming) -> str:
@@ -286,7 +290,7 @@ def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
     for module, pair in pairs.items():
         parts = _targets(module, naming)
         if parts[0].endswith((".weight", ".bias")):
-            raise BadFile(f"{module!r} is no module but a parameter, which has no factors")
+            raise BadFile(f"{module!r} is a parameter, not a module, and has no factors")
         for name, part in _split(module, parts, pair, naming):
             _add(split, name, part, module)
     return split
@@ -295,6 +299,8 @@ def _split_all(pairs: Mapping[str, Pair], naming: Naming) -> dict[str, Pair]:
 def _differences(modules: Mapping[str, Mapping[Role, Tensor]], naming: Naming) -> dict[str, Tensor]:
     changes: dict[str, Tensor] = {}
     for module, parts in modules.items():
+        if _is_second_spelling(module, parts, modules):
+            continue
         for role in ("weight", "bias"):
             if role in parts:
                 for name, change in _split_change(module, role, parts[role], naming):
@@ -307,7 +313,8 @@ def _split_change(module: str, role: str, change: Tensor, naming: Naming) -> Ite
     if change.ndim == 0:
         raise BadFile(f"{module!r} has a change that is a single number: expected one of a parameter's shape")
     name = _plain(module)
-    named = naming.parameters(name) if role == "weight" else ()
+    of_norm = naming.parameters(name) or naming.parameters(f"{name}{SCALE}")
+    named = of_norm if role == "weight" else ()
     parts = named or naming.parameters(f"{name}.{role}") or (name if role == "weight" else f"{name}.{role}",)
     if len(parts) == 1:
         swapped = naming.original and parts[0].rpartition(".")[0] == naming.names.swapped
@@ -318,6 +325,14 @@ def _split_change(module: str, role: str, change: Tensor, naming: Naming) -> Ite
     for part, rows in zip(parts, change.split(widths), strict=True):
         if rows.any():
             yield part, rows.contiguous()
+
+
+def _is_second_spelling(
+    module: str, parts: Mapping[Role, Tensor], modules: Mapping[str, Mapping[Role, Tensor]]
+) -> bool:
+    """Whether a norm is there for old and for new versions of ComfyUI, with the same change."""
+    first = modules.get(f"{module}{SCALE}", {}).get("weight")
+    return first is not None and "weight" in parts and torch.equal(first, parts["weight"])
 
 
 def _add(found: dict, name: str, value: object, module: str) -> None:
@@ -367,8 +382,8 @@ def _names_of(modules: Sequence[str], model: str) -> ModuleNames:
     if not fitting:
         strange = [one for one in modules if not any(original_of(one, names) for names in listed)]
         raise ValueError(
-            f"{(strange or modules)[0]!r} is no module of {known_families(listed)}: its adapter can only be written in "
-            "the layout diffusers"
+            f"{(strange or modules)[0]!r} is not a module of {known_families(listed)}: its adapter can only be "
+            "written in the layout diffusers"
         )
     if any(original_of(one, names) != original_of(one, fitting[0]) for names in fitting for one in modules):
         raise ValueError(
@@ -409,7 +424,9 @@ def _comfy_differences(changes: Mapping[str, Tensor], names: ModuleNames) -> dic
     for name, parts in _originals(changes, names).items():
         module, _, attribute = name.rpartition(".")
         named = {"weight": f"{module}.diff", "bias": f"{module}.diff_b"}.get(attribute, f"{name}.diff")
-        found[f"diffusion_model.{named}"] = _fused_change(parts, changes, names)
+        found[f"diffusion_model.{named}"] = change = _fused_change(parts, changes, names)
+        if name.endswith(SCALE):  # which is a weight in newer versions, and neither knows the other's name
+            found[f"diffusion_model.{module}.diff"] = change.clone()
     return found
 
 

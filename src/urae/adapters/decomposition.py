@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from urae.errors import BadFile
-from urae.io import read_weights, remove_leftovers, write_weights
+from urae.io import read_weights, write_weights
 
 __all__ = ["Kind", "Triplets", "decompose", "decompose_cached", "tensor_hash"]
 
@@ -224,7 +224,6 @@ def _ritz(W: Tensor, V: Tensor) -> Triplets:
 
 def _write_entry(path: Path, triplets: Triplets) -> None:
     tensors = {name: getattr(triplets, name).cpu() for name in ("U", "S", "V")}
-    remove_leftovers(path.parent, name=path.name)
     write_weights(path, tensors, {"sha256": tensor_hash(*tensors.values())})
 
 

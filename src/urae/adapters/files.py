@@ -16,7 +16,7 @@ from torch import Tensor
 from urae import mini
 from urae.adapters.decomposition import tensor_hash
 from urae.errors import BadFile
-from urae.io import field_of, parse_json_object, read_weights, remove_leftovers, write_weights
+from urae.io import field_of, parse_json_object, read_weights, write_weights
 
 __all__ = ["FORMAT", "MINI", "SHIPPED", "file_named", "read_file", "write_file"]
 
@@ -36,10 +36,7 @@ def file_named(name: str | Path) -> Path:
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-    """Write tensors and our metadata, complete or not at all. `ValueError` for values that are not finite.
-
-    What killed runs left of the same file is removed.
-    """
+    """Write tensors and our metadata, complete or not at all. `ValueError` for values that are not finite."""
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(
@@ -48,7 +45,6 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str
             )
     stored = [tensors[key] for key in sorted(tensors)]
     said = {"format": FORMAT, **described, "sha256": tensor_hash(*stored)}
-    remove_leftovers(path.parent, name=path.name)
     write_weights(path, tensors, {"urae": json.dumps(said, sort_keys=True)})
 
 

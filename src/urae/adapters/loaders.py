@@ -1,7 +1,8 @@
 """What other tools read of an adapter for FLUX.1, by the layout of its file.
 
 Tools say little or nothing about what they leave out. The rules were read off their loaders; the tests hold them to
-what the loaders of diffusers, ComfyUI and InvokeAI did with our files, and to the names in the source of sd-scripts.
+what the loaders of diffusers, ComfyUI, InvokeAI and OneTrainer did with our files, and to the names in the source of
+sd-scripts, ai-toolkit and SimpleTuner.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ RECOGNISED = {
     "single_transformer_blocks.0.attn.to_q",
 }
 """The layers by which InvokeAI knows a file of diffusers' names for one of FLUX.1."""
+MODULATIONS = ("norm.linear", "norm1.linear", "norm1_context.linear")
 
 
 def unread(tool: str, names: Collection[str], layout: Layout) -> list[str]:
@@ -70,6 +72,29 @@ def _sd_scripts(names: Sequence[str], layout: Layout, full: bool) -> list[str]:
     return [name for name in names if not _in_block(name) and not name.startswith(EMBEDDERS)]
 
 
+def _ai_toolkit(names: Sequence[str], layout: Layout, full: bool) -> list[str]:
+    if full or layout != "diffusers":
+        return list(names)
+    return [name for name in names if not _in_block(name)]
+
+
+def _onetrainer(names: Sequence[str], layout: Layout, full: bool) -> list[str]:
+    return list(names) if full else []
+
+
+def _simpletuner(names: Sequence[str], layout: Layout, full: bool) -> list[str]:
+    """By the better of its two widest lists of targets: one has modulations, the other the image's embedder."""
+    if full or layout != "diffusers":
+        return list(names)
+    with_modulations = [name for name in names if not _in_block(name) and name != "proj_out"]
+    with_embedder = [
+        name
+        for name in names
+        if name.endswith(MODULATIONS) or not (_in_block(name) or name in ("x_embedder", "proj_out"))
+    ]
+    return min(with_modulations, with_embedder, key=len)
+
+
 def _in_block(name: str) -> bool:
     return "transformer_blocks." in name
 
@@ -79,5 +104,9 @@ LOADERS: dict[str, Callable[[Sequence[str], Layout, bool], list[str]]] = {
     "ComfyUI": _comfyui,
     "InvokeAI": _invokeai,
     "kohya's sd-scripts": _sd_scripts,
+    "ai-toolkit": _ai_toolkit,
+    "OneTrainer": _onetrainer,
+    "SimpleTuner": _simpletuner,
 }
-"""Tool -> what it leaves out. Versions: diffusers 0.42, ComfyUI 0.3.64, InvokeAI 8e71a8a, sd-scripts 48d368f."""
+"""Tool -> what it leaves out. Versions: diffusers 0.42, ComfyUI 0.3.64 and 0.29, InvokeAI 8e71a8a, sd-scripts 48d368f,
+ai-toolkit 27a03a9, OneTrainer 23df383, SimpleTuner bc8e6ab."""

@@ -36,7 +36,9 @@ class Scaling:
         kind = config.get("peft_type", "LORA")
         if config.get("use_dora") or kind != "LORA":
             what = "a DoRA" if kind == "LORA" else f"an adapter of the type {kind}"
-            raise BadFile(f"{name} describes {what}, which is no low-rank update of the weights: not read")
+            raise BadFile(
+                f"{name} describes {what}, which is not a low-rank update of the weights, so it is not read"
+            )
         self.name = name
         self.config = config
         self.alphas, self.ranks = (self._patterns(key) for key in ("alpha_pattern", "rank_pattern"))

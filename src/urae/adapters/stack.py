@@ -43,7 +43,7 @@ class AdapterFile(NamedTuple):
         except ValueError:
             if Path(before).exists():
                 raise ValueError(
-                    f"{after!r} is no strength of {before}: expected FILE or FILE:STRENGTH, such as {before}:0.8"
+                    f"{after!r} is not a strength of {before}: expected FILE or FILE:STRENGTH, such as {before}:0.8"
                 ) from None
             return cls(Path(text))
         return cls(Path(before), _checked(strength, before))
@@ -84,7 +84,7 @@ class Stack:
         for other in carrying[1:]:
             if other.policy != carrying[0].policy:
                 raise ValueError(
-                    f"{carrying[0].name} and {other.name} bring different resolution policies, and only one can rule: "
+                    f"{carrying[0].name} and {other.name} have different resolution policies, and only one can apply: "
                     "say which by policy, as a JSON file, or leave one adapter out"
                 )
         return carrying[0].policy if carrying else None
@@ -157,7 +157,7 @@ def _part(given: Any) -> StackPart:
         return StackPart(given)
     if isinstance(given, Sequence) and len(given) == 2 and isinstance(given[0], Adapter):
         return StackPart(given[0], _checked(given[1], given[0].name))
-    raise ValueError(f"{given!r} is no adapter: expected an Adapter, or a pair of one and its strength")
+    raise ValueError(f"{given!r} is not an adapter: expected an Adapter, or a pair of one and its strength")
 
 
 def _checked(strength: Any, name: str) -> float:

@@ -15,7 +15,7 @@ from rich import filesize
 from rich.table import Table
 
 from urae import adapters, baking, families, mini, resolution
-from urae.cli.printed import console, say
+from urae.cli.printed import Verbose, console, say
 from urae.cli.verbs import Commands
 from urae.io import check_can_write, plain
 
@@ -45,13 +45,26 @@ Rank = Annotated[int, typer.Option(min=1, help="Truncate to this rank by SVD, an
 
 
 @app.command(epilog="Example: urae adapter show adapter.safetensors")
-def show(path: Input, base: BaseModel = "", start: Start = "") -> None:
+def show(path: Input, base: BaseModel = "", start: Start = "", verbose: Verbose = False) -> dict[str, Any]:
     """Print what a file is: layout, kind, rank, targets, policy, recipe, base, size, norms."""
     adapter = _load(path, base, start)
     table = Table(title=plain(path.name), show_header=False, title_justify="left")
     for name, value in _facts(adapter, path):
         table.add_row(name, plain(value))
+    if verbose and adapter.policy:
+        table.add_row("policy as JSON", adapter.policy.to_json())
     console.print(table)
+    return {
+        "file": str(path),
+        "layout": adapter.layout,
+        "kind": _kind(adapter),
+        "ranks": {name: A.shape[0] for name, (A, _) in adapter.factors.items()},
+        "full": list(adapter.differences),
+        "bytes": path.stat().st_size,
+        "hash": adapter.hash,
+        "norms": _norms(adapter),
+        **adapter.metadata(),
+    }
 
 
 @app.command(epilog="Example: urae adapter convert adapter.safetensors comfyui.safetensors --to comfy")
@@ -131,7 +144,7 @@ def bake(
         bool, typer.Option(help="Bake into another model than the adapter's own.")
     ] = False,
 ) -> None:
-    """Put adapters into a model's weights for good, for tools that take no adapter: W' = W + B A.
+    """Merge adapters permanently into a model's weights, for tools that cannot load one: W' = W + B A.
 
     The model is read and written one tensor at a time, in its own types. What rounding to them costs is printed.
     """
@@ -220,13 +233,10 @@ def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
     described = adapter.metadata()
     return [
         ("layout", adapter.layout),
-        (
-            "kind",
-            adapter.spec.kind if adapter.spec else "full" if adapter.is_full else "LoRA of unknown origin",
-        ),
+        ("kind", _kind(adapter)),
         ("rank", _ranks(adapter)),
         ("targets", _targets(adapter)),
-        ("policy", _settings(described["policy"])),
+        ("policy", str(adapter.policy or "not recorded")),
         ("recipe", _settings(described["recipe"])),
         ("data", _settings(described["data"])),
         ("base", str(adapter.base) if adapter.base else "not recorded"),
@@ -236,6 +246,10 @@ def _facts(adapter: Adapter, path: Path) -> list[tuple[str, str]]:
         ("hash", adapter.hash[:12]),
         *[(f"norm of {group}", f"{norm:.4g}") for group, norm in _norms(adapter).items()],
     ]
+
+
+def _kind(adapter: Adapter) -> str:
+    return adapter.spec.kind if adapter.spec else "full" if adapter.is_full else "LoRA of unknown origin"
 
 
 def _ranks(adapter: Adapter) -> str:

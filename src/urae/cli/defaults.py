@@ -28,7 +28,7 @@ def read_defaults() -> dict[str, Any]:
 
 def defaults_for(command: Sequence[str], options: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of a command, such as ("data", "collect"), by the names of its `options`. ValueError for a key of
-    its table that is no option of it."""
+    its table that is not an option of it."""
     shared = {name: value for name, value in told.items() if not isinstance(value, dict) and name in options}
     table: Any = told
     for word in command:

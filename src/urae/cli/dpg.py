@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,8 @@ from urae import dpg as benchmark
 from urae import judge
 from urae.cli.named import named, options_from_json
 from urae.cli.options import Fields
-from urae.cli.printed import say, tell_unused
-from urae.cli.spending import Concurrency, DryRun, RequestOptions
+from urae.cli.printed import say, say_report, tell_unused
+from urae.cli.spending import Concurrency, DryRun, RequestOptions, tell_time
 from urae.dpg.server import OPTIONS
 from urae.io import Progress, check_can_write
 
@@ -44,10 +45,10 @@ def dpg(
     option: RequestOptions = [],  # noqa: B006
     concurrency: Concurrency = 4,
     dry_run: DryRun = False,
-) -> None:
+) -> str | dict[str, Any]:
     """Score pictures by DPG-Bench: do they show what dense prompts ask for?
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae dpg --candidate ours=out/ours --questions dpg_bench.csv --model models/llava-1.5-7b-hf
     """
@@ -59,12 +60,17 @@ def dpg(
         answerer,
         **request,
     )
-    num_open = plan.num_open(judge.read_answers(out / ANSWERS))
+    answers = judge.read_answers(out / ANSWERS)
+    num_open = plan.num_open(answers)
     say(f"answered by: {answerer.name}")
     say(f"pictures: {len(plan.every)} of {len(plan.tiles)} candidates, questions to ask: {num_open}")
+    hours = tell_time(num_open, chain.from_iterable(answers.values()), at_a_time=concurrency if server else 0)
     tell_unused("scored", plan.unused)
-    if not dry_run:
-        _write(_ask(plan, out / ANSWERS, num_open), plan, out)
+    if dry_run:
+        return {"num_requests": num_open, "hours": hours}
+    result = _ask(plan, out / ANSWERS, num_open)
+    _write(result, plan, out)
+    return result.to_json()
 
 
 def _answerer(
@@ -89,6 +95,6 @@ def _ask(plan: DpgPlan, journal: Path, num_open: int) -> Dpg:
 
 
 def _write(result: Dpg, plan: DpgPlan, out: Path) -> None:
-    say(result.to_markdown())
+    say_report(result.to_markdown())
     for file in result.save(out, plan):
         say(f"wrote {file}")

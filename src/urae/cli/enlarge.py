@@ -10,7 +10,7 @@ import typer
 
 from urae import enlarging, generation
 from urae.cli.options import Fields
-from urae.cli.printed import say
+from urae.cli.printed import Verbose, say
 from urae.collecting.captioner import Captioner
 from urae.enlarging.asking import EnlargeRequest
 from urae.generation.asking import DrawingRequest, ModelRequest
@@ -34,18 +34,19 @@ def enlarge(
     drawing: Annotated[dict[str, Any], Fields(DrawingRequest, only=TAKEN)],
     caption_model: Annotated[
         str,
-        typer.Option(help="Vision-language model that says what the picture shows, in place of a prompt."),
+        typer.Option(help="Vision-language model that says what the picture shows, instead of a prompt."),
     ] = "",
     caption_url: Annotated[str, typer.Option(help="Its server, of OpenAI's protocol.")] = OPENAI,
-    format: Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")] = "png",
+    format: Annotated[str, typer.Option(help="Format of the files: png, jpeg or webp.")] = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page.")] = Path("enlarged"),
-) -> None:
-    """Make a picture larger. What is there already is not drawn again, nor ever replaced.
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Make a picture larger. Finished pictures with the same settings are kept; none is replaced.
 
     Example: urae enlarge photo.jpg --scale 2 --change little --prompt "a lighthouse at dusk"
     """
     if not is_picture_name(picture):
-        raise ValueError(f"{picture} does not end as pictures do that are read, such as .jpg or .png")
+        raise ValueError(f"{picture} does not have a picture's ending, such as .jpg or .png")
     if caption_model and asked["prompt"]:
         raise ValueError("caption_model has no effect beside a prompt: leave one out")
     if caption_url != OPENAI and not caption_model:
@@ -56,7 +57,8 @@ def enlarge(
         request = _captioned(request, picture, Captioner(model=caption_model, base_url=caption_url))
     with opening.opened() as (pipe, adapter):
         plan = enlarging.plan_enlarging(pipe, request, adapter=adapter, **drawing)
-        _draw(plan, files)
+        _draw(plan, files, verbose=verbose)
+    return {"pictures": [str(path) for path in files.paths]}
 
 
 def _captioned(request: EnlargeRequest, picture: Path, captioner: Captioner) -> EnlargeRequest:
@@ -65,17 +67,19 @@ def _captioned(request: EnlargeRequest, picture: Path, captioner: Captioner) -> 
     return replace(request, prompt=prompt)
 
 
-def _draw(whole: EnlargePlan, files: Any) -> None:
+def _draw(whole: EnlargePlan, files: Any, *, verbose: bool) -> None:
     plan = whole.only(files.missing(whole.made))
     for file in files.there:
-        say(f"there already: {file}")
+        say(f"finished already: {file}")
     say(whole)
+    if verbose and (policy := whole.drawing.policy):
+        say(f"policy as JSON: {policy.to_json()}")
     with Progress("enlarging", total=plan.num_steps) as progress:
         plan.run(on_step=progress.advance, on_image=files.save)
     for file in files.written:
         say(f"wrote {file}")
-    if files.written:
-        shown = [(file, read_picture(file)) for file in files.written]
-        page = files.written[0].with_suffix(".html")
+    page = files.paths[0].with_suffix(".html")
+    if files.written or not page.exists():
+        shown = [(file, read_picture(file)) for file in files.paths]
         write_text(page, enlarging.before_after_page(whole, shown))
         say(f"before and after: {page}")

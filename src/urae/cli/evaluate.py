@@ -11,7 +11,7 @@ import typer
 from urae import metrics as measuring
 from urae.cli.named import named
 from urae.cli.options import Fields
-from urae.cli.printed import say
+from urae.cli.printed import say, say_report
 from urae.io import Progress, check_can_write
 from urae.metrics.declarations import DEFAULT_METRICS, METRICS
 
@@ -56,10 +56,10 @@ def evaluate(
         typer.Option(help="Folder that keeps features.", show_default="urae/features in the user's cache"),
     ] = CACHE,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures in memory at a time.")] = 8,
-) -> None:
+) -> str:
     """Measure folders of pictures and compare them, prompt by prompt.
 
-    What was measured once is kept: the same command again costs nothing, and one that was stopped goes on.
+    Measured values are kept: the same command again costs nothing, and one that was stopped continues.
 
     Example: urae evaluate --candidate ours=out/ours --candidate base=out/base --baseline base --out table.md
     """
@@ -78,9 +78,10 @@ def evaluate(
     )
     with Progress("measuring", total=plan.num_pictures) as progress:
         table = plan.run(cache=cache, batch_size=batch_size, on_picture=progress.advance)
-    say(table.to_markdown())
+    say_report(table.to_markdown())
     for file in out:
         say(f"wrote {_save(table, plan, file)}")
+    return table.to_json()
 
 
 def _save(table: Table, plan: EvaluationPlan, file: Path) -> Path:

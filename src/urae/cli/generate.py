@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from urae import execution, generation
-from urae.cli.options import Fields
-from urae.cli.printed import say
+from urae.cli.options import Fields, given_options
+from urae.cli.printed import Verbose, say
 from urae.collecting import read_prompts
 from urae.generation.asking import DrawingRequest, ModelRequest
-from urae.io import Progress
+from urae.io import Progress, check_can_write, write_text
 
 if TYPE_CHECKING:
     from urae.baselines import StockPlan
     from urae.generation import Again, DrawingPlan, PictureFiles
 
-__all__ = ["generate"]
+__all__ = ["PromptFile", "Prompts", "asked_for", "generate"]
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(help="What to draw; each prompt is drawn with each seed.")
@@ -42,7 +42,7 @@ Like = Annotated[
         "AUTOMATIC1111 and ComfyUI."
     ),
 ]
-Format = Annotated[str, typer.Option(help="Of the files: png, jpeg or webp.")]
+Format = Annotated[str, typer.Option(help="Format of the files: png, jpeg or webp.")]
 
 
 def generate(
@@ -54,10 +54,15 @@ def generate(
     like: Like = None,
     format: Format = "png",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("images"),
-) -> None:
-    """Make pictures, with or without an adapter. What is there already is not drawn again, nor ever replaced.
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Page (.html) to write with all pictures small, such as those of eight seeds."),
+    ] = None,
+    verbose: Verbose = False,
+) -> dict[str, Any] | None:
+    """Make pictures, with or without an adapter. Finished pictures with the same settings are kept; none is replaced.
 
-    Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0 --seed 1
+    Example: urae generate "a flat tiger on a wood background" --size 256x256 --seed 0-7 --sheet seeds.html
 
     Several GPUs: torchrun --nproc-per-node 8 --no-python urae generate --prompts prompts.txt --size 256x256
     """
@@ -67,34 +72,41 @@ def generate(
     if again:
         model, drawing = {**model, **again.model}, {**drawing, **again.drawing}
     own = drawing.pop("prompt", None)
-    texts = own if own and not (prompts or prompt_file) else _asked_for(prompts, prompt_file)
+    texts = own if own and not (prompts or prompt_file) else asked_for(prompts, prompt_file)
     listed = list(texts.values()) if isinstance(texts, dict) else texts
     asked, opening = DrawingRequest(prompt=listed, **drawing), ModelRequest(**model)
     files = generation.PictureFiles(out, texts, format=format, context_parallel=asked.context_parallel)
+    if sheet and sheet.suffix != ".html":
+        raise ValueError(f"sheet is {sheet}: expected a name that ends in .html")
+    if sheet:
+        check_can_write(sheet)
     if compared := baselines.stock_of(opening.model):
-        _check_stock(compared.name, {**model, **drawing})
+        _check_stock(compared.name, {**model, **drawing, "verbose": verbose})
     else:
         _check_rounding(opening, asked)
     with _stock_plan(opening, asked) if compared else _plan(opening, asked, again) as plan:
-        _draw(plan, files)
+        _draw(plan, files, verbose=verbose)
     for file in files.written:
         say(f"wrote {file}")
+    made = list(zip(files.paths, plan.made, strict=True))
+    if sheet:
+        execution.gathered([])  # once all processes have written theirs
+        if execution.this_process().is_main_process:
+            write_text(sheet, generation.contact_page(made, beside=sheet.parent))
+            say(f"wrote {sheet}")
+    pictures = [{"file": str(path), "prompt": one.prompt, "seed": one.seed} for path, one in made]
+    return {"pictures": pictures} if execution.this_process().is_main_process else None
 
 
 def _again(ctx: typer.Context, like: Path, settings: Sequence[str]) -> Again:
     """What the picture asks for, without what the command line sets; it is told at once."""
-    given = {
-        name
-        for name in ctx.params
-        if str(getattr(ctx.get_parameter_source(name), "name", "")) == "COMMANDLINE"
-    }
-    again = generation.asked_again(like, given=given, settings=settings)
+    again = generation.asked_again(like, given=given_options(ctx), settings=settings)
     for line in again.said:
         say(line)
     return again
 
 
-def _asked_for(prompts: list[str] | None, file: Path | None) -> list[str] | dict[str, str]:
+def asked_for(prompts: list[str] | None, file: Path | None) -> list[str] | dict[str, str]:
     """The prompts of the command line or of a file, there by id; ValueError for both and for neither."""
     if prompts and file:
         raise ValueError(f"there are prompts on the command line and in {file}: give one or the other")
@@ -129,13 +141,17 @@ def _stock_plan(opening: ModelRequest, asked: DrawingRequest) -> Iterator[StockP
     )
 
 
-def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles) -> None:
+def _draw(whole: DrawingPlan | StockPlan, files: PictureFiles, *, verbose: bool) -> None:
     plan: Any = whole.only(files.missing(whole.made))
     is_main = execution.this_process().is_main_process
     if is_main and files.there:
-        say(f"{len(files.there)} of {len(whole.made)} pictures are there already, such as {files.there[0]}")
+        say(
+            f"{len(files.there)} of {len(whole.made)} pictures are finished already, such as {files.there[0]}"
+        )
     if is_main:
         say(plan)
+    if is_main and verbose and plan.policy:
+        say(f"policy as JSON: {plan.policy.to_json()}")
     with Progress("generating", total=plan.num_steps, show=is_main) as progress:
         plan.run(on_step=progress.advance, on_image=files.save)
 
@@ -144,10 +160,11 @@ def _check_stock(name: str, given: Mapping[str, Any]) -> None:
     """Refuse what only our models understand."""
     theirs = {"model", "dtype", "size", "seed", "steps", "guidance", "offload", "decode"}
     usual = {field.name: field.default for kind in (ModelRequest, DrawingRequest) for field in fields(kind)}
+    usual["verbose"] = False
     for option, value in given.items():
         if option not in theirs and value not in (usual[option], False, "none"):
             flag = "set" if option == "settings" else option.replace("_", "-")
-            raise ValueError(f"--{flag} has no effect on a {name}, which runs as it comes: leave it out")
+            raise ValueError(f"--{flag} has no effect on a {name}, which runs unchanged: leave it out")
 
 
 def _check_rounding(opening: ModelRequest, asked: DrawingRequest) -> None:

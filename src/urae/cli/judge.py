@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,8 @@ import typer
 from urae import judge as judging
 from urae.cli.named import named, options_from_json
 from urae.cli.options import Fields
-from urae.cli.printed import say, tell_unused
-from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed
+from urae.cli.printed import say, say_report, tell_unused
+from urae.cli.spending import Concurrency, DryRun, Prices, RequestOptions, Yes, agreed, tell_time
 from urae.io import Progress, check_can_write, write_text
 from urae.judge.endpoint import OPTIONS
 from urae.judge.instructions import OWN
@@ -41,10 +42,10 @@ def judge(
     concurrency: Concurrency = 4,
     dry_run: DryRun = False,
     yes: Yes = False,
-) -> None:
+) -> str | dict[str, Any]:
     """Ask a vision-language model which pictures it prefers, and for scores from 0 to 100.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae judge --candidate ours=out/ours --candidate base=out/base --prompts prompts.jsonl --model gpt-4o
     """
@@ -57,11 +58,16 @@ def judge(
         instructions=judging.read_instructions(instructions),
         view=judging.View(**view),
     )
-    cost = plan.cost(judging.read_answers(out / ANSWERS))
+    answers = judging.read_answers(out / ANSWERS)
+    cost = plan.cost(answers)
     _show(plan, cost)
+    hours = tell_time(cost.num_requests, chain.from_iterable(answers.values()), at_a_time=concurrency)
     Prices(**prices).tell(cost)
     if agreed("Ask them?", costs=cost.num_requests, dry_run=dry_run, yes=yes):
-        _write(_ask(plan, out / ANSWERS, cost, concurrency), plan, out)
+        verdicts = _ask(plan, out / ANSWERS, cost, concurrency)
+        _write(verdicts, plan, out)
+        return verdicts.to_json()
+    return {**vars(cost), "num_requests": cost.num_requests, "hours": hours}
 
 
 def _show(plan: JudgingPlan, cost: Cost) -> None:
@@ -77,11 +83,11 @@ def _ask(plan: JudgingPlan, journal: Path, cost: Cost, concurrency: int) -> Verd
 
 
 def _write(verdicts: Verdicts, plan: JudgingPlan, out: Path) -> None:
-    report = verdicts.to_markdown()
-    say(report)
+    text = verdicts.to_markdown()
+    say_report(text)
     files = [out / "verdicts.md", out / "verdicts.json"]
-    for file, text in zip(files, (report, verdicts.to_json()), strict=True):
-        write_text(file, text)
+    for file, content in zip(files, (text, verdicts.to_json()), strict=True):
+        write_text(file, content)
     if verdicts.scores:
         # Of several pictures of one prompt the page shows the first.
         pictures: dict[str, dict[str, Path]] = {name: {} for name in plan.candidates}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -79,13 +84,35 @@ class Root(Verbs):
         try:
             ctx.obj = read_defaults()
             check_tables(ctx.obj, list(self.verbs))
-            return super().invoke(ctx)
+            with _ending_as_interrupted():
+                return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             _end("stopped", str(stop), stop.code if isinstance(stop, Stopped) else INTERRUPTED)
         except Exception as error:
             if isinstance(error, (typer.Abort, BrokenPipeError)) or hasattr(error, "exit_code"):
                 raise  # typer's own, for wrong options, --help and the like
             _report(error)
+
+
+@contextlib.contextmanager
+def _ending_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which a cluster, a container or `kill` ends a process, does what Ctrl-C does: what is unfinished is
+    removed, and a line says that the command has stopped. A second one ends the process at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Stopped("", number)
+
+    alone = threading.current_thread() is threading.main_thread()  # Python gives signals to no other
+    before = signal.getsignal(signal.SIGTERM)
+    if not alone or before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(error: Exception) -> NoReturn:

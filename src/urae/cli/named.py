@@ -53,5 +53,5 @@ def _json(text: str) -> Any:
         return parse_json(text, name=text)
     except BadFile as error:
         raise ValueError(
-            f'the option\'s value {text!r} is no JSON: expected a number, null, or a "text"'
+            f'the option\'s value {text!r} is not JSON: expected a number, null, or a "text"'
         ) from error

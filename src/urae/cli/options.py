@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 
-__all__ = ["Fields", "field_docs", "with_fields"]
+__all__ = ["Fields", "field_docs", "given_options", "with_fields"]
 
 SCALARS = (bool, int, float, str, Path)
 SWITCH = {"on": True, "off": False}
@@ -132,6 +132,12 @@ def with_fields(command: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def given_options(ctx: typer.Context) -> set[str]:
+    """The parameters that the command line sets, by name; none that stand at a default, of whatever origin."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def field_docs(kind: type) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,25 +23,24 @@ def plan(
     gpu: Annotated[
         str, typer.Option(help=f"One of {', '.join(planning.GPUS)}; by default this machine's own.")
     ] = "",
-    memory: Annotated[float, typer.Option(help="Of another GPU, GiB; with --tflops.")] = 0.0,
+    memory: Annotated[float, typer.Option(help="Memory of another GPU, GiB; with --tflops.")] = 0.0,
     tflops: Annotated[
-        float, typer.Option(help="Of another GPU, dense bf16, 10^12 operations a second.")
+        float, typer.Option(help="Rate of another GPU, dense bf16, 10^12 operations a second.")
     ] = 0.0,
     gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    price: Annotated[float, typer.Option(min=0, help="Of one GPU for one hour.")] = 0.0,
+    price: Annotated[float, typer.Option(min=0, help="Price of one GPU for one hour.")] = 0.0,
     host_memory: Annotated[
         float,
-        typer.Option(min=0, help="Of the machine that the GPUs are in, GiB; by default it is no limit."),
+        typer.Option(min=0, help="GiB of the machine that the GPUs are in; no limit by default."),
     ] = math.inf,
     images: Annotated[
-        int, typer.Option(min=0, help="How many there will be, for the disk; by default those in the data.")
+        int, typer.Option(min=0, help="Number of images, to count the disk; by default those in the data.")
     ] = 0,
-) -> None:
+) -> dict[str, Any]:
     """Say whether a run fits on a GPU, which settings make it fit, how long it takes and what it costs.
 
-    The second line says it in short: hours, settings, memory of the host and disk. Nothing is loaded or downloaded but
-    configurations. Time rests on the share of the GPU's peak rate that
-    benchmarks/gpu.py measured, or on an assumption, which is named.
+    The second line is a summary. Only configurations are loaded or downloaded. Time rests on the share of the GPU's
+    peak rate that benchmarks/gpu.py measured, or on an assumption; the plan says which.
 
     Example: urae plan flux_4k --gpu H200 --gpus 8 --price 3.5
 
@@ -57,6 +56,7 @@ def plan(
         num_images=images or data.num_images(chosen.data),
     )
     say(planning.report(made))
+    return planning.as_json(made)
 
 
 def _gpu(name: str, memory: float, tflops: float) -> planning.Gpu:

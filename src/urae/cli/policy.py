@@ -10,7 +10,7 @@ import typer
 from urae import fitting
 from urae.cli.named import named
 from urae.cli.options import Fields
-from urae.cli.printed import say
+from urae.cli.printed import say, say_report
 from urae.cli.verbs import Commands
 from urae.fitting.request import FittingRequest
 from urae.generation.asking import ModelRequest
@@ -40,10 +40,10 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for policy.json, the report and the errors.")] = Path(
         "fitted"
     ),
-) -> None:
+) -> str:
     """Measure the unadapted model's velocity error on large pictures under each policy, and write the best one.
 
-    Nothing is drawn or trained. Stopped at any moment, the same command goes on where it was.
+    Nothing is drawn or trained. Stopped at any moment, the same command continues where it was.
     """
     check_can_write(out, folder=True)
     asked = FittingRequest(**request)
@@ -53,7 +53,7 @@ def fit(
         say(plan)
         result = fitting.run_fitting(plan, out / "errors.jsonl")
     table = result.to_markdown()
-    say(table)
+    say_report(table)
     texts = {
         "report.html": result.to_html(),
         "report.md": table,
@@ -63,3 +63,4 @@ def fit(
     for name, text in texts.items():
         write_text(out / name, text)
         say(f"wrote {out / name}")
+    return result.to_json()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ app = Commands(no_args_is_help=True, help="List recipes, and show every setting 
 
 
 @app.command("list")
-def list_recipes() -> None:
+def list_recipes() -> dict[str, Any]:
     """What each recipe trains, on what.
 
     Example: urae recipe list
@@ -26,19 +26,22 @@ def list_recipes() -> None:
     from rich.table import Table
 
     table = Table("recipe", "model", "size", "trains", "data")
-    for name, make in RECIPES.items():
-        recipe = make()
+    recipes = {name: make() for name, make in RECIPES.items()}
+    for name, recipe in recipes.items():
         table.add_row(name, recipe.model, f"{recipe.size} px", recipe.adapter.kind, recipe.data)
     console.print(table)
+    return {name: training.to_dict(recipe) for name, recipe in recipes.items()}
 
 
 @app.command()
 def show(
     recipe: Annotated[str, typer.Argument(help=f"{', '.join(RECIPES)}, or a YAML file.")],
     changes: Annotated[list[str] | None, typer.Argument(help="Changes as key=value.")] = None,
-) -> None:
+) -> dict[str, Any]:
     """The recipe as YAML, which `urae train` takes as a file.
 
     Example: urae recipe show flux_2k steps=500 > mine.yaml
     """
-    say(training.recipe_text(chosen_recipe(recipe, changes or [])).rstrip())
+    chosen = chosen_recipe(recipe, changes or [])
+    say(training.recipe_text(chosen).rstrip())
+    return training.to_dict(chosen)

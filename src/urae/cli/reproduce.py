@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from urae import execution, planning
 from urae import reproduce as reproducing
 from urae.cli.named import named
 from urae.cli.options import Fields
-from urae.cli.printed import say
+from urae.cli.printed import say, say_report
 from urae.cli.spending import Prices
 from urae.io import check_can_write
 from urae.reproduce.plan import PLANS
@@ -36,7 +37,9 @@ def reproduce(
     ] = False,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="As little of the miniature as shows that all parts work together."),
+        typer.Option(
+            "--quick", help="The smallest run on the miniature that shows that all parts work together."
+        ),
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Only this row; repeat for several.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="Only this column; repeat for several.")] = None,
@@ -47,16 +50,16 @@ def reproduce(
     gpu: Annotated[
         str,
         typer.Option(
-            help=f"Of the dry run: whose hours, {', '.join(planning.GPUS)}.",
+            help=f"GPU whose hours --dry-run estimates: one of {', '.join(planning.GPUS)}.",
             show_default="this machine's, or the paper's H100",
         ),
     ] = "",
-    price: Annotated[float, typer.Option(min=0, help="Of the dry run: one GPU for one hour.")] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask a judge without asking first.")] = False,
-) -> None:
+    price: Annotated[float, typer.Option(min=0, help="Price of one GPU for one hour, for --dry-run.")] = 0.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask a judge without confirmation.")] = False,
+) -> str | dict[str, Any]:
     """Reproduce a table of the paper: train, draw and measure what is missing, and print it beside the paper's numbers.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command continues where it was.
 
     Example: urae reproduce table1 --miniature --dry-run
     """
@@ -65,40 +68,47 @@ def reproduce(
     ending = "-quick" if quick else "-miniature" if miniature else ""
     folder, paid = out or Path("out") / f"{plan.name}{ending}", Prices(**prices)
     if dry_run:
-        _look(plan, folder, gpu, price, paid)
-        return
+        return _look(plan, folder, gpu, price, paid)
     if gpu or price:
-        raise ValueError("--gpu and --price are for --dry-run, which reckons with them: give that too")
+        raise ValueError("--gpu and --price are only for --dry-run: give that too")
     check_can_write(folder, folder=True)
     result = reproducing.reproduce(
         plan, folder, on_cost=lambda cost, judge: _agree(cost, judge, paid, yes=yes), on_plan=say
     )
-    say(result.to_markdown())
+    say_report(result.to_markdown())
     for suffix in ("md", "json"):
         say(f"wrote {folder / f'{plan.name}.{suffix}'}")
+    return result.to_json()
 
 
-def _look(plan: TablePlan, folder: Path, gpu: str, price: float, prices: Prices) -> None:
+def _look(plan: TablePlan, folder: Path, gpu: str, price: float, prices: Prices) -> dict[str, Any]:
     """Every cell with its state, what is missing, and what the rest takes."""
-    for state in reproducing.survey(plan, folder):
+    states, missing = reproducing.survey(plan, folder), reproducing.needs(plan, folder)
+    for state in states:
         say(f"{state.part}: {state.name}: {state.state}")
-    for missing in reproducing.needs(plan, folder):
-        say(f"missing: {missing}")
-    if gpu or not plan.miniature:
-        _tell_hours(plan, folder, gpu, price)
+    for one in missing:
+        say(f"missing: {one}")
+    expenses = _expenses(plan, folder, _gpu(gpu), price) if gpu or not plan.miniature else []
     if cost := reproducing.judge_cost(plan):
         _tell(cost, plan.judge.get("model", "judge.model"), prices)
+    return {
+        "cells": [asdict(state) for state in states],
+        "missing": [str(one) for one in missing],
+        "expenses": [asdict(one) for one in expenses],
+        "judge": cost and asdict(cost),
+    }
 
 
-def _tell_hours(plan: TablePlan, folder: Path, name: str, price: float) -> None:
-    gpu = _gpu(name)
+def _expenses(plan: TablePlan, folder: Path, gpu: planning.Gpu, price: float) -> list[Expense]:
+    """What the rest takes on this GPU; it is told too."""
     found = reproducing.expenses(plan, folder, gpu)
     for one in found:
         numbers = [f"{one.hours:.1f} h"] * (one.hours > 0) + [f"{one.usd:,.2f} USD"] * (one.usd > 0)
         say(f"takes: {one.part}: {', '.join([*numbers, one.note])}")
     hours = sum(one.hours for one in found)
     paid = f", {hours * price:,.2f} at {price:g} a GPU hour" if price else ""
-    say(f"in all: {hours:,.0f} hours of one {gpu.name}, reckoned{paid}; pictures of others {_usd(found)}")
+    say(f"in all: {hours:,.0f} hours of one {gpu.name}, estimated{paid}; pictures of others {_usd(found)}")
+    return found
 
 
 def _usd(found: Sequence[Expense]) -> str:
@@ -115,7 +125,7 @@ def _gpu(name: str) -> planning.Gpu:
 def _agree(cost: Cost, judge: str, prices: Prices, *, yes: bool) -> None:
     _tell(cost, judge, prices)
     if not yes:
-        typer.confirm("Ask them?", abort=True)
+        typer.confirm("Ask them?", abort=True, err=True)
 
 
 def _tell(cost: Cost, judge: str, prices: Prices) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from datetime import datetime
+from itertools import pairwise
+from typing import Annotated, Any, Protocol
 
 import typer
 
 from urae.cli.printed import say
+from urae.io import duration
 
-__all__ = ["Concurrency", "DryRun", "Prices", "RequestOptions", "Yes", "agreed"]
+__all__ = ["Concurrency", "DryRun", "Prices", "RequestOptions", "Yes", "agreed", "tell_time"]
 
 Concurrency = Annotated[int, typer.Option(min=1, help="Requests at a time.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be asked and its cost, and end there.")
+    bool, typer.Option("--dry-run", help="Show what would be asked, its cost and the time, and end there.")
 ]
 RequestOptions = Annotated[
     list[str], typer.Option(help="key=value for each request, as JSON; null takes one out.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Spend without asking.")]
+
+
+ASSUMED = 10.0
+"""Seconds that a server is taken to need for an answer, while none has come."""
+FEW, PAUSE = 10, 300.0
+"""Answers that tell no pace yet; seconds without one that are a pause between two runs."""
 
 
 class Priced(Protocol):
@@ -44,10 +54,35 @@ class Prices:
             say(f"price, estimated: {price:.2f}")
 
 
+def tell_time(num: int, came: Iterable[Mapping[str, Any]], *, at_a_time: int = 0) -> float | None:
+    """Say, and return in hours, how long `num` more answers take: at the pace of those in a journal that `came`, pauses
+    left out. Before there are some, an assumption for a server that is asked for so many `at_a_time`."""
+    times = sorted(filter(None, map(_moment, came)))
+    gaps = [late - early for early, late in pairwise(times) if late - early < PAUSE]
+    if not num:
+        return 0.0
+    if len(gaps) >= FEW:
+        each, basis = sum(gaps) / len(gaps), f"as the last {len(gaps)} came"
+    elif at_a_time:
+        each, basis = ASSUMED / at_a_time, f"if each takes {ASSUMED:g} s, {at_a_time} at a time"
+    else:
+        say("time: known once some have come")
+        return None
+    say(f"time, estimated: {duration(num * each / 3600)}, {basis}")
+    return num * each / 3600
+
+
+def _moment(line: Mapping[str, Any]) -> float | None:
+    try:
+        return datetime.fromisoformat(line["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):  # of another version
+        return None
+
+
 def agreed(question: str, *, costs: float, dry_run: bool, yes: bool) -> bool:
     """Whether to go on: not for a look alone, and where it costs something only if somebody says yes."""
     if dry_run:
         return False
     if costs and not yes:
-        typer.confirm(question, abort=True)
+        typer.confirm(question, abort=True, err=True)
     return True

@@ -9,7 +9,7 @@ import typer
 
 from urae import study as studies
 from urae.cli.named import named
-from urae.cli.printed import say
+from urae.cli.printed import say, say_report
 from urae.cli.verbs import Commands
 from urae.io import Progress, check_can_write
 from urae.metrics.matching import prompts_by_id
@@ -51,7 +51,7 @@ def build(
     ] = "png",
     preview: Annotated[int, typer.Option(min=1, help="Longest side of the fit view, pixels.")] = 1024,
 ) -> None:
-    """Make a study: pictures encoded anew without metadata, under random names, and invitations."""
+    """Make a study: pictures re-encoded without metadata, under random names, and invitations."""
     if encoding not in ("png", "jpeg"):
         raise ValueError(f"encoding is {encoding!r}: expected png or jpeg")
     check_can_write(out, folder=True)
@@ -107,14 +107,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report.", show_default="STUDY/report")
     ] = None,
-) -> None:
+) -> str:
     """Count the votes: shares with intervals, agreement, raw votes; also while the site is running."""
     study, into = studies.read_study(folder), out or folder / "report"
     check_can_write(into, folder=True)
     outcome = studies.count_votes(study)
-    say(to_markdown(outcome))
+    say_report(to_markdown(outcome))
     for path in studies.write_report(study, outcome, into):
         say(f"wrote {path}")
+    return outcome.to_json()
 
 
 def _show_links(tokens: dict[str, str], address: str) -> None:

@@ -30,9 +30,9 @@ def train(
     model: Annotated[
         str, typer.Option(help="mini, a diffusers folder or a hub id; by default the recipe's own.")
     ] = "",
-    anyway: Annotated[bool, typer.Option(help="Begin even where the plan says that it cannot fit.")] = False,
+    anyway: Annotated[bool, typer.Option(help="Start even if the plan says that it cannot fit.")] = False,
 ) -> None:
-    """Train an adapter. Stopped at any moment, the same command goes on where it was.
+    """Train an adapter. Stopped at any moment, the same command continues where it was.
 
     Example: urae train mini_2x out=out/mini_2x steps=50 adapter.rank=8
 
@@ -78,7 +78,7 @@ def _check_fits(recipe: Recipe, *, anyway: bool) -> None:
     if state.is_main_process:
         say(planning.report(made))
     if not (made.fits or anyway):
-        raise ValueError(f"{planning.refusal(made)}; --anyway begins it nevertheless")
+        raise ValueError(f"{planning.refusal(made)}; --anyway starts it nevertheless")
 
 
 def _recipe(name: str) -> Recipe:

@@ -1,13 +1,19 @@
 """Commands whose module is imported when they are called: diffusers and transformers take seconds to import, and a list
-of commands needs neither. What all commands share: options from fields, and an option that takes one value once."""
+of commands needs neither. What all commands share: options from fields, an option that takes one value once, and --json
+where a command returns something."""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
+import json
 import keyword
 import os
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from contextlib import redirect_stdout
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -55,17 +61,47 @@ def _check_launched(command: list[str]) -> None:
 
 
 class Commands(typer.Typer):
-    """Commands in one module, whose parameters may stand for the fields of a dataclass."""
+    """Commands in one module, whose parameters may stand for the fields of a dataclass. One that returns something
+    takes --json."""
 
     def command(self, *args: Any, **settings: Any) -> Callable[..., Any]:
         """As typer's."""
         register = super().command(*args, **{"cls": Command, **settings})
 
         def registered(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(with_fields(function))
+            register(with_fields(_with_json(function)))
             return function
 
         return registered
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON document, all else to standard error.")
+]
+
+
+def _with_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with --json if its annotation says that it returns something: what JSON can hold, or a JSON text.
+    Without the option it prints for people, and what it returns is dropped."""
+    signature = inspect.signature(command, eval_str=True)
+    if signature.return_annotation in (None, signature.empty):
+        return command
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        if not given.pop("json"):
+            command(**given)
+            return
+        with redirect_stdout(sys.stderr):
+            result = command(**given)
+        if result is not None:  # which is the main process's to tell
+            options: Any = {"indent": 2, "ensure_ascii": False, "allow_nan": False}
+            print(result.rstrip() if isinstance(result, str) else json.dumps(result, **options))
+
+    option = inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    parameters = [*signature.parameters.values(), option]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
 
 
 class Verbs(TyperGroup):

@@ -53,7 +53,7 @@ class Captioner:
     timeout: float = 120.0
     """Seconds for one request."""
     retries: int = field(default=8, metadata={"min": 0})
-    """Of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
+    """Repeats of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
 
     def __post_init__(self) -> None:
         self._server  # noqa: B018  refuses an address with a password in it

@@ -72,6 +72,11 @@ class CaptionPlan:
         )
 
     @property
+    def journal(self) -> Path:
+        """Where every answer is kept."""
+        return _journal_of(self.manifest)
+
+    @property
     def num_images(self) -> int:
         return len(self.records)
 
@@ -155,7 +160,7 @@ def run_captions(plan: CaptionPlan, *, concurrency: int = 4) -> Captioned:
     """
     if concurrency < 1:
         raise ValueError(f"concurrency is {concurrency}: expected at least 1")
-    with Journal(_journal_of(plan.manifest)) as journal:
+    with Journal(plan.journal) as journal:
         run = _Captioning(plan.captioner, journal, plan.root)
         try:
             run.ask_all(_pending(plan.wanting, plan.captioner, run.answers), concurrency)

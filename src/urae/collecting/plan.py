@@ -49,13 +49,13 @@ class CollectionRequest:
     copies: int = field(default=1, metadata={"min": 1})
     """Images of each prompt."""
     seed: int = 0
-    """Of the shapes and of the images."""
+    """Seed of the shapes and of the images."""
     licence: str | None = None
-    """Of the images, for their records."""
+    """Licence of the images, for their records."""
     limit: float = field(default=math.inf, metadata={"min": 0})
     """The most that the folder may cost, over all runs, in the teacher's currency."""
     retries: int = field(default=8, metadata={"min": 0})
-    """Of a request to the teacher after 429, 5xx, a timeout or damage."""
+    """Repeats of a request to the teacher after 429, 5xx, a timeout or damage."""
     pause: float = 1.0
     """Seconds before the first retry, twice as many before each further one, to 60."""
     patience: float = 600.0
@@ -131,7 +131,7 @@ def image_orders(prompts: Prompts, teacher: Teacher, *, copies: int, seed: int) 
     if len(by_id) < len(prompts):
         twice = [prompt for prompt, count in Counter(prompts).items() if count > 1]
         raise ValueError(
-            f"prompts stand more than once, keep one each and raise copies instead: {listed(twice)}"
+            f"prompts are given more than once: keep one of each and raise copies instead: {listed(twice)}"
         )
     named = list(prompts.items()) if isinstance(prompts, Mapping) else [("", text) for text in prompts]
     orders = [order for copy in range(copies) for order in _drawn_all(named, copy, teacher, seed)]
@@ -184,7 +184,7 @@ def _check_prices(teacher: Teacher, limit: float) -> None:
     prices = [teacher.price_of(shape) for shape in teacher.shapes]
     if any(map(math.isnan, prices)):
         raise ValueError(
-            f"what an image of {teacher.name} costs is not known here: give it with --price, 0 where it is free"
+            f"the price of an image of {teacher.name} is not known here: give it with --price, 0 if it is free"
         )
     if math.isnan(limit) or (math.isfinite(limit) and not any(prices)):
         raise ValueError(
@@ -209,8 +209,8 @@ def _check_sizes(teacher: Teacher, size: int, *, arrived: Mapping[str, Size]) ->
         )
     if unknown := [shape for shape in teacher.shapes if shape not in sizes]:
         raise ValueError(
-            f"what size {teacher.name} gives for {listed(unknown)} is known once one of each has arrived: order a few "
-            "without the size of training (--num 20, no --for), then the rest with it"
+            f"the size that {teacher.name} gives for {listed(unknown)} is unknown until one of each has arrived: "
+            "order a few without the size of training (--num 20, no --for), then the rest with it"
         )
 
 

@@ -243,7 +243,7 @@ class _Collecting:
             return failure
         if not is_cost(taken.cost):
             price = self.teacher.price_of(wanted.shape)
-            self.say(f"{self.teacher.name} names no cost that can be: counted as {price:g}")
+            self.say(f"{self.teacher.name} names an impossible cost: counted as {price:g}")
             taken = replace(taken, cost=price)
         if not taken.image:
             self.orders.note(wanted, "ordered", ticket=taken.ticket, cost=taken.cost)

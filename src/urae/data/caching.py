@@ -53,7 +53,7 @@ from urae.execution import (
 )
 from urae.execution.choices import VaeWay
 from urae.families import family_of
-from urae.io import Progress, check_can_write, decode, locked, read_bytes, remove_leftovers
+from urae.io import Progress, check_can_write, decode, locked, read_bytes
 from urae.resolution import Size, check_size
 
 __all__ = ["CacheReport", "cache", "make_cache"]
@@ -225,8 +225,6 @@ def _planned(records: list[Record], header: dict[str, Any], out: Path, *, free_t
     _check_same(out, header, there)
     plan = cache_of(records, Folder(out), header)
     (out / "entries").mkdir(exist_ok=True)
-    for folder in (out, out / "entries"):
-        remove_leftovers(folder)
     listed, lines = Folder(out).text("records.jsonl"), _lines(plan)
     # While the list stays as it is, so does the cache for those who read it: damaged entries alone are made anew.
     if listed is not None and listed != lines:
@@ -242,7 +240,7 @@ def _check_seen(out: Path) -> None:
     while not (out / "cache.json").is_file():
         if time.monotonic() > until:
             raise UraeError(
-                f"{out}, where the first process caches, is not seen here: give data that all machines share"
+                f"{out}, where the first process caches, is not visible here: give data that all machines share"
             )
         time.sleep(1)
 

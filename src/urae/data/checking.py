@@ -88,7 +88,7 @@ class _Faults:
             (
                 ValueError,
                 self.foreign,
-                f"images in {self.source} are none of {', '.join(PICTURE_SUFFIXES)}: convert or remove",
+                f"images in {self.source} are not {', '.join(PICTURE_SUFFIXES)} files: convert or remove",
             ),
             (
                 ValueError,
@@ -104,7 +104,7 @@ class _Faults:
             found.append(
                 (
                     ValueError,
-                    f"{len(self.small)} images are too small for {self.size} px, and none is ever enlarged: "
+                    f"{len(self.small)} images are too small for {self.size} px, and images are never enlarged: "
                     f"remove them or train at a smaller size: {listed(self.small)}",
                 )
             )

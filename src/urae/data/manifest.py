@@ -78,7 +78,7 @@ def scan_folder(folder: Path, *, captioned: bool = True) -> list[Record]:
     foreign = [path for path in files if path.suffix.lower() in FOREIGN_SUFFIXES and path.is_file()]
     if foreign:
         raise ValueError(
-            f"{len(foreign)} images in {folder} are none of {', '.join(PICTURE_SUFFIXES)}: convert or remove "
+            f"{len(foreign)} images in {folder} are not {', '.join(PICTURE_SUFFIXES)} files: convert or remove "
             f"{listed(foreign, folder)}"
         )
     images = [path for path in files if is_picture_name(path)]
@@ -105,7 +105,7 @@ def check_name(path: Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise BadFile(f"the name of {plain(path)} is no UTF-8 text: rename it") from error
+        raise BadFile(f"the name of {plain(path)} is not UTF-8 text: rename it") from error
 
 
 def listed(files: Sequence[Path | str], root: Path | None = None) -> str:

@@ -86,7 +86,7 @@ def assign_buckets(records: Iterable[Record], size: int) -> list[tuple[Record, S
     fitting, small = split_by_size(records, size)
     if small:
         raise ValueError(
-            f"{len(small)} images are too small for {size} px, and none is ever enlarged: "
+            f"{len(small)} images are too small for {size} px, and images are never enlarged: "
             f"remove them or train at a smaller size: {named_with_sizes(small)}"
         )
     return [(record, training_bucket(record.size, size)) for record in fitting]
@@ -107,7 +107,7 @@ def cropped(image: Image.Image, bucket: Size, *, name: object) -> Tensor:
     """A decoded image as `load_pixels` returns it. `name` stands for it in a `ValueError`."""
     if cover_scale(image.size, bucket) > 1:
         raise ValueError(
-            f"{name} has {image.width}x{image.height} px, too few for {bucket[0]}x{bucket[1]}, and none is ever "
+            f"{name} has {image.width}x{image.height} px, too few for {bucket[0]}x{bucket[1]}, and images are never "
             "enlarged: remove it or take a smaller size"
         )
     import torch  # here, since judging and importing images needs only their sizes and bytes

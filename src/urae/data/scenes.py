@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from urae.io import remove_leftovers, writing_folder
+from urae.io import writing_folder
 from urae.mini import Damage, familiar_scene, write_dataset
 
 __all__ = ["is_scenes", "render_scenes", "scenes_named"]
@@ -40,7 +40,6 @@ def render_scenes(source: str, folder: Path, *, size: int) -> Path:
     kind, num = scenes_named(source)
     rendered = folder / f"{kind}-{num}-{size}px"
     if not rendered.is_dir():
-        remove_leftovers(folder)
         with writing_folder(rendered) as unfinished:
             write_dataset(unfinished, num, size, damage=DAMAGES[kind], draw=familiar_scene)
     return rendered

@@ -108,7 +108,7 @@ def cache_folder(
 
 def _new(place: Path, data: Path, *, asked_for: bool) -> Path:
     if data.is_mount() and not asked_for:
-        raise ValueError(f"{data} is a disk of its own, so that its cache cannot lie beside it: {ELSEWHERE}")
+        raise ValueError(f"{data} is the root of a disk, so its cache cannot lie beside it: {ELSEWHERE}")
     try:
         check_can_write(place, folder=True)
     except CannotWrite as error:
@@ -124,7 +124,7 @@ def _found_or_new(pipe: Any, source: str, *, size: int, folder: str, trigger: st
     )
     if not _is_cache(small) or _is_cache(full):
         return full, "full"
-    Progress("", total=0).say(f"taking the cache in its small form, {small}")
+    Progress("", total=0).say(f"using the cache in its small form, {small}")
     return small, "small"
 
 

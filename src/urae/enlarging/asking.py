@@ -33,7 +33,7 @@ class EnlargeRequest:
     change: float | Literal["little", "some", "much"] = "some"
     """How much may change: a number above 0 and up to 1, where 1 keeps the layout alone."""
     prompt: str = ""
-    """What the picture shows; without one the model goes by the picture alone."""
+    """What the picture shows; without one the model has only the picture to go by."""
     tiles: bool = False
     """Let the model see windows of its native size instead of the whole: sharper, and things may come twice."""
     mask: Path | str | Image | None = None
@@ -42,7 +42,7 @@ class EnlargeRequest:
     def __post_init__(self) -> None:
         if (self.scale is None) == (self.size is None):
             raise ValueError(
-                "how large is not said once: give either a scale, such as 2, or a size, such as 2048x2048"
+                "the size is given twice or not at all: give either a scale, such as 2, or a size, such as 2048x2048"
             )
         if self.scale is not None and not 1 < self.scale <= 64:
             raise ValueError(f"scale is {self.scale}: expected a number above 1 and up to 64, such as 2")
@@ -54,10 +54,11 @@ class EnlargeRequest:
             )
         if self.tiles and self.amount == 1:
             raise ValueError(
-                "tiles at a change of 1 would each draw a picture of their own: take less change, or none"
+                "tiles at a change of 1 would each draw a picture of their own: give a smaller "
+                "change, or leave tiles out"
             )
         if self.mask is not None and self.amount == 1:
-            raise ValueError("a mask needs a change below 1, at which the region still knows its picture")
+            raise ValueError("a mask needs a change below 1, so that the region still depends on its picture")
 
     @property
     def amount(self) -> float:

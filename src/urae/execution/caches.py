@@ -108,7 +108,7 @@ def _setting(name: str, pair: str) -> tuple[str, Any]:
     kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(CACHES[name])}
     setting, separator, text = pair.partition("=")
     if not separator or setting not in kinds:
-        raise ValueError(f"{pair!r} is no setting of {name}: expected {' or '.join(kinds)}, as name=value")
+        raise ValueError(f"{pair!r} is not a setting of {name}: expected {' or '.join(kinds)}, as name=value")
     try:
         return setting, kinds[setting](text)
     except ValueError as error:

@@ -89,7 +89,7 @@ def decide_to_compile(
     gain = GAINS.get(device.partition(":")[0])
     obstacle = obstacle or _obstacle(pipe.transformer, device)
     if obstacle and compile is True:
-        raise ValueError(f"compile is True where {obstacle}, which does not go together: leave it out")
+        raise ValueError(f"compile is True where {obstacle}, and the two cannot be combined: leave it out")
     if obstacle:
         return False, obstacle
     if compile != "auto":

@@ -227,6 +227,6 @@ def _check(transformer: Any, sharing: TokenSharing) -> None:
         )
     if is_compiled(transformer):
         raise ValueError(
-            f"context_parallel is {sharing.num}, but the transformer is compiled already, and compiled code takes no "
-            "notice of hooks: compile its blocks afterwards"
+            f"context_parallel is {sharing.num}, but the transformer is compiled already, and compiled code ignores "
+            "hooks: compile its blocks afterwards"
         )

@@ -312,7 +312,7 @@ def _found(name: str) -> Iterator[None]:
         yield
     except (OSError, json.JSONDecodeError) as error:
         said = " ".join(str(error).split())
-        raise BadFile(f"{name} is not whole, so that it cannot be opened: {said}") from error
+        raise BadFile(f"{name} is incomplete and cannot be opened: {said}") from error
 
 
 def _class_of(name: str) -> Any:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from urae.families import model_name, open_pipeline
     from urae.generation.again import Again, asked_again
     from urae.generation.asking import DrawingRequest, ModelRequest
-    from urae.generation.compare import Way, WayResult, compare_ways, grid
+    from urae.generation.compare import Way, WayResult, about, compare_ways, grid, tiles_of
     from urae.generation.direct import Direct
     from urae.generation.drawing import generate
     from urae.generation.esrgan import Esrgan
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from urae.generation.imax import Imax
     from urae.generation.methods import method_from_texts, method_named
     from urae.generation.native import TwoPass, native_picture_size
-    from urae.generation.picture_files import PictureFiles
+    from urae.generation.picture_files import PictureFiles, contact_page
     from urae.generation.plan import DrawingPlan, plan_drawing
     from urae.generation.policies import policy_for
     from urae.generation.sdedit import Sdedit, nominal_strength

@@ -60,7 +60,7 @@ def asked_again(path: Path, *, given: Collection[str], settings: Sequence[str] =
     if made.method not in METHODS or made.enlarged:
         by = "urae enlarge" if made.enlarged else f"a {made.method} pipeline of its own"
         raise ValueError(
-            f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again so"
+            f"{path} was made by {by}, and not by a method of urae generate: it cannot be made again with --like"
         )
     drawing = _drawing(made, path, given, settings)
     model = _model(made, path, given)
@@ -113,7 +113,7 @@ def _model(made: Provenance, path: Path, given: Collection[str]) -> dict[str, An
         return {}
     if made.model != "mini" and made.model not in _known_models():
         raise ValueError(
-            f"{path} was made with the model {made.model!r}, which is nowhere known: give it with --model"
+            f"{path} was made with the model {made.model!r}, which is not a published one: give it with --model"
         )
     asked: dict[str, Any] = {"model": made.model, "base_weights": made.base_weights}
     if made.dtype in DTYPES:

@@ -84,7 +84,7 @@ class DrawingRequest:
     prompt: str | Sequence[str]
     """What to draw."""
     negative: str = ""
-    """What guidance leads away from, the same for every picture; an error where the model takes none."""
+    """What the pictures should not show, the same for all; an error where the model takes no negative prompt."""
     size: str | int | Sequence[int]
     """WIDTHxHEIGHT in pixels, multiples of 16."""
     method: str | Method = "direct"
@@ -101,13 +101,13 @@ class DrawingRequest:
     guidance: float | Literal["auto"] = "auto"
     """Guidance scale at this size; auto: the method's with FLUX.1, else the model's usual one."""
     seed: str | int | Sequence[str | int] = 0
-    """Of the noise: a number, or several as 0-7 or 1,4,10-12."""
+    """Seed of the noise: a number, or several as 0-7 or 1,4,10-12."""
     native: Path | str | Image | Sequence[Path | str | Image] | None = None
     """Picture to start from; one for all or one for each image."""
     natives: Path | str | None = None
     """Folder that keeps the native pictures of two-pass methods."""
     memory: MemoryPlan | Literal["auto"] = "auto"
-    """A plan of one's own for where the model lies; auto chooses one by the two settings below."""
+    """A plan of your own for where the model lies; auto chooses one by the two settings below."""
     offload: Literal["auto"] | Offload = "auto"
     """Where the model lies: as it is, all on the device, one part or one layer at a time."""
     decode: Literal["auto"] | VaeWay = "auto"
@@ -186,9 +186,7 @@ def _check_values(asked: DrawingRequest) -> None:
     if asked.compile not in (True, False, "auto"):
         raise ValueError(f"compile is {asked.compile!r}: expected True, False or 'auto'")
     if asked.memory != "auto" and (asked.offload, asked.decode) != ("auto", "auto"):
-        raise ValueError(
-            "offload and decode have no effect beside a memory plan of one's own: leave them out"
-        )
+        raise ValueError("offload and decode have no effect beside a memory plan of your own: leave them out")
 
 
 def _check_effects(asked: DrawingRequest, way: Method) -> None:
@@ -201,7 +199,7 @@ def _check_effects(asked: DrawingRequest, way: Method) -> None:
             raise ValueError(f"a native picture has no effect with the {way.name} method: leave it out")
     elif has_native and way.needs_path:
         raise ValueError(
-            f"{way.name} follows the native pass step by step, which a given picture does not tell: leave native "
+            f"{way.name} follows the native pass step by step, which a given picture cannot show: leave native "
             "out, or set the method's reference to 'picture'"
         )
     elif has_native and asked.natives is not None:

@@ -1,4 +1,4 @@
-"""One prompt and seed, several ways: what each costs and what it draws, side by side.
+"""Prompts and seeds, each drawn several ways: what each costs and what it draws, side by side.
 
 Every way is drawn by itself, the native pass of the two-pass methods included, so that seconds and transformer calls
 are those of a user who wants that one picture.
@@ -6,17 +6,16 @@ are those of a user who wants that one picture.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from urae.adapters import Adapter, Stack
 from urae.execution import MemoryPlan, Speed, forward_replaced, plan_memory
@@ -25,12 +24,16 @@ from urae.families import family_of
 from urae.generation.drawing import generate
 from urae.generation.methods import Method
 from urae.generation.native import TwoPass
+from urae.generation.seeds import seeds_of
+from urae.pages import SheetPart, SheetPicture, is_reduced, sheet_picture, tile_of
+from urae.pages.sheet import MIDDLE
 from urae.resolution import ResolutionPolicy, Size
 
-__all__ = ["Way", "WayResult", "compare_ways", "drawn", "grid"]
+__all__ = ["NATIVE", "Way", "WayResult", "about", "compare_ways", "drawn", "grid", "tiles_of"]
 
 WARM_UP = (64, 64)
 """Size of a picture that is not counted, pixels."""
+NATIVE = "native picture"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +83,18 @@ class WayResult:
 
 def compare_ways(
     pipe: Any,
-    prompt: str,
+    prompt: str | Sequence[str],
     ways: Sequence[Way],
     *,
     size: Size,
-    seed: int = 0,
+    seed: int | str | Sequence[int | str] = 0,
     measures: Mapping[str, Callable[[Image.Image], float]] | None = None,
     memory: MemoryPlan | Literal["auto"] = "auto",
     on_step: Callable[[], None] = lambda: None,
     on_result: Callable[[WayResult], None] = lambda result: None,
 ) -> list[WayResult]:
-    """Draw `prompt` each way with a stock FluxPipeline at `size` (width, height, pixels).
+    """Draw each prompt with each seed in every way, with a stock pipeline at `size` (width, height, pixels): the ways
+    of the first prompt's first seed first.
 
     `measures`: numbers of a picture by name, such as `urae.metrics.repetition`. The rest is as in `generate`. A
     small picture of one step, which is not counted, pays for what happens only once. Raises ValueError for two ways of
@@ -99,6 +103,7 @@ def compare_ways(
     labels = [way.label for way in ways]
     if len(set(labels)) < len(labels):
         raise ValueError(f"the ways are labelled {', '.join(labels)}: expected another label for each")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     plan = plan_memory(pipe, size) if memory == "auto" else memory
     results = []
     with ExitStack() as stack:
@@ -107,10 +112,10 @@ def compare_ways(
             stack.enter_context(replace(plan, decode="whole").on(pipe))
             plan = replace(plan, offload="unchanged")
         # In two steps, because a schedule that is stretched to end at a noise level has no single one.
-        generate(pipe, prompt, size=WARM_UP, steps=2, policy="none", memory=plan)
-        for way in ways:
+        generate(pipe, prompts[0], size=WARM_UP, steps=2, policy="none", memory=plan)
+        for text, one, way in product(prompts, seeds_of(seed), ways):
             result = drawn(
-                pipe, prompt, way, size=size, seed=seed, measures=measures or {}, memory=plan, on_step=on_step
+                pipe, text, way, size=size, seed=one, measures=measures or {}, memory=plan, on_step=on_step
             )
             on_result(result)
             results.append(result)
@@ -203,100 +208,26 @@ def _peak_measured(device: str) -> Iterator[list[int | None]]:
 
 # The picture of the whole
 
-CELL, GAP, MARGIN, MAX_COLUMNS = 320, 20, 24, 5
-INK, SOFT, PAPER = "#1d2430", "#5b6472", "#ffffff"
-
 
 def grid(results: Sequence[WayResult], *, prompt: str) -> Image.Image:
-    """A sheet with each picture reduced, its label and its cost; below it a part of it pixel by pixel.
-
-    The part is the middle one, and left out where the picture is hardly reduced. The first native picture comes first.
-    """
-    cells = [cell for cell in (_native_cell(results), *map(_cell, results)) if cell]
-    rows = math.ceil(len(cells) / MAX_COLUMNS)
-    columns = math.ceil(len(cells) / rows)
-    width = columns * (CELL + GAP) - GAP
-    heading = _heading(results[0].image, prompt, width)
-    height = max(cell.height for cell in cells)
-    top = MARGIN + heading.height + GAP
-    size = (width + 2 * MARGIN, top + rows * (height + GAP) - GAP + MARGIN)
-    sheet = Image.new("RGB", size, PAPER)
-    sheet.paste(heading, (MARGIN, MARGIN))
-    for place, cell in enumerate(cells):
-        row, column = divmod(place, columns)
-        sheet.paste(cell, (MARGIN + column * (CELL + GAP), top + row * (height + GAP)))
-    return sheet
+    """A sheet of one prompt: each picture reduced, its label and its cost; below it its middle pixel by pixel, left out
+    where the picture is hardly reduced. The first native picture comes first."""
+    tiles = [tile for result in results for tile in tiles_of(result)]
+    natives = [tile for tile in tiles if tile.label == NATIVE]
+    shown = [*natives[:1], *(tile for tile in tiles if tile.label != NATIVE)]
+    return sheet_picture([SheetPart(heading=prompt, note=about(results[0].image.size), tiles=shown)])
 
 
-def _heading(image: Image.Image, prompt: str, width: int) -> Image.Image:
-    about = f"{image.width} x {image.height} px"
-    if _is_reduced(image):
-        about += "; below each picture its middle, pixel by pixel"
-    return _column([(prompt, INK, 24), (about, SOFT, 15)], [], width)
+def about(size: Size) -> str:
+    """What stands above pictures of this size on a sheet."""
+    below = "; below each picture a part of it, pixel by pixel" if is_reduced(size[0]) else ""
+    return f"{size[0]} x {size[1]} px{below}"
 
 
-def _native_cell(results: Sequence[WayResult]) -> Image.Image | None:
-    native = next((result.native for result in results if result.native), None)
-    return native and _labelled(native, "native picture", f"{native.width} x {native.height} px")
-
-
-def _cell(result: WayResult) -> Image.Image:
-    cost = f"{result.seconds:.1f} s, {result.calls} transformer calls"
-    return _labelled(result.image, result.label, cost)
-
-
-def _labelled(image: Image.Image, label: str, below: str) -> Image.Image:
-    """Label, cost, the picture as wide as a column, and its middle at full size."""
-    image = image.convert("RGB")
-    whole = image.resize((CELL, round(CELL * image.height / image.width)), Image.Resampling.LANCZOS)
-    pictures = [whole, _middle(image)] if _is_reduced(image) else [whole]
-    return _column([(label, INK, 18), (below, SOFT, 15)], pictures, CELL)
-
-
-def _column(
-    texts: Sequence[tuple[str, str, int]], pictures: Sequence[Image.Image], width: int
-) -> Image.Image:
-    """Texts (words, colour, size), broken into lines where they are wider, and pictures, one below the other."""
-    lines = [(line, ink, size) for text, ink, size in texts for line in _wrapped(text, _font(size), width)]
-    height = sum(_line_height(size) for _, _, size in lines) + sum(8 + picture.height for picture in pictures)
-    column = Image.new("RGB", (width, height), PAPER)
-    draw, top = ImageDraw.Draw(column), 0
-    for line, ink, size in lines:
-        draw.text((0, top), line, fill=ink, font=_font(size))
-        top += _line_height(size)
-    for picture in pictures:
-        column.paste(picture, (0, top + 8))
-        top += 8 + picture.height
-    return column
-
-
-def _is_reduced(image: Image.Image) -> bool:
-    return image.width > 1.5 * CELL
-
-
-def _middle(image: Image.Image) -> Image.Image:
-    """The part in the middle that fills a column pixel by pixel."""
-    height = min(CELL, image.height)
-    left, top = (image.width - CELL) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + CELL, top + height))
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """`text` in lines that are no wider than `width` pixels, if no single word is."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def _line_height(size: int) -> int:
-    return round(1.3 * size)
-
-
-@lru_cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+def tiles_of(
+    result: WayResult, *, file: str = "", crops: Sequence[tuple[float, float]] = (MIDDLE,)
+) -> list[SheetPicture]:
+    """The picture on a sheet, after the native one that it started from, if there is one."""
+    native, cost = result.native, f"{result.seconds:.1f} s, {result.calls} transformer calls"
+    tiles = [tile_of(native, label=NATIVE, note=f"{native.width} x {native.height} px")] if native else []
+    return [*tiles, tile_of(result.image, label=result.label, note=cost, file=file, crops=crops)]

@@ -114,7 +114,7 @@ def _check_option(name: str, option: str) -> None:
     others = [other for other in METHODS if option in _options(other)]
     belongs = f", it is one of {' and '.join(others)}" if others else ""
     its_own = f"valid options are {', '.join(valid)}" if valid else "it has none"
-    raise ValueError(f"{option} is no option of {name}{belongs}: {its_own}")
+    raise ValueError(f"{option} is not an option of {name}{belongs}: {its_own}")
 
 
 def _value(name: str, option: str, text: str) -> Any:

@@ -240,7 +240,7 @@ class Natives:
         try:
             return Native(picture=read_picture(picture), path=NativePath.load(path) if with_path else None)
         except BadFile as error:
-            logger.warning("made anew, since %s", error)
+            logger.warning("made again, because %s", error)
             return None
 
     def keep(self, settings: Mapping[str, Any], native: Native) -> None:

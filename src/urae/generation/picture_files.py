@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 from urae.execution import num_groups, on_main, this_process
-from urae.io import WRITTEN_FORMATS, check_can_write, check_format
+from urae.io import WRITTEN_FORMATS, check_can_write, check_format, read_picture
+from urae.pages import SheetPart, sheet_page, tile_of
 from urae.provenance import Provenance, claimed_provenance, save_picture
 
-__all__ = ["PictureFiles"]
+__all__ = ["PictureFiles", "contact_page"]
 
 
 class PictureFiles:
@@ -47,6 +49,8 @@ class PictureFiles:
         self.there: list[Path] = []
         """Those that were there already."""
         self.written: list[Path] = []
+        self.paths: list[Path] = []
+        """Of all pictures that are asked for, in the order of the plan, once `missing` has named them."""
         self._next: list[Path] = []
 
     def missing(self, planned: Sequence[Provenance]) -> list[int]:
@@ -62,6 +66,7 @@ class PictureFiles:
         for made in planned:
             check_format(self.format, made.size)
         paths = on_main(lambda: [self._place(*one) for one in zip(names, planned, strict=True)])
+        self.paths = [path for path, _ in paths]
         self.there = [path for path, is_there in paths if is_there]
         left = [place for place, (_, is_there) in enumerate(paths) if not is_there]
         mine = left[state.process_index // self.context_parallel :: groups]
@@ -90,7 +95,8 @@ class PictureFiles:
                 return path, True
             if self.ids:
                 raise ValueError(
-                    f"{path} is another picture, or made otherwise, and would pass for this one: give another folder"
+                    f"{path} is another picture, or was made with other settings, and could be mistaken for this one: "
+                    "give another folder"
                 )
         raise AssertionError
 
@@ -132,3 +138,16 @@ def _what_decides(made: Provenance, planned: Provenance) -> dict[str, str]:
     # What a drawn picture learns besides, names of files, and the order of a stack decide nothing.
     nameless = {"adapter_file": "", "native_file": "", "adapters": (), "kernels": "", "weights_hash": ""}
     return replace(made, memory=tiles, native=native, **nameless).to_info()  # type: ignore[arg-type]
+
+
+def contact_page(made: Sequence[tuple[Path, Provenance]], *, beside: Path) -> str:
+    """An HTML page of pictures by their files, for the folder `beside`: a part for each prompt with its seeds, each
+    small picture a link to its file."""
+    parts = []
+    for prompt, group in groupby(made, key=lambda one: one[1].prompt):
+        files = [(path, os.path.relpath(path, beside), f"seed {one.seed}") for path, one in group]
+        tiles = [tile_of(read_picture(path), label=seed, file=name, crops=()) for path, name, seed in files]
+        parts.append(SheetPart(heading=prompt, note="", tiles=tiles))
+    title = parts[0].heading if len(parts) == 1 else f"{len(parts)} prompts"
+    width, height = made[0][1].size
+    return sheet_page(parts, title=title, note=f"{width} x {height} px, {made[0][1].method}")

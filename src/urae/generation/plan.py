@@ -80,7 +80,7 @@ class DrawingPlan:
         said = way.describe(steps=self.asked.num_steps, shift=shift)
         stack = self.asked.adapter
         lines = [f"adapters: {stack}"] if isinstance(stack, Stack) else []
-        lines += [f"policy: {self.policy.to_json() if self.policy else 'none'}", f"memory: {self.memory}"]
+        lines += [f"policy: {self.policy or 'none'}", f"memory: {self.memory}"]
         lines += [f"{way.name}: {said}"] if said else []
         return "\n".join([*lines, f"speed: {self.speed}"])
 

@@ -14,7 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +171,7 @@ def _sources(sources: Iterable[str | Path], out: Path, rows: Rows, urls: Mapping
     for path in given:
         inside = out.resolve().is_relative_to(path.resolve()) or path.resolve().is_relative_to(out.resolve())
         if path.is_dir() and inside:
-            raise ValueError(f"{out} and {path} lie in each other: choose a folder elsewhere")
+            raise ValueError(f"{out} and {path} contain one another: choose a folder elsewhere")
     if urls and not any(path.suffix in URL_SUFFIXES for path in given):
         raise ValueError(
             f"options of img2dataset ({', '.join(urls)}) have no effect: no source is a table of URLs"
@@ -215,8 +219,26 @@ def _lines(images: Sequence[ListedImage], examiner: Examiner, workers: int) -> I
     if workers == 1:
         yield from map(examiner, images)
         return
-    with ProcessPoolExecutor(workers) as pool, closing(pool.map(examiner, images, chunksize=2)) as lines:  # type: ignore[type-var]
+    with (
+        ProcessPoolExecutor(workers, initializer=_obeying_the_main_process) as pool,
+        closing(pool.map(examiner, images, chunksize=2)) as lines,  # type: ignore[type-var]
+    ):
         yield from lines
+
+
+def _obeying_the_main_process() -> None:
+    """A signal to the whole group is for the main process, which waits for ever where a worker ends by itself; and a
+    worker would wait for ever for a main process that was killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    main = parent_process()
+    assert main is not None, "called in a worker"
+    main.join()
+    os._exit(1)
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ from urae.intake.sheets import sheet_file
 from urae.io import check_can_write, field_of, read_json_object, read_picture, tracked, write_text
 from urae.pages import data_uri, html_page
 
-__all__ = ["inspect_data"]
+__all__ = ["data_summary", "inspect_data"]
 
 BINS = 24
 THUMBNAIL = (480, 240)
@@ -53,6 +53,26 @@ def inspect_data(source: str | Path, out: str | Path, *, num_pictures: int = 24,
     )
     write_text(path, page)
     return path
+
+
+def data_summary(source: str | Path) -> dict[str, Any]:
+    """What the page tells, in JSON types: how many images of which sizes, captions, licences and teachers, what was
+    rejected and what a collection spent."""
+    records, root = read_records(source, captioned=False)
+    rejects = _rejects(root / WORK)
+    accounts = accounts_of(read_orders(root / "orders.jsonl")).values()
+    return {
+        "images": len(records),
+        "bytes": sum((root / record.file).stat().st_size for record in records),
+        "sizes": {
+            f"{w}x{h}": num for (w, h), num in Counter(record.size for record in records).most_common()
+        },
+        "captions": dict(_captions(records)),
+        "licences": dict(Counter(record.licence or "not known" for record in records).most_common()),
+        "teachers": dict(Counter(map(_teacher, records)).most_common()),
+        "rejects": {row["reason"]: row["count"] for row in rejects.get("rows", [])},
+        "spent": sum(account.spent for account in accounts),
+    }
 
 
 def _facts(records: Sequence[Record], root: Path) -> list[tuple[str, str]]:

@@ -158,7 +158,7 @@ def _numbers(values: list[Any]) -> np.ndarray:
     try:
         return np.array([float(value) if value not in (None, "") else np.nan for value in values])
     except (TypeError, ValueError) as error:
-        raise BadFile(f"a width, height or similarity of the table is no number ({error})") from error
+        raise BadFile(f"a width, height or similarity of the table is not a number ({error})") from error
 
 
 class _Writer:

@@ -65,7 +65,7 @@ def download(table: Path, downloads: Path, *, rows: Rows, options: Mapping[str, 
     finished = subprocess.run([program, *arguments], stdout=sys.stderr, env=environment)
     if finished.returncode:
         raise UraeError(
-            f"img2dataset ended with {finished.returncode}: what it printed above tells why; run again"
+            f"img2dataset ended with {finished.returncode}: see its messages above, then run again"
         )
     return folder
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         size_of,
     )
     from urae.io.pool import settle_all
-    from urae.io.progress import Progress, tracked
+    from urae.io.progress import Progress, duration, tracked
     from urae.io.prompt_lists import read_prompt_list
     from urae.io.screen import plain, sentence_of
     from urae.io.servers import (

@@ -121,6 +121,6 @@ def _exif(texts: Mapping[str, str], path: Path) -> Image.Exif:
         inner[ExifTags.Base.UserComment] = UNICODE + texts["parameters"].encode("utf-16-be")
     if len(exif.tobytes()) > MOST_EXIF:
         raise ValueError(
-            f"what {path} is to say about itself, its prompt above all, is too long: save it as PNG"
+            f"the metadata of {path}, its prompt above all, are too long for the format: save it as PNG"
         )
     return exif

@@ -1,20 +1,22 @@
 """What goes out: files and folders that are complete or absent.
 
-Each is written beside its place under a temporary name that holds the process id, and renamed when it is whole. A
-failure removes the temporary; a killed process leaves one behind, which `remove_leftovers` recognises by a process that
-no longer lives. Nothing but a plain file is ever replaced by a file. A full disk is one sentence.
+Each is written beside its place under a temporary name that holds the machine and the process id, and renamed when it
+is whole. A failure removes the temporary. A killed process leaves one behind, which is recognised by a process that no
+longer lives, and removed by the next one that writes in the same folder. Nothing but a plain file is ever replaced by a
+file. A full disk is one sentence.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import glob
 import hashlib
 import itertools
 import os
 import re
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -42,8 +44,12 @@ __all__ = [
 ]
 
 MARK, END = ".urae-", ".tmp"
-"""Of every temporary name; the process id, a number and what it will be called stand between. No reader takes what ends
-so for a picture or a manifest."""
+"""Of every temporary name; the machine, the process id, a number and what it will be called stand between. No reader
+takes what ends so for a picture or a manifest."""
+MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+"""Process ids mean nothing on another machine that writes in the same folder."""
+STALE = 3600.0
+"""Seconds without a change after which what another machine was writing is taken for a leftover."""
 LONGEST_NAME = 255
 """Bytes, on every file system in use."""
 
@@ -71,6 +77,8 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _STARTED = time.time_ns()
 _numbers = itertools.count(_STARTED)
 """Later than those of a process that had our id before: in a container each run may have the same."""
+_swept: set[Path] = set()
+"""Folders in which this process has looked for leftovers."""
 
 
 @contextmanager
@@ -84,6 +92,7 @@ def writing(path: Path | str, *, sync: bool = False, replace: bool = True) -> It
     with telling(path):
         _check_place(path, replace=replace)
         path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     temporary = _temporary(path)
     try:
         with telling(path, temporary):
@@ -111,9 +120,12 @@ def writing_folder(path: Path | str, *, sync: bool = False) -> Iterator[Path]:
     path = Path(path)
     with telling(path):
         _check_vacant(path)
-        temporary = _temporary(path)
-        temporary.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
+    temporary = _temporary(path)
     try:
+        with telling(path):
+            temporary.mkdir()
         with telling(path, temporary):
             yield temporary
         with telling(path):
@@ -159,13 +171,13 @@ def remove_folder(path: Path | str) -> None:
         shutil.rmtree(doomed)
 
 
-def remove_leftovers(folder: Path | str, *, name: str = "") -> list[Path]:
+def remove_leftovers(folder: Path | str) -> list[Path]:
     """Remove what killed processes did not finish writing in a folder, itself alone; what living ones write stays.
 
-    name: of the one file whose leftovers go; all by default. Returns the paths removed.
+    Whoever writes in the folder does the same before; this is for folders in which nothing may be written any more.
+    Returns the paths removed.
     """
-    ends = f"-{glob.escape(name)}{END}" if name else END
-    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{ends}")) if _is_leftover(path)]
+    leftovers = [path for path in sorted(Path(folder).glob(f"{MARK}*{END}")) if _is_leftover(path)]
     for path in leftovers:
         with telling(path):
             if path.is_dir() and not path.is_symlink():
@@ -183,7 +195,7 @@ def check_can_write(path: Path | str, *, folder: bool = False) -> None:
     path = Path(path)
     with telling(path):
         if folder and path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is no folder: give another place, or remove it")
+            raise ValueError(f"{path} is not a folder: give another place, or remove it")
         if not folder:
             _check_place(path, replace=True)
         inside = path if folder else path.parent
@@ -203,8 +215,8 @@ def check_file_name(name: str) -> None:
         r'[^\s./\\:*?"<>|][^/\\:*?"<>|\0-\x1f]*', name
     ):
         raise ValueError(
-            f"the id {name[:80]!r} can name no file: expected at most 200 bytes, none of / \\ : * ? < > | among them "
-            "(nor a double quote), and no dot or space at the beginning"
+            f"the id {name[:80]!r} cannot be a file's name: expected at most 200 bytes, none of / \\ : * ? < > | among "
+            "them (nor a double quote), and no dot or space at the beginning"
         )
 
 
@@ -218,9 +230,10 @@ def locked(
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = _open_lock(path, waiting, what or path)
-        os.truncate(opened, 0)
-        os.write(opened, str(os.getpid()).encode())
     try:
+        with telling(path):
+            os.truncate(opened, 0)
+            os.write(opened, str(os.getpid()).encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: a later one is another file
@@ -288,21 +301,21 @@ def _check_place(path: Path, *, replace: bool) -> None:
     if stat.S_ISDIR(mode):
         raise ValueError(f"{path} is a folder: give the name of a file")
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is no plain file, and is not replaced: give another name")
+        raise ValueError(f"{path} is not a plain file, and is not replaced: give another name")
     if not replace:
-        raise ValueError(f"{path} is there already: remove it, or give another name")
+        raise ValueError(f"{path} exists already: remove it, or give another name")
 
 
 def _check_vacant(path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ValueError(f"{path} is no folder, and is not replaced: give another name")
+        raise ValueError(f"{path} is not a folder, and is not replaced: give another name")
     if path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is there already: remove it, or give another name")
+        raise ValueError(f"{path} exists already: remove it, or give another name")
 
 
 def _temporary(path: Path) -> Path:
     """Beside `path`, since a rename stays within one file system."""
-    head = f"{MARK}{os.getpid()}-{next(_numbers)}-"
+    head = f"{MARK}{MACHINE}-{os.getpid()}-{next(_numbers)}-"
     room = LONGEST_NAME - len(head) - len(END)
     return path.with_name(head + os.fsdecode(os.fsencode(path.name)[:room]) + END)
 
@@ -312,16 +325,34 @@ def _rename(temporary: Path, path: Path, *, replace: bool) -> None:
         try:
             path.touch(exist_ok=False)  # which, unlike a rename, refuses a file that came meanwhile
         except FileExistsError as error:
-            raise ValueError(f"{path} is there already: remove it, or give another name") from error
+            raise ValueError(f"{path} exists already: remove it, or give another name") from error
     os.replace(temporary, path)
 
 
+def _sweep(folder: Path) -> None:
+    """Once for each folder, which may hold many files. What cannot be removed, as somebody else's, stays."""
+    if (place := folder.absolute()) not in _swept:
+        _swept.add(place)
+        with contextlib.suppress(OSError, UraeError):
+            remove_leftovers(folder)
+
+
 def _is_leftover(path: Path) -> bool:
-    found = re.match(rf"{re.escape(MARK)}(\d+)-(\d+)-", path.name)
+    found = re.match(rf"{re.escape(MARK)}([0-9a-f]{{8}})-(\d+)-(\d+)-", path.name)
     if found is None:
         return False
-    process, number = map(int, found.groups())
+    process, number = int(found[2]), int(found[3])
+    if found[1] != MACHINE:
+        return time.time() - _changed(path) > STALE
     return number < _STARTED if process == os.getpid() else not _is_alive(process)
+
+
+def _changed(path: Path) -> float:
+    """When a file, or the last one in a folder, was written to; now where it is gone meanwhile."""
+    try:
+        return max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def _is_alive(process: int) -> bool:

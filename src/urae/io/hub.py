@@ -51,7 +51,7 @@ def hub_parts(name: str, parts: Sequence[str], *, weights: bool = True) -> Path:
         if missing := sorted({file for file in named.values() if not (index.parent / str(file)).is_file()}):
             raise BadFile(
                 f"{name} lacks {', '.join(f'{index.parent.name}/{file}' for file in missing)}, which {index.name} "
-                "names: download it again, or name a repository that is whole"
+                "names: download it again, or name a complete repository"
             )
     return folder
 

@@ -35,7 +35,7 @@ class Journal(AbstractContextManager):
 
     def __enter__(self) -> Self:
         if self.path.exists() and not self.path.is_file():
-            raise ValueError(f"{self.path} is no plain file: give another name")
+            raise ValueError(f"{self.path} is not a plain file: give another name")
         with telling(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -75,7 +75,7 @@ class Journal(AbstractContextManager):
     def _cut(self) -> None:
         if self.start is not None:
             if os.fstat(self.file).st_size < self.start:
-                raise BadFile(f"{self.path} lacks lines that it had: put it back, or start anew elsewhere")
+                raise BadFile(f"{self.path} has lost lines: restore it, or start again in another folder")
             os.ftruncate(self.file, self.start)
 
     def _mend(self) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-__all__ = ["Progress", "tracked"]
+__all__ = ["Progress", "duration", "tracked"]
 
 T = TypeVar("T")
 
@@ -29,15 +31,17 @@ class Progress(AbstractContextManager):
         counts = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
         self.bar = Bar(TextColumn("{task.description}"), *counts, console=self.console)
         self.task = self.bar.add_task(description, total=total, completed=done, note="")
+        self.shown = ExitStack()
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            self.bar.start()
+            stream = sys.stderr
+            self.shown.enter_context(self.bar)
+            self.shown.enter_context(_logged_above(stream))
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
-            self.bar.stop()
+        self.shown.close()
 
     def expect(self, total: int) -> None:
         """It turns out that there are so many items."""
@@ -65,6 +69,38 @@ class Progress(AbstractContextManager):
     def _left(self) -> str:
         seconds = (time.monotonic() - self.started) / (self.done - self.first) * (self.total - self.done)
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+
+def duration(hours: float) -> str:
+    """In words, such as 5 minutes, 1.4 hours, 60 hours (2.5 days)."""
+    if hours < 1:
+        return f"{max(round(60 * hours), 1)} minutes"
+    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
+    return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
+
+
+@contextmanager
+def _logged_above(stream: object) -> Iterator[None]:
+    """Let handlers of libraries that write to `stream`, as it was before the bar, write above the bar, and each message
+    once: some come with every picture."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [one for logger in loggers for one in getattr(logger, "handlers", ())]
+    writing = [one for one in handlers if isinstance(one, logging.StreamHandler) and one.stream is stream]
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return text not in said and not said.add(text)  # type: ignore[func-returns-value]
+
+    for one in writing:
+        one.setStream(sys.stderr)
+        one.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for one in writing:
+            one.setStream(stream)
+            one.removeFilter(is_new)
 
 
 def tracked(items: Sequence[T], description: str) -> Iterator[T]:

@@ -117,7 +117,7 @@ def parse_json(text: str | bytes, *, name: object, finite: bool = True) -> Any:
     if text.count("[") + text.count("{") > DEEPEST:
         _check_depth(value, name)
     if re.search(r"\\u[dD][89a-fA-F]", text) and HALVES.search(json.dumps(value, ensure_ascii=False)):
-        raise BadFile(f"{name} holds half of a surrogate pair, which is no character")
+        raise BadFile(f"{name} holds half of a surrogate pair, which is not a character")
     return value
 
 
@@ -149,7 +149,7 @@ def json_line(value: Any) -> str:
     characters beyond ASCII stay readable. `ValueError` for what JSON and UTF-8 cannot hold."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False).translate(ENDS)
     if HALVES.search(line):
-        raise ValueError(f"{line[:80]!a} holds bytes that are no text: rename the file that they come from")
+        raise ValueError(f"{line[:80]!a} holds bytes that are not text: rename the file that they come from")
     return f"{line}\n"
 
 
@@ -165,7 +165,7 @@ def _check_once(keys: list[str]) -> None:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:
@@ -204,7 +204,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadFile(f"{path} is no TOML: {error}") from error
+        raise BadFile(f"{path} is not TOML: {error}") from error
 
 
 def parse_yaml(text: str, *, name: object) -> Any:
@@ -248,7 +248,7 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_float(self, node: Any) -> float:
         value = super().construct_yaml_float(node)
         if not math.isfinite(value):
-            raise ValueError(f"{_shown(node.value)} is no finite number")
+            raise ValueError(f"{_shown(node.value)} is not a finite number")
         if _vanished(node.value, value):
             raise ValueError(f"{_shown(node.value)} is too small a number, which would be read as 0")
         return value
@@ -263,7 +263,7 @@ def _check_unfolded(root: Any) -> None:
 
     def measured(node: Any, depth: int) -> tuple[int, int]:
         if node.tag not in TAGS:
-            raise ValueError(f"{node.tag} is no type of settings")
+            raise ValueError(f"{node.tag} is not a type of settings")
         if isinstance(node, yaml.MappingNode):
             _check_keys([key for key, _ in node.value])
         if id(node) not in counted:
@@ -328,7 +328,7 @@ def _opened(path: Path | str) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise BadFile(f"{path} is no plain file")
+            raise BadFile(f"{path} is not a plain file")
         with path.open("rb") as file:
             yield file
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte

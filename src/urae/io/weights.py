@@ -206,4 +206,4 @@ def _header(described: dict[str, Any], name: object) -> Header:
 
 def _damaged(name: object, reason: object) -> BadFile:
     said = re.sub(r"\s+", " ", str(reason))
-    return BadFile(f"{name} is no whole safetensors file ({said}): download, copy or save it again")
+    return BadFile(f"{name} is not a complete safetensors file ({said}): download, copy or save it again")

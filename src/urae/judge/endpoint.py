@@ -24,7 +24,7 @@ class Endpoint(Server):
     schema: bool = True
     """Hold answers to a JSON schema, by `response_format`; not every server can."""
     retries: int = field(default=8, metadata={"min": 0})
-    """Of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
+    """Repeats of a request after 429, 5xx or a timeout; with the client's pauses some 40 seconds in all."""
 
     def client(self) -> Any:
         """A connection, which is a context manager. `MissingExtra` without openai, `ValueError` without a key."""

@@ -42,6 +42,6 @@ def _by_key(lines: Iterable[Line], path: Path | str) -> Answers:
     answers: Answers = {}
     for number, line in enumerate(lines, 1):
         if not isinstance(line.get("key"), str):
-            raise BadFile(f"{path}, line {number} is no answer: repair or remove it, then run again")
+            raise BadFile(f"{path}, line {number} is not an answer: repair or remove it, then run again")
         answers.setdefault(line["key"], []).append(line)
     return answers

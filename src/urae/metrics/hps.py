@@ -169,7 +169,7 @@ def renamed(tensors: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         elif prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), ""):
             yield name.replace(prefix, PREFIXES[prefix]), tensor
         elif name != "attn_mask":
-            raise BadFile(f"{name} is no tensor of an open_clip model as we know it")
+            raise BadFile(f"{name} is not a tensor of an open_clip model as we know it")
 
 
 def _renamed_block(block: re.Match[str], tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -181,4 +181,4 @@ def _renamed_block(block: re.Match[str], tensor: Tensor) -> Iterator[tuple[str, 
     elif part in PARTS:
         yield f"{home}.{PARTS[part]}.{kind}", tensor
     else:
-        raise BadFile(f"{block.string} is no tensor of an open_clip model as we know it")
+        raise BadFile(f"{block.string} is not a tensor of an open_clip model as we know it")

@@ -84,7 +84,9 @@ def inception_features(pixels: Tensor, tensors: dict[str, Tensor]) -> Tensor:
     try:
         return _Graph(tensors).run((pixels - 128) / 128)
     except KeyError as error:
-        raise BadFile(f"these are no weights of the FID Inception: {error.args[0]} is missing") from error
+        raise BadFile(
+            f"these are not the weights of the FID Inception: {error.args[0]} is missing"
+        ) from error
 
 
 @dataclass(frozen=True)

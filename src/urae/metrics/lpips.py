@@ -81,7 +81,7 @@ def lpips_distance(x: Tensor, y: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         layers = zip(_features(x, tensors), _features(y, tensors), strict=True)
         heads = [tensors[f"lin{i}.model.1.weight"] for i in range(5)]
     except KeyError as error:
-        raise BadFile(f"these are no LPIPS weights: {error.args[0]} is missing") from error
+        raise BadFile(f"these are not LPIPS weights: {error.args[0]} is missing") from error
     distances = [
         F.conv2d((a - b) ** 2, head).mean((1, 2, 3)) for (a, b), head in zip(layers, heads, strict=True)
     ]

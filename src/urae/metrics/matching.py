@@ -11,7 +11,8 @@ from pathlib import Path
 
 from urae.data.manifest import MANIFEST, read_manifest
 from urae.errors import BadFile
-from urae.io import is_picture_name, parse_json_object, read_prompt_list
+from urae.io import WRITTEN_FORMATS, is_picture_name, parse_json_object, picture_texts, read_prompt_list
+from urae.provenance import made_texts
 
 __all__ = [
     "MatchedItem",
@@ -20,6 +21,7 @@ __all__ = [
     "match_pictures",
     "picture_files",
     "pictures_by_id",
+    "pictures_by_request",
     "prompt_in",
     "prompts_by_id",
 ]
@@ -53,7 +55,7 @@ def prompt_in(texts: Mapping[str, str], *, name: object) -> str:
     prompt = texts.get("prompt", "")
     if prompt.lstrip().startswith("{") and _is_object(prompt):
         raise ValueError(
-            f"{name} holds a graph of ComfyUI in place of its prompt: give the prompts in a file, by picture name"
+            f"{name} holds a graph of ComfyUI instead of its prompt: give the prompts in a file, by picture name"
         )
     return prompt
 
@@ -90,6 +92,38 @@ def pictures_by_id(name: str, folder: Path | str) -> dict[str, Path]:
     `ValueError` where there is no folder, or two pictures have one id.
     """
     return by_stem(name, picture_files(name, folder))
+
+
+def pictures_by_request(name: str, folder: Path) -> dict[tuple[str, str], Path]:
+    """The pictures that `urae generate` wrote into the folder of the candidate `name`, by prompt and seed.
+
+    `ValueError` where there is none or two are of one prompt and seed, `BadFile` for a picture that tells neither.
+    """
+    files: dict[tuple[str, str], Path] = {}
+    for path in picture_files(name, folder):
+        if path.suffix.lower() not in WRITTEN_FORMATS.values():
+            continue
+        key = _request_of(path)
+        if key in files:
+            raise ValueError(
+                f"{name} has two pictures of {key[0]!r} with seed {key[1]}: {files[key].name} and {path.name}"
+            )
+        files[key] = path
+    if not files:
+        raise ValueError(
+            f"candidate {name} has no {', '.join(WRITTEN_FORMATS.values())} in {folder}: "
+            "give the prompts of other files by id"
+        )
+    return files
+
+
+def _request_of(path: Path) -> tuple[str, str]:
+    texts = made_texts(picture_texts(path))
+    prompt, seed = prompt_in(texts, name=path), texts.get("seed", "")
+    if not (prompt and seed):
+        lacks = "seed" if prompt else "prompt"
+        raise BadFile(f"{path} holds no {lacks} of urae's: give the prompts by id")
+    return prompt, seed
 
 
 def picture_files(name: str, folder: Path | str) -> list[Path]:

@@ -50,7 +50,7 @@ class EvaluationRequest:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
 
 @takes(EvaluationRequest)

@@ -7,14 +7,17 @@ import io
 from functools import cache
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from PIL import Image
 
 __all__ = ["data_uri", "html_page", "thumbnail"]
 
 
 def html_page(package: str, template: str, **values: Any) -> str:
-    """The page that the template in `package`'s folder `templates` makes of the values; texts in them are escaped."""
+    """The page that the template in `package`'s folder `templates` makes of the values; texts in them are escaped.
+
+    A report includes "pages/report.css", the style that all of them share.
+    """
     return _environment(package).get_template(template).render(**values)
 
 
@@ -36,7 +39,7 @@ def thumbnail(picture: Image.Image, side: int) -> Image.Image:
 @cache
 def _environment(package: str) -> Environment:
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PrefixLoader({"pages": PackageLoader("urae.pages")})]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from urae.planning.drawing import DrawingNeeds
     from urae.planning.gpus import GIB, GPUS, Gpu, gpu_here, gpu_named
     from urae.planning.needs import Option, TrainingNeeds, call_seconds, plan
-    from urae.planning.summary import in_short, refusal, report
+    from urae.planning.summary import as_json, in_short, refusal, report
 
 __getattr__, __dir__, __all__ = lazily(__name__)

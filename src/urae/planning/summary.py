@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from urae.io import duration
 from urae.planning.drawing import DrawingNeeds
 from urae.planning.memory import usable
 from urae.planning.needs import Option, TrainingNeeds
 
-__all__ = ["in_short", "refusal", "report"]
+__all__ = ["as_json", "in_short", "refusal", "report"]
 
 GB = 1e9
 
@@ -39,6 +42,39 @@ def report(plan: TrainingNeeds) -> str:
     return "\n".join(lines)
 
 
+def as_json(plan: TrainingNeeds) -> dict[str, Any]:
+    """The whole plan in JSON types: bytes, seconds, hours; None where no setting fits."""
+    return {
+        "model": plan.asked.recipe.model,
+        "size": plan.asked.recipe.size,
+        "gpu": {"name": plan.gpu.name, "gib": plan.gpu.memory, "tflops": plan.gpu.tflops},
+        "num_gpus": plan.num_gpus,
+        "fits": plan.fits,
+        "asked": _option_json(plan.asked),
+        "hours": plan.hours,
+        "best": plan.best and {**_option_json(plan.best), "changes": plan.changes, "hours": plan.best_hours},
+        "options": [_option_json(option) for option in plan.options],
+        "efficiency": {"share": plan.efficiency.share, "source": plan.efficiency.source},
+        "cost": plan.cost if plan.price else None,
+        "disk_bytes": {**plan.disk, "all": plan.disk_bytes},
+        "drawing": {
+            "seconds": plan.drawing.seconds,
+            "fits": plan.drawing.fits,
+            "options": plan.drawing.options,
+        },
+    }
+
+
+def _option_json(option: Option) -> dict[str, Any]:
+    return {
+        "settings": option.settings,
+        "bytes": option.phases,
+        "host_bytes": option.locked,
+        "fits": option.fits,
+        "seconds_per_step": option.seconds,
+    }
+
+
 def in_short(plan: TrainingNeeds) -> str:
     """What the best way comes to, in one line: hours, settings, memory of the host, disk and money."""
     if plan.best is None:
@@ -46,19 +82,12 @@ def in_short(plan: TrainingNeeds) -> str:
     settings = " ".join(f"{key}={value}" for key, value in plan.changes.items())
     money = plan.best_hours * plan.num_gpus * plan.price
     parts = [
-        f"{_duration(plan.best_hours)} with {settings or 'the recipe as it is'}",
+        f"{duration(plan.best_hours)} with {settings or 'the recipe as it is'}",
         *([f"{plan.best.locked / GB:.0f} GB of host memory"] if plan.best.uses_host else []),
         *([f"{_size(plan.disk_bytes)} of disk for {plan.num_images:,} images"] if plan.num_images else []),
         *([f"{money:,.2f} at {plan.price:g} a GPU hour"] if plan.price else []),
     ]
     return f"in short: {', '.join(parts)}"
-
-
-def _duration(hours: float) -> str:
-    if hours < 1:
-        return f"{max(round(60 * hours), 1)} minutes"
-    days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
-    return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
 
 
 def _size(num_bytes: float) -> str:

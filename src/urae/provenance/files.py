@@ -48,9 +48,9 @@ def read_png_metadata(path: str | Path) -> Provenance:
     try:
         return _ours(texts, path)
     except KeyError as error:
-        raise BadFile(f"{path} is no picture that urae has made: it holds no {error.args[0]!r}") from error
+        raise BadFile(f"{path} is not a picture that urae has made: it holds no {error.args[0]!r}") from error
     except (ValueError, BadFile) as error:
-        raise BadFile(f"{path} is no picture that urae has made: {error}") from error
+        raise BadFile(f"{path} is not a picture that urae has made: {error}") from error
 
 
 def claimed_provenance(path: str | Path) -> Provenance | None:
@@ -88,7 +88,8 @@ def facts_of(made: Provenance | Foreign) -> dict[str, str]:
     """All that is told, by name, in words."""
     if isinstance(made, Foreign):
         return {"made by": made.tool, **{key: _said(value) for key, value in made.taken.items()}, **made.left}
-    facts = made.to_info() | {"made by": f"urae {made.versions.get('urae', '')}".strip()}
+    said = {"made by": f"urae {made.versions.get('urae', '')}".strip(), "policy": str(made.policy or "none")}
+    facts = made.to_info() | said
     if made.adapters:
         facts["adapters"] = ", ".join(
             f"{one.file or one.hash[:12]} at {one.strength:g}" for one in made.adapters

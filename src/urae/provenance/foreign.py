@@ -41,7 +41,7 @@ def from_parameters(text: str, *, name: object) -> Foreign:
     settings = {key.strip(): value.strip().strip('"') for key, value in SETTING.findall(last)}
     if not {"Steps", "Seed", "Size"} <= settings.keys():
         raise BadFile(
-            f"{name} has parameters in no form of AUTOMATIC1111's: it lacks a line with Steps, Seed and Size"
+            f"{name} has parameters that AUTOMATIC1111 does not write: it lacks a line with Steps, Seed and Size"
         )
     prompt, _, negative = "\n".join(lines).partition(NEGATIVE)
     told = {MEANINGS[key]: _number(settings.pop(key), key, name) for key in list(settings) if key in MEANINGS}
@@ -62,7 +62,7 @@ def _number(text: str, key: str, name: object) -> Any:
         return int(text)
     if key not in ("Steps", "Seed", "Size") and re.fullmatch(r"\d{1,6}(\.\d{1,20})?", text):
         return float(text)
-    raise BadFile(f"{name} says {key}: {text[:40]!r}, which is no such setting")
+    raise BadFile(f"{name} says {key}: {text[:40]!r}, which is not such a setting")
 
 
 # --- ComfyUI -----------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class _ComfyGraph:
                 and isinstance(node.get("class_type"), str)
                 and isinstance(node.get("inputs"), dict)
             ):
-                raise BadFile(f"{name} has a text prompt that is no graph of ComfyUI's")
+                raise BadFile(f"{name} has a text prompt that is not a graph of ComfyUI")
         self.nodes, self.name = nodes, name
 
     def node(self, inputs: Mapping[str, Any], key: str) -> dict[str, Any] | None:
@@ -157,7 +157,7 @@ class _ComfyGraph:
         sides = [self.number(node["inputs"], side) for side in ("width", "height")] if node else []
         if node is None or node["class_type"] not in LATENTS or not all(type(side) is int for side in sides):
             raise BadFile(
-                f"{self.name} holds a graph of ComfyUI that begins with no empty latent: its size is unknown"
+                f"{self.name} holds a graph of ComfyUI that does not begin with an empty latent: its size is unknown"
             )
         return sides[0], sides[1]
 

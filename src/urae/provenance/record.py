@@ -206,7 +206,7 @@ def _policy(settings: Any, name: object) -> ResolutionPolicy:
     try:
         return ResolutionPolicy.from_dict(typed(settings, dict, name=f"policy of {name}"))
     except (ValueError, TypeError) as error:
-        raise BadFile(f"policy of {name} is none: {error}") from error
+        raise BadFile(f"policy of {name} is not a policy: {error}") from error
 
 
 def _use(values: dict[str, Any], name: object) -> AdapterUse:

@@ -9,10 +9,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
 from urae.io import write_text
+from urae.pages import html_page
+from urae.statistics import wilson
 from urae.training import read_metrics
 
 __all__ = ["MeasuredWay", "next_command", "write_report"]
@@ -36,7 +37,7 @@ STORIES = {
     512: "What 4K is to FLUX.1: only real images exist here, some blurred, over-compressed or wrongly captioned. "
     "Your adapter starts from the 256 px one and trains the smallest singular components of the weights.",
 }
-NUMBERS = ["recognised", "background", "repetition", "patch distance", "detail", "seconds a picture"]
+NUMBERS = ["recognised", "background", "repetition", "patch FID", "detail", "seconds a picture"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,9 @@ class MeasuredWay:
 
 def write_report(out: Path, *, columns: Sequence[MeasuredWay], prompts: Sequence[str], machine: str) -> Path:
     """Write `out`/report.html, which shows the pictures beside it; returns its path."""
-    environment = Environment(
-        loader=PackageLoader("urae.quickstart"),
-        autoescape=select_autoescape(["j2"]),
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = html_page(
+        "urae.quickstart",
+        "report.html.j2",
         native=128,
         sizes=[_block(size, columns, prompts, out) for size in (256, 512)],
         numbers=NUMBERS,
@@ -75,7 +73,7 @@ def write_report(out: Path, *, columns: Sequence[MeasuredWay], prompts: Sequence
 
 
 def next_command(out: Path) -> str:
-    """With which to draw something of one's own by the adapter of a quickstart in `out`."""
+    """The command that draws something of your own with the adapter of a quickstart in `out`."""
     return f"""urae generate "a flat ghost on a wood background" \\
     --model mini --size 512x512 --adapter {shlex.quote(str(out / "mini-4x" / "adapter.safetensors"))} --out pictures"""
 
@@ -104,16 +102,21 @@ def _row(column: MeasuredWay) -> dict[str, Any]:
     made = column.name != "truth"
     return {
         "name": f"{MEANINGS[column.name][0]}, {column.size} px",
-        "ours": column.name in ("adapted", "shipped"),
         "values": [
-            f"{round(numbers['object'] * num)} of {num}",
-            f"{round(numbers['background'] * num)} of {num}",
-            f"{numbers['repetition']:.2f}",
-            f"{numbers['patches']:.1f}",
-            f"{numbers['detail']:.2f}",
-            f"{column.seconds:.1f}" if made else "",
+            _share(numbers["object"], num),
+            _share(numbers["background"], num),
+            (f"{numbers['repetition']:.2f}", ""),
+            (f"{numbers['patches']:.1f}", ""),
+            (f"{numbers['detail']:.2f}", ""),
+            (f"{column.seconds:.1f}" if made else "", ""),
         ],
     }
+
+
+def _share(share: float, num: int) -> tuple[str, str]:
+    """The count, and the 95% interval of the share: "5 of 6", "[44%, 97%]"."""
+    interval = wilson(round(share * num), num)
+    return f"{round(share * num)} of {num}", f"[{interval.low:.0%}, {interval.high:.0%}]"
 
 
 def _run(folder: Path, factor: int) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def read_plan(
         changed = _changed(values, changes or {})
         return _plan(changed)
     except (TypeError, KeyError, AttributeError) as error:
-        raise BadFile(f"{file} is no plan of a table: {error!r}") from error
+        raise BadFile(f"{file} is not a plan of a table: {error!r}") from error
 
 
 OPTION = "option."

@@ -86,8 +86,8 @@ def fitted(needed: TrainingNeeds) -> Option:
     ways = [option for option in needed.options if option.fits and option.recipe.base_weights == stored]
     if not ways:
         raise ValueError(
-            f"{planning.refusal(needed)}, and nothing that leaves the result as it is does: give other settings as "
-            "changes.KEY=VALUE, or a larger GPU"
+            f"{planning.refusal(needed)}, and no setting that keeps the result the same makes it fit: give "
+            "other settings as changes.KEY=VALUE, or a larger GPU"
         )
     return ways[0]
 

@@ -43,7 +43,8 @@ class ResolutionPolicy:
     """Linear position interpolation: image positions divided by `scale`."""
     rope: Rope = "theta"
     """Rule for the frequencies: "theta" is the three settings above; "ntk" (theta x scale^(d / (d - 2))), "yarn", and
-    "dype" and "dype_ntk" (these two by the noise level of each step) go by `scale` alone and take none of them."""
+    "dype" and "dype_ntk" (these two by the noise level of each step) depend on `scale` alone and cannot be combined
+    with them."""
     native_grid: int = 64
     """Native tokens along a side, for "yarn" and "dype": 64 for FLUX.1."""
     scale: float = 1.0
@@ -62,6 +63,18 @@ class ResolutionPolicy:
             _check_type(field.name, getattr(self, field.name), type(field.default))
         _check_ranges(self)
         _check_effects(self)
+
+    def __str__(self) -> str:
+        """What it changes, in words; `to_json` has every setting."""
+        if self.rope != "theta":
+            parts = [f"{self.rope} frequencies at scale {self.scale:g}"]
+        else:
+            clip = f", lowered {self.scale:g} times at most" if self.rope_clip else ""
+            parts = [f"rope theta x {self.rope_scale:g}{clip}"] if self.rope_scale != 1 else []
+            parts += [f"positions divided by {self.scale:g}"] if self.linear else []
+        if self.proportional:
+            parts.append(f"attention in proportion to {self.native_tokens} tokens")
+        return ", ".join([*(parts or ["stock positions"]), f"timestep shift {self.shift:g}"])
 
     @property
     def needs_sigma(self) -> bool:
@@ -132,7 +145,7 @@ class ResolutionPolicy:
         try:
             return cls.from_dict(settings)
         except ValueError as error:
-            raise BadFile(f"{path} is no resolution policy: {error}") from error
+            raise BadFile(f"{path} is not a resolution policy: {error}") from error
 
 
 def _positions(grid: int, scale: float, theta_scale: float) -> dict[str, Any]:
@@ -210,5 +223,5 @@ def _check_rule(policy: ResolutionPolicy) -> None:
     if policy.proportional and policy.rope in ("yarn", "dype"):
         raise ValueError(
             f"proportional would be stacked on the attention scaling that {policy.rope} brings along: "
-            "leave proportional out, or take ntk or dype_ntk, which scale nothing"
+            "leave proportional out, or take ntk or dype_ntk, which do not scale attention"
         )

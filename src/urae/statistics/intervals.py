@@ -108,7 +108,7 @@ def wilson(successes: int, trials: int, *, confidence: float = CONFIDENCE) -> In
     """Share of independent trials with Wilson's score interval (1927), which stays within [0, 1]."""
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(
-            f"{successes} of {trials} is no share: expected 0 <= successes <= trials, trials > 0"
+            f"{successes} of {trials} is not a share: expected 0 <= successes <= trials, trials > 0"
         )
     z, share = _quantile(confidence), successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)

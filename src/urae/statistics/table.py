@@ -182,7 +182,8 @@ class Table:
         if any(self.comparisons.values()):
             level = f"{1 - CONFIDENCE:.0%}"
             notes.append(
-                f"Best and second best are marked only where really better (sign test with Holm's correction, {level})."
+                "Best and second best are marked only where significantly better "
+                f"(sign test with Holm's correction, {level})."
             )
             notes += _markless(len(self.cells), counts[0])
         return [_line(note) for note in notes]

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from urae.errors import BadFile, UraeError
+from urae.errors import BadFile, CannotWrite, UraeError
 from urae.io import lines_of, read_text
 from urae.study.manifest import Study
 
@@ -111,6 +111,10 @@ class BallotBox(AbstractContextManager):
             self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise CannotWrite(
+                    f"{study.folder / VOTES} cannot be written: the disk is full or failed: make room and run again"
+                ) from error
             raise BadFile(
                 f"{study.folder / VOTES} cannot be opened as the votes of a study: {error}"
             ) from error
@@ -258,7 +262,7 @@ def read_invitations(folder: Path | str) -> dict[str, str]:
         return {}
     rows = list(csv.reader(lines_of(read_text(path))))
     if wrong := next((number for number, row in enumerate(rows, 1) if len(row) != 2), 0):
-        raise BadFile(f"{path}, line {wrong} is no invitation: expected a rater and a token")
+        raise BadFile(f"{path}, line {wrong} is not an invitation: expected a rater and a token")
     return dict(rows)
 
 

@@ -18,11 +18,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from urae.errors import BadFile
-from urae.io import WRITTEN_FORMATS, file_hash, picture_size, picture_texts, read_picture, writing_folder
-from urae.metrics.matching import MatchedItem, match_pictures, picture_files, prompt_in
+from urae.io import file_hash, picture_size, read_picture, writing_folder
+from urae.metrics.matching import MatchedItem, match_pictures, pictures_by_request
 from urae.pages import thumbnail
-from urae.provenance import made_texts
 from urae.statistics.intervals import check_prompts
 from urae.study.ballots import BallotBox, invite
 from urae.study.manifest import ASPECTS, Encoding, Study, StudyItem
@@ -76,7 +74,7 @@ def match_provenance(folders: Mapping[str, Path]) -> list[MatchedItem]:
 
     `ValueError` where candidates do not hold the same ones, `BadFile` for a picture without this metadata.
     """
-    found = {name: _by_provenance(name, folder) for name, folder in folders.items()}
+    found = {name: pictures_by_request(name, folder) for name, folder in folders.items()}
     first, keys = next(iter(found)), list(next(iter(found.values())))
     for name, files in found.items():
         if different := sorted(files.keys() ^ set(keys)):
@@ -95,34 +93,6 @@ def match_provenance(folders: Mapping[str, Path]) -> list[MatchedItem]:
         )
         for prompt, seed in keys
     ]
-
-
-def _by_provenance(name: str, folder: Path) -> dict[tuple[str, str], Path]:
-    files: dict[tuple[str, str], Path] = {}
-    for path in picture_files(name, folder):
-        if path.suffix.lower() not in WRITTEN_FORMATS.values():
-            continue
-        key = _provenance(path)
-        if key in files:
-            raise ValueError(
-                f"{name} has two pictures of {key[0]!r} with seed {key[1]}: {files[key].name} and {path.name}"
-            )
-        files[key] = path
-    if not files:
-        raise ValueError(
-            f"candidate {name} has no {', '.join(WRITTEN_FORMATS.values())} in {folder}: "
-            "give the prompts of other files by id"
-        )
-    return files
-
-
-def _provenance(path: Path) -> tuple[str, str]:
-    texts = made_texts(picture_texts(path))
-    prompt, seed = prompt_in(texts, name=path), texts.get("seed", "")
-    if not (prompt and seed):
-        lacks = "seed" if prompt else "prompt"
-        raise BadFile(f"{path} holds no {lacks} of urae's: give the prompts by id")
-    return prompt, seed
 
 
 def _blinded(item: MatchedItem) -> StudyItem:
@@ -172,7 +142,7 @@ def _check(folders: Mapping[str, Path], out: Path, num_raters: int, preview: int
     if not 2 <= len(folders) <= MAX_CANDIDATES:
         raise ValueError(f"there are {len(folders)} candidates: expected two to {MAX_CANDIDATES}")
     if out.exists():
-        raise ValueError(f"{out} is there already, and may hold votes: give another folder, or remove it")
+        raise ValueError(f"{out} exists already, and may hold votes: give another folder, or remove it")
     if num_raters < 0 or preview < 1:
         raise ValueError(
             f"raters are {num_raters} and previews {preview} px: expected 0 or more, and 1 or more"

@@ -133,5 +133,5 @@ def _parsed(described: dict[str, Any]) -> dict[str, Any]:
     for name in (name for item in items for name in item.pictures):
         # It becomes a path, and the site serves what lies there.
         if not re.fullmatch(r"[0-9a-f]{32}", name):
-            raise LookupError(f"{name!r} is no name of a picture")
+            raise LookupError(f"{name!r} is not the name of a picture")
     return {**described, "candidates": tuple(described["candidates"]), "aspects": aspects, "items": items}

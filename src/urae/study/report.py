@@ -27,8 +27,8 @@ SIDE = 240
 """Pixels of the pictures on the page."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 NOTE = (
-    "Intervals are of {confidence:.0%}, over other raters and other prompts (both drawn anew). A bold candidate is "
-    "really better than every other: interval, sign test over prompts and sign test over raters all say so, after "
+    "Intervals are of {confidence:.0%}, over other raters and other prompts (both resampled). A bold candidate is "
+    "significantly better than every other: interval, sign test over prompts and sign test over raters agree, after "
     "Holm's correction over the pairs."
 )
 
@@ -134,7 +134,7 @@ def _preferences(aspect: AspectOutcome) -> str:
         )
         for preference in aspect.preferences
     ]
-    head = ("candidate", "against", "difference of shares", "p (Holm)", "real")
+    head = ("candidate", "against", "difference of shares", "p (Holm)", "significant")
     return markdown_table(head, rows)
 
 

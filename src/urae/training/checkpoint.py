@@ -131,7 +131,7 @@ def _files(path: Path) -> list[Path]:
     digests = field_of(written, "files", dict, name=DIGESTS)
     for name, digest in digests.items():
         if not (path / name).is_file() or file_hash(path / name) != digest:
-            raise BadFile(f"{name} is not as it was written")
+            raise BadFile(f"{name} has changed since it was written")
     return [path / name for name in digests]
 
 

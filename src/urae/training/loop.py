@@ -20,6 +20,7 @@ from urae.errors import Stopped, TrainingDiverged
 from urae.execution import group_of, in_all, on_main
 from urae.io import Journal, Progress
 from urae.training.checkpoint import Checkpoint, save_checkpoint
+from urae.training.metrics import track_pictures
 from urae.training.optimizer import load_optimizer, make_optimizer, optimizer_state, step_size
 from urae.training.recipe import Recipe
 from urae.training.samples import Sampler
@@ -68,11 +69,11 @@ class Loop:
             Stopping(show=main) as stopping,
         ):
             if self.step == 0 and self.recipe.validate_every:
-                self._log({"step": 0, **self._validate()})
+                self._log({"step": 0, **self._validate(progress)})
             elif self.step:
                 self._draw()  # those before which the run was stopped
             for row in self._steps():
-                self._log(row | self._validate() if self._due(self.recipe.validate_every) else row)
+                self._log(row | self._validate(progress) if self._due(self.recipe.validate_every) else row)
                 progress.advance(f"loss {row['loss']:.4f}, {row['seconds']:.2f} s/step")
                 signal = stopping.agreed()
                 if self._is_saved_now() or signal:
@@ -178,14 +179,16 @@ class Loop:
             self.setting.metrics.append(_in_json(row | kernel))
         self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, progress: Progress) -> dict[str, float]:
         with self.result():
-            return validation_row(
+            row = validation_row(
                 self.setting.objective.student,
                 self.setting.held_out,
                 self.accelerator,
                 group=group_of(self.recipe.context_parallel),
             )
+        progress.say(f"step {self.step}: validation loss {row['validation_loss']:.4f}")
+        return row
 
     def _draw(self) -> None:
         """The sample images that are due after this step, but for those that it has."""
@@ -193,6 +196,7 @@ class Loop:
         if sampler and self._due(self.recipe.sample_every):
             with self.result():
                 in_all(lambda: sampler.draw(self.step))
+            track_pictures(self.accelerator, sampler.folder, step=self.step)
 
     def _save(self) -> None:
         assert self.setting.metrics is not None

@@ -182,8 +182,8 @@ def check_fit(pipe: Any, recipe: Recipe, device: torch.device, *, num_images: in
     and `num_images` are on a device at a time."""
     if recipe.policy.rope.startswith("dype") and num_images > 1:  # type: ignore[union-attr]
         raise ValueError(
-            f"policy.rope {recipe.policy.rope!r} needs one noise level a call of the model, and images differ in "  # type: ignore[union-attr]
-            f"theirs: set gradient_accumulation={num_images * recipe.gradient_accumulation}, one image a part"
+            f"policy.rope {recipe.policy.rope!r} needs one noise level per call of the model, and images differ in "  # type: ignore[union-attr]
+            f"theirs: set gradient_accumulation={num_images * recipe.gradient_accumulation}, one image per part"
         )
     if recipe.base_dtype == "fp32" and pipe.transformer.dtype != torch.float32:
         raise ValueError(

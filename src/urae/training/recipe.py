@@ -46,24 +46,23 @@ class Recipe:
     start: str = ""
     """File of an adapter that is part of the base from the start on, such as the 2K adapter of a 4K one."""
     policy: ResolutionPolicy | str = "for_size"
-    """How the model runs at `size`, in training and ever after: a policy, "for_size" (the corrected default),
-    "reference" (what the published 4K training does) or "native" (nothing changed: the published 2K
-    training). As text also a policy's JSON file, such as `urae policy fit` writes."""
+    """How the model runs at `size`, in training and in drawing: a policy, "for_size" (the corrected default),
+    "reference" (what the published 4K training does) or "native" (nothing changed: the published 2K training). As text
+    also a policy's JSON file, such as `urae policy fit` writes."""
 
     # Data
     data: str
     """A folder of captioned images, a manifest (.jsonl), a cache or the URL of its shards; or several of these with
     their shares, as in "data/synthetic:0.7,data/real:0.3"."""
     cache: str = ""
-    """A folder for what is encoded of the data; by default it lies beside the data, `data/2k.cache` for `data/2k`. No
-    effect on results."""
+    """Folder for the encoded data; by default beside the data, `data/2k.cache` for `data/2k`. No effect on results."""
     caption_mix: float = 0.2
     """Probability of the original caption, where a record has a detailed one too."""
     caption_dropout: float = 0.0
-    """Probability of the empty caption in place of an image's own."""
+    """Probability of an empty caption instead of an image's own."""
     trigger: str = ""
-    """A word that stands for the subject of one's own pictures: it is put before captions that do not have it, is the
-    caption of pictures without one, and stands for {trigger} in sample prompts."""
+    """A word that names the subject of your own pictures. It is put in front of captions that lack it, is the caption
+    of pictures without one, and replaces {trigger} in sample prompts."""
     num_validation: int = 0
     """Records held out of training, for the validation loss."""
     num_workers: int = 0
@@ -78,7 +77,7 @@ class Recipe:
     sigma_shift: float = 1.0
     """Shift of the noise level at the native size, towards noise above 1."""
     sigma_shift_rule: Literal["constant", "sqrt"] = "constant"
-    """How the shift grows with the size: not, or by size / native size (the bounded square-root rule)."""
+    """How the shift depends on the size: not at all, or times size / native size (the bounded square-root rule)."""
     flow_weight: float = 1.0
     """Weight of flow matching on the images (paper, Eq. 1)."""
     distill_weight: float = 0.0
@@ -97,7 +96,7 @@ class Recipe:
     """Parts into which each process splits its share of a batch, to save memory. No effect on the
     objective."""
     seed: int = 0
-    """Of all chance in training, in [0, 2**32)."""
+    """Seed of everything random in training, in [0, 2**32)."""
     optimizer: Literal["prodigy", "adamw"] = "prodigy"
     """Prodigy finds its own step size and wants lr 1."""
     lr: float = 1.0
@@ -115,16 +114,16 @@ class Recipe:
     base_dtype: Literal["bf16", "fp32"] = "bf16"
     """What the frozen model computes in, whatever its weights are stored in. What is trained is fp32."""
     base_weights: BaseWeights = "as_loaded"
-    """How the frozen matrices of the blocks are stored. "fp8" and "int8" take a byte a weight and "nf4" half of
-    one, and each rounds them, the last the most; they are restored for each product. "fp8_dynamic" is stored as "fp8"
-    and multiplied in fp8, tokens and gradients rounded too. The adapter belongs to the unrounded base."""
+    """How the frozen matrices of the blocks are stored. "fp8" and "int8" take one byte a weight and "nf4" half a byte.
+    Each rounds the weights, nf4 the most; they are restored for each product. "fp8_dynamic" is stored as "fp8" and
+    multiplied in fp8, tokens and gradients rounded too. The adapter belongs to the unrounded base."""
     gradient_checkpointing: Checkpointing = True
     """What the backward pass computes again to save memory: true or "full" for all inside a block (about a
     third more work), "attention" for all but the results of attention (at 4096 px 7% more), false for nothing.
     No effect on results."""
     offload_activations: bool = False
-    """Keep what checkpointing keeps in the host's memory, from where it comes back before it is needed. On a GPU;
-    no effect on results."""
+    """Keep the activations that checkpointing saves in the host's memory; they come back before they are needed. On a
+    GPU; no effect on results."""
     swap_blocks: int = 0
     """Blocks whose frozen weights stay in the host's memory and come to the GPU while their block runs; spread
     over the model. No effect on results."""
@@ -141,8 +140,8 @@ class Recipe:
     checkpoint_every: int = 200
     """Steps between checkpoints, 0 for one at the end only."""
     checkpoint_minutes: float = 30.0
-    """Minutes after which a step is followed by a checkpoint whatever its number, 0 for no such limit: 200 steps can be
-    ten hours."""
+    """A checkpoint is written at the latest after so many minutes, 0 for no such limit; 200 steps can take ten
+    hours."""
     keep_checkpoints: int = 2
     """How many of the latest checkpoints stay."""
     validate_every: int = 0
@@ -252,8 +251,8 @@ def _check_effects(recipe: Recipe) -> None:
         raise ValueError("teacher and teacher_guidance have no effect at distill_weight 0: set it above 0")
     if recipe.flow_weight == 0 and (recipe.teacher, recipe.teacher_guidance) == ("base", recipe.guidance):
         raise ValueError(
-            f"the teacher is the base at guidance {recipe.guidance:g}, as which the run starts, and flow_weight is 0, "
-            "which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
+            f"the teacher is the base at guidance {recipe.guidance:g}, which is how the run starts, and flow_weight is "
+            "0, which trains nothing: set flow_weight above 0, or another teacher or teacher_guidance"
         )
     if (recipe.validate_every == 0) != (recipe.num_validation == 0):
         raise ValueError(
@@ -278,7 +277,7 @@ def _check_savers(recipe: Recipe) -> None:
     for name in ("offload_activations", "swap_blocks"):
         if getattr(recipe, name) and not recipe.gradient_checkpointing:
             raise ValueError(
-                f"{name} saves nothing at gradient_checkpointing=false, where every block holds on to all that it "
+                f"{name} saves nothing at gradient_checkpointing=false, where every block keeps everything that it "
                 "computed with: set gradient_checkpointing=full or attention"
             )
     if recipe.compile is True and (obstacle := recipe.not_compiled_since):

@@ -44,7 +44,7 @@ from urae.execution import (
     text_encoders_placed,
 )
 from urae.families import family_of, open_transformer
-from urae.io import Journal, locked, remove_leftovers, telling
+from urae.io import Journal, locked, telling
 from urae.resolution import num_tokens
 from urae.training.checkpoint import latest_checkpoint
 from urae.training.loop import Loop, Setting
@@ -98,11 +98,8 @@ def _report(plan: TrainingPlan) -> None:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keep other runs out of the directory, and remove what killed ones did not finish. What trackers cannot write is a
-    `CannotWrite` too."""
+    """Keep other runs out of the directory. What trackers cannot write is a `CannotWrite` too."""
     with locked(out / "lock", what=out), telling(out, out):
-        for folder in (out, out / "checkpoints", out / "samples"):
-            remove_leftovers(folder)
         yield
 
 
@@ -122,7 +119,7 @@ def _check_current(plan: TrainingPlan) -> None:
     latest = latest_checkpoint(folder)
     if latest is not None and (plan.checkpoint is None or latest.name != f"step-{plan.done:06d}"):
         raise ValueError(
-            f"the run is planned to go on after step {plan.done}, and {latest} is there since: plan it again"
+            f"the run is planned to go on after step {plan.done}, and {latest} has been written since: plan it again"
         )
 
 

@@ -57,7 +57,9 @@ def model_of(asked: Mapping[str, str], model: ModelRequest) -> ModelRequest:
     lines = [line.strip() for line in asked.get("adapters", "").splitlines() if line.strip()]
     for file in (AdapterFile.of(line) for line in lines):
         if not file_named(file.path).is_file():
-            raise ValueError(f"adapter is {str(file.path)!r}, which is no file: give the path of an adapter")
+            raise ValueError(
+                f"adapter is {str(file.path)!r}, which is not a file: give the path of an adapter"
+            )
     return replace(model, adapter=tuple(Path(line) for line in lines)) if lines else model
 
 

@@ -143,4 +143,4 @@ def _read(path: Path) -> DrawingJob:
             return job
     except (KeyError, TypeError):
         pass
-    raise BadFile(f"{path} is no job of this page: move it away")
+    raise BadFile(f"{path} is not a job of this page: move it away")

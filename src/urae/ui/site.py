@@ -38,7 +38,7 @@ RECENT = 60
 """Jobs and pictures that a page lists."""
 TICK = 0.2
 """Seconds between looks for news."""
-STRANGER = "This page opens by the link that `urae ui` printed."
+STRANGER = "Open this page with the link that `urae ui` printed."
 
 
 class Form(BaseModel):
@@ -91,7 +91,7 @@ class _Known:
             answer: Response = RedirectResponse("/", 303)
             answer.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
         else:
-            answer = _page("message.html.j2", status=403, title="Not yours", message=STRANGER)
+            answer = _page("message.html.j2", status=403, title="No access", message=STRANGER)
         await answer(scope, receive, send)
 
     def _is(self, given: str) -> bool:
@@ -151,7 +151,7 @@ class _Pages:
 
     def job_page(self, id: str) -> Response:
         """One job."""
-        return _page("job.html.j2", title="DrawingJob", job=self._job(id), larger=self._larger(self._job(id)))
+        return _page("job.html.j2", title="Job", job=self._job(id), larger=self._larger(self._job(id)))
 
     def look_page(self, p: str = "") -> Response:
         """Pictures side by side; `p` holds their names with commas."""
@@ -263,9 +263,9 @@ class _Pages:
         """A sentence: as JSON to scripts, as a page to people."""
         status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "The server failed.")
         if isinstance(error, LookupError):
-            status, detail = 404, "There is no such thing here."
+            status, detail = 404, "There is nothing of that name here."
         elif isinstance(error, RequestValidationError):
-            status, detail = 422, "That is nothing that this page asks for."
+            status, detail = 422, "The pages of this site send no such request."
         elif said := (sentence_of(error) if status == 500 else None):
             detail = said
         if request.method == "POST":

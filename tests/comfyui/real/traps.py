@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import sys
@@ -26,28 +27,23 @@ from comfy.ldm.flux.layers import EmbedND  # noqa: E402
 from comfy.ldm.flux.model import Flux  # noqa: E402
 from comfy.model_sampling import ModelSamplingFlux  # noqa: E402
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # noqa: E402
+from comfyui.models import FLUX_1  # noqa: E402
 from comfyui.patching import apply_adapter, apply_policy, apply_shift, shift_of  # noqa: E402
 from comfyui.policy import ByHand, Policy  # noqa: E402
 from policies import POLICIES  # noqa: E402
-from probe import CONFIG, HIDDEN, POOLED, TEXT, tiny_flux  # noqa: E402
+from probe import HIDDEN, POOLED, TEXT, random_weights, tiny  # noqa: E402
 
 CLIP = Policy(**POLICIES["clip"])
 
 
 @pytest.fixture(scope="module")
 def weights():
-    torch.manual_seed(0)
-    config = {name: value for name, value in CONFIG.items() if name != "image_model"}
-    made = Flux(**config, dtype=torch.float32, operations=comfy.ops.disable_weight_init).state_dict()
-    return {
-        name: torch.ones_like(tensor) if name.endswith("scale") else 0.05 * torch.randn(tensor.shape)
-        for name, tensor in made.items()
-    }
+    return random_weights("flux")
 
 
 @pytest.fixture
 def model(weights):
-    return tiny_flux(weights)
+    return tiny("flux", weights)
 
 
 def sampled(model, *, size=(12, 16), text=7, references=None, batch=1):
@@ -108,23 +104,25 @@ def test_comfyuis_shift_is_mu(model):
     assert shift_of(apply_shift(patched, 6.0)) == pytest.approx(6.0)
 
 
-def test_ids_in_bfloat16_are_told_apart_by_the_policy_alone(weights):
-    """On 516 x 4 latents, tokens in rows 256 and 257 share a place in bf16."""
-    model = tiny_flux(weights, torch.bfloat16)
+@pytest.mark.parametrize("name", ["flux", "qwen_image"])
+def test_ids_in_bfloat16_are_told_apart_by_the_policy(name):
+    """On 516 x 4 latents, tokens in rows 256 and 257 share a place in bf16; newer versions keep FLUX.1's in fp32."""
+    model = tiny(name, random_weights(name), torch.bfloat16)
     seen = {}
     patched = apply_policy(model, Policy())
-    for name, one in {"stock": model, "policy": patched}.items():
+    for kind, one in {"stock": model, "policy": patched}.items():
         embedder = one.get_model_object("diffusion_model.pe_embedder")
         hook = embedder.register_forward_hook(
-            lambda module, ids, table, name=name: seen.update({name: table})
+            lambda module, ids, table, kind=kind: seen.update({kind: table})
         )
-        sampled(one, size=(516, 4))
+        sampled(one, size=(1, 516, 4) if name == "qwen_image" else (516, 4))
         hook.remove()
 
     def rows(table):
         return table[0, 0, 7:].reshape(258, 2, -1)[:, 0]
 
-    assert len(rows(seen["stock"]).unique(dim=0)) < 258
+    merges = name == "qwen_image" or "dtype=x.dtype" in inspect.getsource(Flux.process_img)
+    assert (len(rows(seen["stock"]).unique(dim=0)) < 258) == merges
     assert len(rows(seen["policy"]).unique(dim=0)) == 258
 
 
@@ -137,9 +135,15 @@ def test_scale_rope_beside_a_policy_is_refused(model):
 
 def test_reference_latents_under_a_policy_are_refused(model):
     patched = apply_policy(model, CLIP)
-    with pytest.raises(ValueError, match="reference latents under a resolution policy are not supported"):
+    with pytest.raises(ValueError, match="reference latents and layers under a resolution policy"):
         sampled(patched, references=[torch.zeros(1, 16, 8, 8)])
     assert patched.object_patches["diffusion_model.pe_embedder"].call is None
+
+
+def test_an_image_in_layers_under_a_policy_is_refused():
+    patched = apply_policy(tiny("qwen_image", random_weights("qwen_image")), CLIP)
+    with pytest.raises(ValueError, match="reference latents and layers under a resolution policy"):
+        sampled(patched, size=(2, 12, 16))
 
 
 class Strange(EmbedND):
@@ -227,7 +231,9 @@ def test_any_other_model_is_refused_in_one_sentence():
         comfy.model_base.BaseModel(config), torch.device("cpu"), torch.device("cpu")
     )
     for call in (lambda: apply_policy(other, CLIP), lambda: apply_adapter(other, lora(), 1.0, name="a")):
-        with pytest.raises(ValueError, match="the URAE nodes know FLUX.1; this model is BaseModel"):
+        with pytest.raises(
+            ValueError, match="the URAE nodes know FLUX.1, .*Qwen-Image; this model is BaseModel"
+        ):
             call()
 
 
@@ -245,5 +251,5 @@ def test_a_prompt_shorter_than_in_training_is_said_once(model, caplog):
 
 
 def test_a_batch_and_an_odd_size_are_fine(model):
-    both = sampled(apply_policy(model, ByHand()), batch=2, size=(13, 15))
+    both = sampled(apply_policy(model, ByHand(family=FLUX_1)), batch=2, size=(13, 15))
     assert both.shape == (2, 16, 13, 15)

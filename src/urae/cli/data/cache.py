@@ -38,12 +38,12 @@ def cache(
         str, typer.Option(help="URL to write the cache to as shards, such as s3://bucket/name.")
     ] = "",
     verify: Annotated[
-        bool, typer.Option(help="Read what is there and make anew what is damaged, or trust it.")
+        bool, typer.Option(help="Check existing entries and make damaged ones again, or trust them.")
     ] = True,
 ) -> None:
     """Encode images and captions once, for training.
 
-    Stopped or killed at any moment, the same command goes on where it was.
+    Stopped or killed at any moment, the same command continues where it was.
 
     Example: urae data cache data/2k/manifest.jsonl --size 2048 --model black-forest-labs/FLUX.1-dev
 

@@ -10,10 +10,10 @@ import typer
 from urae.cli.named import settings_from_yaml
 from urae.cli.options import Fields
 from urae.cli.printed import say
-from urae.cli.spending import Concurrency, DryRun, Prices, Yes, agreed
+from urae.cli.spending import Concurrency, DryRun, Prices, Yes, agreed, tell_time
 from urae.collecting import Captioned, Captioner, plan_captions, run_captions
 from urae.collecting.captioner import OPTIONS, own_instruction
-from urae.io import read_text
+from urae.io import read_journal, read_text
 
 __all__ = ["caption"]
 
@@ -36,7 +36,7 @@ def caption(
 ) -> None:
     """Describe images in detail, by a vision-language model.
 
-    Stopped or killed at any moment, the same command goes on where it was.
+    Stopped or killed at any moment, the same command continues where it was.
 
     Example: urae data caption data/2k/manifest.jsonl --model gpt-4o --price-in 2.5 --price-out 10 --dry-run
     """
@@ -48,6 +48,7 @@ def caption(
     )
     plan = plan_captions(source, asked, renew=renew, tokens_per_picture=picture_tokens)
     say(plan)
+    tell_time(plan.num_requests, read_journal(plan.journal), at_a_time=concurrency)
     Prices(**prices).tell(plan)
     if agreed("Ask them?", costs=plan.num_requests, dry_run=dry_run, yes=yes):
         _report(run_captions(plan, concurrency=concurrency))

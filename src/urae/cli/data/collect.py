@@ -16,7 +16,7 @@ import typer
 from urae.cli.named import settings_from_yaml
 from urae.cli.options import Fields
 from urae.cli.printed import say
-from urae.cli.spending import DryRun, Yes, agreed
+from urae.cli.spending import DryRun, Yes, agreed, tell_time
 from urae.collecting import (
     Collection,
     CollectionPlan,
@@ -27,7 +27,8 @@ from urae.collecting import (
     read_prompts,
     run_collection,
 )
-from urae.collecting.plan import Prompts, with_shapes_for
+from urae.collecting.orders import read_orders
+from urae.collecting.plan import JOURNAL, Prompts, with_shapes_for
 from urae.collecting.prompt_files import SHIPPED
 from urae.collecting.teachers import KNOWN, Known
 from urae.errors import UraeError
@@ -80,7 +81,7 @@ def collect(
 ) -> None:
     """Collect synthetic images from a teacher.
 
-    Stopped or killed at any moment, the same command goes on where it was, and pays for no image twice.
+    Stopped or killed at any moment, the same command continues where it was, and pays for no image twice.
 
     Example: urae data collect data/2k --for flux_2k --set raw=true --limit 20
     """
@@ -91,6 +92,9 @@ def collect(
     asked = _first(read_prompts(prompts, column=column), num)
     plan = plan_collection(asked, chosen, out, size=size, **request)
     say(plan)
+    came = [line for line in read_orders(plan.out / JOURNAL) if line["event"] == "arrived"]
+    at_a_time = 0 if isinstance(chosen, LocalPipeline) else chosen.concurrency
+    tell_time(plan.num_to_order + plan.num_outstanding, came, at_a_time=at_a_time)
     if agreed("Order them?", costs=plan.cost, dry_run=dry_run, yes=yes):
         _run(plan)
 
@@ -111,7 +115,7 @@ def _run(plan: CollectionPlan) -> None:
     collection = run_collection(plan)
     _report(collection, plan.teacher)
     if not collection.records:
-        raise UraeError(f"none of {plan.num_images} images is there: what is said above tells why")
+        raise UraeError(f"none of {plan.num_images} images arrived: the messages above say why")
 
 
 def make_teacher(name: str, settings: list[str], shapes: list[str], *, size: int = 0) -> Teacher:
@@ -140,7 +144,7 @@ def _given(name: str, known: Known, kind: type, settings: list[str]) -> dict[str
     texts = [key for key, hint in get_type_hints(kind).items() if hint is str]
     given = settings_from_yaml(settings, texts=texts)
     if unknown := sorted(given.keys() - set(valid)):
-        raise ValueError(f"{unknown[0]} is no setting of {name}: valid ones are {', '.join(valid)}")
+        raise ValueError(f"{unknown[0]} is not a setting of {name}: valid ones are {', '.join(valid)}")
     return given
 
 
@@ -156,7 +160,7 @@ def _mix(given: list[str]) -> dict[str, float]:
             mix[shape] = float(weight or 1)
         except ValueError as error:
             raise ValueError(
-                f"the shape {text!r} has no number as its weight: expected such as 16:9=2"
+                f"the weight of the shape {text!r} is not a number: expected one as in 16:9=2"
             ) from error
     return mix
 

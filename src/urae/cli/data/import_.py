@@ -42,7 +42,7 @@ def import_(
 ) -> None:
     """Take the images that are good enough into a data set, and show what was rejected and why.
 
-    Stopped at any moment, the same command goes on where it was. Other thresholds read no image again.
+    Stopped at any moment, the same command continues where it was. Other thresholds read no image again.
 
     Example: urae data import photos --out data/real-4k --size 4096 --workers 8 --licence CC0-1.0
     """

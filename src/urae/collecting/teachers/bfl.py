@@ -182,7 +182,7 @@ class BlackForestLabs(ABC):
             raise ValueError(f"{self.key_variable} is not set: export it with the API key of {self.base_url}")
         if not (key.isascii() and key.isprintable()):
             # The HTTP client would show it in its complaint.
-            raise ValueError(f"{self.key_variable} holds characters that no key has: export it anew")
+            raise ValueError(f"{self.key_variable} holds characters that no key has: export it again")
         return key
 
     def _blackened(self, text: str) -> str:

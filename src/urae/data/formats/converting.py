@@ -16,7 +16,7 @@ from urae.data.manifest import MANIFEST, listed, write_manifest
 from urae.data.record import Record, suffix_of
 from urae.data.sidecar import sidecar_of
 from urae.errors import BadFile
-from urae.io import Progress, remove_leftovers, tracked, writing_folder
+from urae.io import Progress, tracked, writing_folder
 
 __all__ = ["FORMS", "convert"]
 
@@ -35,7 +35,6 @@ def convert(source: str | Path, out: str | Path, *, form: str, shard_bytes: int 
         raise ValueError(f"there is no form {form!r}: expected one of {', '.join(FORMS)}")
     write = partial(write_tars, shard_bytes=shard_bytes) if form == "shards" else FORMS[form]
     with writing_folder(out) as unfinished:
-        remove_leftovers(out.parent)
         images = _usable(list(list_images(source)), source)
         write(_samples(images), unfinished)
     for what, count in sorted(passed_over(source).items()):

@@ -111,7 +111,7 @@ def _stamp(path: Path) -> str:
     except OSError as error:
         raise BadFile(f"{path} cannot be opened ({error.strerror})") from error
     if not stat.S_ISREG(status.st_mode):
-        raise BadFile(f"{path} is no regular file")
+        raise BadFile(f"{path} is not a regular file")
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 

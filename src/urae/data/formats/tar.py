@@ -132,7 +132,7 @@ def _sidecar(shard: _ShardContents, image: str) -> tuple[Sidecar, str]:
         image.encode()
         return parse_sidecar(texts, name=f"{shard.path}/{_keys(image)[0]}"), problem
     except UnicodeEncodeError:
-        return Sidecar(), f"the name of {plain(image)} in {shard.path} is no UTF-8 text: rename it"
+        return Sidecar(), f"the name of {plain(image)} in {shard.path} is not UTF-8 text: rename it"
     except BadFile as error:
         return Sidecar(), str(error)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from urae.families.family import Embeddings
 from urae.families.flux.calls import FluxCalls, image_ids
+from urae.families.flux.guidance import check_unguided
 from urae.families.flux.latents import FluxLatents
 
 __all__ = ["ChromaCalls"]
@@ -43,10 +44,7 @@ class ChromaCalls(FluxCalls):
         embeddings: Embeddings,
         guidance: float | None = None,
     ) -> Tensor:
-        if guidance is not None:
-            raise ValueError(
-                f"guidance={guidance} has no effect: this transformer takes no guidance; leave it out"
-            )
+        check_unguided(guidance, "Chroma")
         height, width = noisy.shape[-2:]
         dtype = transformer.dtype
         text = embeddings["prompt_embeds"].to(noisy.device, dtype)

@@ -9,21 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from urae.families.flux.text import check_encoders
-from urae.families.identity import fingerprint
+from urae.families.text import OneEncoder, check_encoders
 
 __all__ = ["ChromaText"]
 
-MOST = 512
-"""Text tokens that the stock pipeline takes at most, and its own default."""
-
 
 @dataclass(frozen=True)
-class ChromaText:
+class ChromaText(OneEncoder):
     """T5 alone. The mask keeps a prompt's tokens and one of padding, in the type in which the pipeline makes it."""
-
-    encoders: tuple[str, ...] = ("text_encoder",)
-    tokenizers: tuple[str, ...] = ("tokenizer",)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -37,20 +30,6 @@ class ChromaText:
             max_sequence_length=self.num_tokens(pipe),
         )
         return {"prompt_embeds": tokens.cpu(), "prompt_attention_mask": mask.cpu()}
-
-    def num_tokens(self, pipe: Any) -> int:
-        """512, padding included, which the transformer sees as well."""
-        if pipe.tokenizer is None:
-            raise ValueError(
-                "the pipeline has no tokenizer, which tells the number of text tokens: load it with one"
-            )
-        return min(MOST, int(pipe.tokenizer.model_max_length))
-
-    def identity(self, pipe: Any) -> str:
-        if pipe.text_encoder is None:
-            return ""
-        vocabulary = sorted(pipe.tokenizer.get_vocab().items())
-        return fingerprint([pipe.text_encoder], also=f"{self.num_tokens(pipe)} {vocabulary}")
 
     def num_values(self, pipe: Any) -> int:
         return self.num_tokens(pipe) * (pipe.transformer.config.joint_attention_dim + 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from urae.families.family import Drawing, Guiding
 
-__all__ = ["FluxGuidance"]
+__all__ = ["FluxGuidance", "check_unguided"]
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,12 @@ class FluxGuidance:
             raise ValueError("this transformer is guidance-distilled: give guidance, 1.0 for none")
         raise ValueError(
             f"guidance={guidance} has no effect: this transformer takes no guidance; leave it out"
+        )
+
+
+def check_unguided(guidance: float | None, name: str) -> None:
+    """Raise ValueError for a scale given to the transformer of a family that is guided by a second call."""
+    if guidance is not None:
+        raise ValueError(
+            f"guidance={guidance} has no effect: {name} is guided by a second call, not by an input; leave it out"
         )

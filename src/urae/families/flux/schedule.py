@@ -9,10 +9,10 @@ from typing import Any
 
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from urae.families.family import Size
+from urae.families.family import Latents, Size
 from urae.families.flux.latents import FluxLatents
 
-__all__ = ["SETTINGS", "FluxSchedule", "shift_by_tokens", "static_scheduler"]
+__all__ = ["SETTINGS", "FluxSchedule", "NativeSchedule", "shift_by_tokens", "static_scheduler"]
 
 SETTINGS = {
     "base_image_seq_len": 256,
@@ -38,6 +38,26 @@ class FluxSchedule:
 
     def static(self, scheduler: Any, shift: float) -> Any:
         return static_scheduler(scheduler, shift)
+
+
+@dataclass(frozen=True)
+class NativeSchedule(FluxSchedule):
+    """The own static shift is what the scheduler uses at the native size. A dynamic one never looks at the `shift` of
+    its configuration, which in FLUX.1-dev's happens to be about this."""
+
+    latents: Latents = FluxLatents()
+
+    def shift(self, pipe: Any, size: Size, steps: int) -> float:
+        return self.by_scheduler(pipe, pipe.scheduler, size)
+
+    def own_shift(self, pipe: Any, scheduler: Any) -> float:
+        check_can_be_static(scheduler)
+        native = self.latents.native_size(pipe)
+        return self.by_scheduler(pipe, scheduler, (native, native))
+
+    def by_scheduler(self, pipe: Any, scheduler: Any, size: Size) -> float:
+        token = self.latents.pixels_per_token(pipe)
+        return shift_by_tokens(scheduler, size, pixels_per_token=token, **SETTINGS)
 
 
 def shift_by_tokens(scheduler: Any, size: Size, *, pixels_per_token: int, **defaults: float) -> float:

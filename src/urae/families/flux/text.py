@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from urae.families.identity import fingerprint
+from urae.families.text import check_encoders
 
-__all__ = ["FluxText", "check_encoders"]
+__all__ = ["FluxText"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,6 @@ class FluxText:
     def num_values(self, pipe: Any) -> int:
         config = pipe.transformer.config
         return self.num_tokens(pipe) * config.joint_attention_dim + config.pooled_projection_dim
-
-
-def check_encoders(pipe: Any, num_prompts: int) -> None:
-    """Raise ValueError for a pipeline that was loaded without its text encoders."""
-    if pipe.text_encoder is None:
-        raise ValueError(
-            f"this {type(pipe).__name__} has no text encoders to encode {num_prompts} prompts with: "
-            "load it with its text encoders, or use data whose embeddings are cached"
-        )
 
 
 @contextmanager

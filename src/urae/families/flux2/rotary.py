@@ -39,7 +39,7 @@ class Flux2Rotary(FluxRotary):
         """L, the tokens of text and image."""
         if inputs.get("kv_cache_mode") is not None or (inputs["img_ids"][..., 0] != 0).any():
             raise ValueError(
-                "this call has pictures to refer to beside the image, whose positions no policy knows how to scale: "
+                "this call has reference pictures, whose positions no policy can scale: "
                 "leave them out, or call the pipeline outside of the policy"
             )
         return int(inputs["hidden_states"].shape[1] + inputs["encoder_hidden_states"].shape[1])

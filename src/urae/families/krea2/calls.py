@@ -12,7 +12,8 @@ from diffusers import Krea2Pipeline
 from torch import Tensor
 
 from urae.families.family import Embeddings
-from urae.families.flux.calls import repeated
+from urae.families.flux.calls import FluxCalls, repeated
+from urae.families.flux.guidance import check_unguided
 from urae.families.krea2.latents import PATCH, Krea2Latents
 
 __all__ = ["Krea2Calls"]
@@ -21,7 +22,7 @@ LATENTS = Krea2Latents()
 
 
 @dataclass(frozen=True)
-class Krea2Calls:
+class Krea2Calls(FluxCalls):
     """Latents as tokens; `position_ids` are those of the text, zeros, and then those of the image."""
 
     of_each_image: tuple[str, ...] = ("encoder_hidden_states", "encoder_attention_mask", "timestep")
@@ -36,10 +37,7 @@ class Krea2Calls:
         embeddings: Embeddings,
         guidance: float | None = None,
     ) -> Tensor:
-        if guidance is not None:
-            raise ValueError(
-                f"guidance={guidance} has no effect: Krea 2 is guided by a second call, not by an input; leave it out"
-            )
+        check_unguided(guidance, "Krea 2")
         height, width = noisy.shape[-2:]
         dtype = transformer.dtype  # looked up once: it walks through all modules
         text = embeddings["prompt_embeds"].to(noisy.device, dtype)
@@ -52,22 +50,6 @@ class Krea2Calls:
             return_dict=False,
         )[0]
         return LATENTS.unpack(tokens.float(), height, width)
-
-    def sigma(self, inputs: Mapping[str, Any]) -> Tensor:
-        return inputs["timestep"]
-
-    def latents(self, inputs: Mapping[str, Any], height: int, width: int) -> Tensor:
-        return LATENTS.unpack(inputs["hidden_states"], height, width)
-
-    def num_image_tokens(self, inputs: Mapping[str, Any]) -> int:
-        num, tokens, _ = inputs["hidden_states"].shape
-        return int(num * tokens)
-
-    def velocity_in(self, output: Any, height: int, width: int) -> Tensor:
-        return LATENTS.unpack(output, height, width)
-
-    def as_output(self, velocity: Tensor) -> Any:
-        return LATENTS.pack(velocity)
 
     def with_latents(self, inputs: Mapping[str, Any], latents: Tensor) -> dict[str, Any]:
         tokens, num_text = inputs["hidden_states"], inputs["encoder_hidden_states"].shape[1]

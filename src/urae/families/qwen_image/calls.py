@@ -11,6 +11,7 @@ from torch import Tensor
 
 from urae.families.family import Embeddings
 from urae.families.flux.calls import FluxCalls, repeated
+from urae.families.flux.guidance import check_unguided
 from urae.families.qwen_image.latents import PATCH, QwenImageLatents
 from urae.families.qwen_image.text import trimmed
 
@@ -39,11 +40,7 @@ class QwenImageCalls(FluxCalls):
         embeddings: Embeddings,
         guidance: float | None = None,
     ) -> Tensor:
-        if guidance is not None:
-            raise ValueError(
-                f"guidance={guidance} has no effect: Qwen-Image is guided by a second call, not by an input; leave it "
-                "out"
-            )
+        check_unguided(guidance, "Qwen-Image")
         height, width = noisy.shape[-2:]
         dtype = transformer.dtype  # looked up once: it walks through all modules
         text, mask = trimmed(embeddings)

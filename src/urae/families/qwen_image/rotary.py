@@ -99,7 +99,7 @@ def _one_shape(shapes: Any) -> tuple[int, int]:
     first = samples[0] if isinstance(samples[0], list) else [samples[0]]
     if len(first) != 1 or first[0][0] != 1:
         raise ValueError(
-            "this call has pictures to refer to beside the image, whose positions no policy knows how to scale: leave "
+            "this call has reference pictures, whose positions no policy can scale: leave "
             "them out, or call the pipeline outside of the policy"
         )
     if any(sample != samples[0] for sample in samples):

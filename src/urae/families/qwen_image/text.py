@@ -12,21 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urae.families.family import Embeddings
-from urae.families.flux.text import check_encoders
-from urae.families.identity import fingerprint
+from urae.families.text import OneEncoder, check_encoders
 
 __all__ = ["QwenImageText", "trimmed"]
 
-MOST = 512
-"""Text tokens that the stock pipeline takes by itself."""
-
 
 @dataclass(frozen=True)
-class QwenImageText:
+class QwenImageText(OneEncoder):
     """One encoder, in the pipeline's own template. The pipeline pads to the longest prompt of a call."""
-
-    encoders: tuple[str, ...] = ("text_encoder",)
-    tokenizers: tuple[str, ...] = ("tokenizer",)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -44,20 +37,8 @@ class QwenImageText:
             "prompt_embeds_mask": F.pad(given, (0, missing)),
         }
 
-    def num_tokens(self, pipe: Any) -> int:
-        """512, as many as a prompt has at most; less where the tokenizer takes less, as a miniature's may."""
-        if pipe.tokenizer is None:
-            raise ValueError(
-                "the pipeline has no tokenizer, which tells the number of text tokens: load it with one"
-            )
-        return min(MOST, int(pipe.tokenizer.model_max_length))
-
-    def identity(self, pipe: Any) -> str:
-        if pipe.text_encoder is None:
-            return ""
-        vocabulary = sorted(pipe.tokenizer.get_vocab().items())
-        also = f"{self.num_tokens(pipe)} {pipe.prompt_template_encode} {vocabulary}"
-        return fingerprint([pipe.text_encoder], also=also)
+    def template(self, pipe: Any) -> tuple[Any, ...]:
+        return (pipe.prompt_template_encode,)
 
     def num_values(self, pipe: Any) -> int:
         return self.num_tokens(pipe) * (int(pipe.transformer.config.joint_attention_dim) + 1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from urae.families.family import Embeddings
+from urae.families.flux.guidance import check_unguided
 from urae.families.z_image.latents import PATCH
 from urae.families.z_image.text import ragged
 
@@ -30,11 +31,7 @@ class ZImageCalls:
         embeddings: Embeddings,
         guidance: float | None = None,
     ) -> Tensor:
-        if guidance is not None:
-            raise ValueError(
-                f"guidance={guidance} has no effect: Z-Image is guided by a second prompt, not by an input; leave it "
-                "out"
-            )
+        check_unguided(guidance, "Z-Image")
         dtype = transformer.dtype  # looked up once: it walks through all modules
         output = transformer(
             x=_frames(noisy.to(dtype)),

@@ -67,7 +67,7 @@ class ZImageRotary:
         """Lengths of the two streams."""
         if isinstance(inputs["x"][0], list):
             raise ValueError(
-                "this call has pictures to refer to beside the image, whose positions no policy knows how to scale: "
+                "this call has reference pictures, whose positions no policy can scale: "
                 "leave them out, or call the pipeline outside of the policy"
             )
         texts = [len(text) for text in inputs["cap_feats"]]

@@ -11,21 +11,14 @@ import torch
 from torch import Tensor
 
 from urae.families.family import Embeddings
-from urae.families.flux.text import check_encoders
-from urae.families.identity import fingerprint
+from urae.families.text import OneEncoder, check_encoders
 
 __all__ = ["ZImageText", "ragged"]
 
-MOST = 512
-"""Text tokens that the stock pipeline takes by itself."""
-
 
 @dataclass(frozen=True)
-class ZImageText:
+class ZImageText(OneEncoder):
     """One encoder, by the pipeline's own chat template."""
-
-    encoders: tuple[str, ...] = ("text_encoder",)
-    tokenizers: tuple[str, ...] = ("tokenizer",)
 
     @torch.no_grad()
     def encode(self, pipe: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -48,20 +41,8 @@ class ZImageText:
             "prompt_embeds_mask": torch.arange(most) < lengths[:, None],
         }
 
-    def num_tokens(self, pipe: Any) -> int:
-        """512, as many as a prompt has at most; less where the tokenizer takes less, as a miniature's may."""
-        if pipe.tokenizer is None:
-            raise ValueError(
-                "the pipeline has no tokenizer, which tells the number of text tokens: load it with one"
-            )
-        return min(MOST, int(pipe.tokenizer.model_max_length))
-
-    def identity(self, pipe: Any) -> str:
-        if pipe.text_encoder is None:
-            return ""
-        vocabulary = sorted(pipe.tokenizer.get_vocab().items())
-        template = pipe.tokenizer.chat_template
-        return fingerprint([pipe.text_encoder], also=f"{self.num_tokens(pipe)} {template} {vocabulary}")
+    def template(self, pipe: Any) -> tuple[Any, ...]:
+        return (pipe.tokenizer.chat_template,)
 
     def num_values(self, pipe: Any) -> int:
         return self.num_tokens(pipe) * (int(pipe.transformer.config.cap_feat_dim) + 1)

@@ -35,7 +35,7 @@ def unpack(out: Path) -> None:
     parts = {"vae": pipe.vae.state_dict(), "base": trained_weights(pipe)}
     for stage in parts:
         if (out / f"{stage}.safetensors").exists():
-            raise FileExistsError(f"{out / stage}.safetensors is there already: choose another --out")
+            raise FileExistsError(f"{out / stage}.safetensors exists already: choose another --out")
     for stage, weights in parts.items():
         tensors = {f"{kind}.{k}": v.detach().clone() for k, v in weights.items() for kind in ("raw", "ema")}
         write_atomically(tensors | {"step": torch.tensor(0)}, out / f"{stage}.safetensors")

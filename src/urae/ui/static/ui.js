@@ -100,7 +100,7 @@ function show(job) {
   }
 }
 
-if (document.querySelector("[data-job], [data-reload], #draw")) {
+if (document.querySelector("[data-job], [data-queue], [data-reload], #draw")) {
   const news = new EventSource("/events");
   news.onmessage = (event) => {
     const { model, jobs } = JSON.parse(event.data);
@@ -108,6 +108,8 @@ if (document.querySelector("[data-job], [data-reload], #draw")) {
     const drawing = jobs.find((job) => job.state === "drawing");
     const waiting = jobs.filter((job) => job.state === "queued").length;
     document.getElementById("now").textContent = drawing ? `drawing, step ${drawing.step} of ${drawing.steps}${waiting ? `, ${waiting} waiting` : ""}` : "";
+    // A job that was asked for in another tab has no place in this one's queue yet.
+    if (document.querySelector("[data-queue]") && jobs.some((job) => !document.querySelector(`[data-job="${job.id}"]`))) return location.reload();
     jobs.forEach(show);
   };
   addEventListener("pagehide", () => news.close());

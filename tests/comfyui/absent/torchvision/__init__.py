@@ -1,3 +1,3 @@
 """Stands for torchvision where there is none, so that ComfyUI can be imported: the models here use nothing of it."""
 
-from . import transforms  # noqa: F401
+from . import ops, transforms  # noqa: F401

@@ -1,10 +1,12 @@
-"""Nodes for the tests alone: a tiny FLUX.1, a conditioning and a VAE, all of ComfyUI's own classes.
+"""Nodes for the tests alone: tiny models, a conditioning and a VAE, all of ComfyUI's own classes.
 
-ComfyUI reads the width of a FLUX checkpoint from nowhere and takes 3072, so a tiny one needs a loader of its own.
+ComfyUI takes the widths of the published models where it cannot read them from the weights, so tiny ones need a loader
+of their own.
 """
 
 from __future__ import annotations
 
+import comfy.ldm.flux.model
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -15,11 +17,10 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 
 HIDDEN, TEXT, POOLED = 256, 64, 32
-CONFIG = {
-    "image_model": "flux",
+FLUX = {
+    "patch_size": 2,
     "in_channels": 16,
     "out_channels": 16,
-    "patch_size": 2,
     "vec_in_dim": POOLED,
     "context_in_dim": TEXT,
     "hidden_size": HIDDEN,
@@ -31,14 +32,67 @@ CONFIG = {
     "theta": 10000,
     "qkv_bias": True,
     "guidance_embed": True,
+    "txt_ids_dims": [],
 }
+FLUX_2 = {
+    "patch_size": 1,
+    "in_channels": 128,
+    "out_channels": 128,
+    "vec_in_dim": None,
+    "mlp_ratio": 3.0,
+    "axes_dim": [32, 32, 32, 32],
+    "theta": 2000,
+    "qkv_bias": False,
+    "ops_bias": False,
+    "global_modulation": True,
+    "mlp_silu_act": True,
+    "default_ref_method": "index",
+    "ref_index_scale": 10.0,
+    "txt_ids_dims": [3],
+}
+Z_IMAGE = {
+    "patch_size": 2,
+    "in_channels": 16,
+    "dim": 1152,
+    "cap_feat_dim": TEXT,
+    "n_layers": 1,
+    "n_refiner_layers": 1,
+    "n_heads": 9,
+    "n_kv_heads": 9,
+    "qk_norm": True,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+    "rope_theta": 256.0,
+    "ffn_dim_multiplier": 8.0 / 3.0,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+    "pad_tokens_multiple": 32,
+}
+QWEN_IMAGE = {"in_channels": 64, "num_layers": 2, "num_attention_heads": 2, "joint_attention_dim": TEXT}
+MODELS = {
+    "flux": ("Flux", FLUX),
+    "flux2": ("Flux2", FLUX | FLUX_2),
+    "z_image": ("ZImage", Z_IMAGE | {"image_model": "lumina2"}),
+    "qwen_image": ("QwenImage", QWEN_IMAGE),
+}
+"""By name: ComfyUI's class of the model, and its configuration."""
 
 
-def tiny_flux(weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32):
+def empty(name: str, dtype: torch.dtype = torch.float32):
+    """A model of ComfyUI's own classes, with whatever stands in its memory for weights."""
+    kind, config = MODELS[name]
+    known = getattr(comfy.ldm.flux.model.FluxParams, "__dataclass_fields__", {})
+    if kind.startswith("Flux"):  # of which older versions have fewer settings
+        config = {key: value for key, value in config.items() if key in known}
+    settings = getattr(comfy.supported_models, kind)({"image_model": name, **config})
+    settings.set_inference_dtype(dtype, None)
+    return settings.get_model({}, "").eval()
+
+
+def tiny(name: str, weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32):
     """A MODEL of random weights in the names of the original repository."""
-    config = comfy.supported_models.Flux(dict(CONFIG))
-    config.set_inference_dtype(dtype, None)
-    model = config.get_model({}, "").eval()
+    model = empty(name, dtype)
+    weights = model.model_config.process_unet_state_dict(dict(weights))
     missing, strange = model.diffusion_model.load_state_dict(weights, strict=False)
     assert not missing, missing
     assert not strange, strange
@@ -47,19 +101,28 @@ def tiny_flux(weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
 
 
+def random_weights(name: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    norms = ("scale", "norm.weight", "norm1.weight", "norm2.weight")
+    return {
+        key: torch.ones_like(tensor) if key.endswith(norms) else 0.05 * torch.randn(tensor.shape)
+        for key, tensor in empty(name).diffusion_model.state_dict().items()
+    }
+
+
 class ProbeModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="ProbeModel",
             category="test",
-            inputs=[io.String.Input("file")],
+            inputs=[io.String.Input("name")],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, file):
-        return io.NodeOutput(tiny_flux(comfy.utils.load_torch_file(_input(file))))
+    def execute(cls, name):
+        return io.NodeOutput(tiny(name, comfy.utils.load_torch_file(_input(f"{name}.safetensors"))))
 
 
 class ProbeConditioning(io.ComfyNode):
@@ -75,9 +138,8 @@ class ProbeConditioning(io.ComfyNode):
     @classmethod
     def execute(cls, file, guidance):
         kept = comfy.utils.load_torch_file(_input(file))
-        return io.NodeOutput(
-            [[kept["prompt_embeds"], {"pooled_output": kept["pooled"], "guidance": guidance}]]
-        )
+        pooled = {"pooled_output": kept["pooled"]} if "pooled" in kept else {}
+        return io.NodeOutput([[kept["prompt_embeds"], {**pooled, "guidance": guidance}]])
 
 
 class ProbeVae(io.ComfyNode):

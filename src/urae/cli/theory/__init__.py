@@ -41,7 +41,7 @@ NUM_CAPTIONS = 100
 """Captions of each kind of image that `advise` looks at: their latents are held in memory."""
 
 Out = Annotated[Path, typer.Option(help="Folder for the pictures and the page.")]
-Seed = Annotated[int, typer.Option(help="Of the random problems and draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random problems and draws.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def simulate_command(
     repeats: Annotated[int, typer.Option(help="Training runs for each problem and share.", min=2)] = 1000,
     seed: Seed = 0,
 ) -> None:
-    """Hold the exact error and both bounds against simulation, in random linear problems.
+    """Compare the exact error and both bounds with simulation, in random linear problems.
 
     Example: urae theory simulate --problems 20
     """
@@ -154,7 +154,7 @@ def advise_command(
     ] = 1.0,
     out: Out = Path("advice"),
     seed: Seed = 0,
-) -> None:
+) -> dict[str, Any]:
     """Say what share of synthetic images to train on, and why.
 
     Example: urae theory advise --noise 0.3 --gap 0.1
@@ -163,7 +163,9 @@ def advise_command(
     """
     check_can_write(out, folder=True)
     values = Evidence(**evidence).read(seed)
-    _report(theorem.advise(values, gain=gain, seed=seed), values, out)
+    advice = theorem.advise(values, gain=gain, seed=seed)
+    _report(advice, values, out)
+    return {**asdict(advice), "estimates": asdict(values)}
 
 
 def _share_section(seed: int, noises: Sequence[float]) -> Section:

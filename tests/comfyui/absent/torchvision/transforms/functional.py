@@ -1,0 +1,1 @@
+"""Empty: what is asked of it fails, by name."""
