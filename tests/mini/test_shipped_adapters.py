@@ -56,6 +56,7 @@ def test_it_belongs_to_the_shipped_weights_and_predicts_what_the_policy_alone_ca
     assert after < 0.55 * before
 
 
+@pytest.mark.slow
 def test_its_pictures_show_what_was_asked_and_are_made_again_from_their_files(pipe, tmp_path):
     adapter = Adapter.load("mini:2x", base=pipe)
     scenes = [mini.familiar_scene(HELD_OUT + i) for i in range(3)]
