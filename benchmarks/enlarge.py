@@ -2,7 +2,7 @@
 
     python benchmarks/enlarge.py --scenes 6 --sizes 256,512
 
-PSNR says how near the pixels are to the truth, the patch distance how near crops of 64 px are to true ones in the
+PSNR says how near the pixels are to the truth, patch FID how near crops of 64 px are to true ones in the
 features of the miniature's recogniser. A picture may be likely and not true: then the first is worse and the second
 better. The first two scenes are kept as a sheet.
 """

@@ -2,7 +2,7 @@
 
 Measures every policy on every picture at 256 and 512 px (the errors are kept in .cache/benchmarks/policy_fit, and the
 same command goes on where it was), and sets them beside what `benchmarks/miniature.py policies` has drawn: Spearman's
-rank correlation of the error at each noise level with objects, repetition and patch distance, over the policies that
+rank correlation of the error at each noise level with objects, repetition and patch FID, over the policies that
 both have. Policies that differ in the timestep shift alone have one error and count once. Intervals resample policies.
 Writes benchmarks/results/policy_fit.json and policy_fit.md.
 """
@@ -40,7 +40,7 @@ DRAWN = {
 MEASURES = {
     "objects": ("object", -1),
     "repetition": ("repetition", 1),
-    "patch distance": ("mini_patch_fid", 1),
+    "patch FID": ("mini_patch_fid", 1),
 }
 """Name -> column, and whether more is worse (1) or better (-1): a good error correlates with what is worse."""
 RESAMPLES = 10_000

@@ -228,7 +228,7 @@ def drawings(names: list[str], num: int, steps: int) -> list[dict[str, Any]]:
             "way": name,
             **{column: share(_column(rows, name, column)) for column in SHARES},
             **{column: estimate(_column(rows, name, column)) for column in MEASURES},
-            "patch distance": distances[name],
+            "patch FID": distances[name],
         }
         for name in ways
     ]

@@ -58,7 +58,7 @@ class Measured:
     native_rows: Rows
     """Of the same prompts at the native size."""
     distances: dict[str, dict[str, float]]
-    """Way -> patch distance; {} for too few prompts."""
+    """Way -> patch FID; {} for too few prompts."""
     table: dict[str, list[Row]]
     """By its title."""
 
@@ -201,9 +201,7 @@ def _claims(side: int, found: Measured) -> list[Aim]:
         more(f"{side} px, direct: repetition, less that at 128 px", copies["direct less native"]),
         less(f"{side} px, direct: objects recognised, less those at 128 px", objects["direct less native"]),
         less(f"{side} px, policy: repetition, less that of direct", copies["policy less direct"]),
-        nearer(
-            f"{side} px, policy: patch distance to truth, below direct", distances[POLICY], distances[DIRECT]
-        ),
+        nearer(f"{side} px, policy: patch FID to truth, below direct", distances[POLICY], distances[DIRECT]),
     ]
     if ADAPTED in drawn:
         claims += [
@@ -211,9 +209,7 @@ def _claims(side: int, found: Measured) -> list[Aim]:
                 f"{side} px, adapter: objects recognised, less those of the policy",
                 objects["adapter less policy"],
             ),
-            nearer(
-                f"{side} px, adapter: patch distance, below the policy", distances[ADAPTED], distances[POLICY]
-            ),
+            nearer(f"{side} px, adapter: patch FID, below the policy", distances[ADAPTED], distances[POLICY]),
         ]
     return claims
 

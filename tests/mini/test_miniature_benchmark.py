@@ -193,7 +193,7 @@ def test_what_the_sizes_must_show_is_judged_on_the_same_prompts(benchmark):
 
     claims = claimed(drawn)
     assert [met for _, met in claims] == [True, True, True, True, True, False]
-    assert claims[-1][0] == "256 px, adapter: patch distance, below the policy"
+    assert claims[-1][0] == "256 px, adapter: patch FID, below the policy"
     without = [row for row in drawn if row["way"] != sizes.ADAPTED]
     assert len(claimed(without)) == 4
 

@@ -68,9 +68,7 @@ def quickstart(
     `num_images` and `train_steps` are for 256 and 512 px. `say` is given a line for each part as it begins.
     """
     if num_prompts < 2:
-        raise ValueError(
-            f"num_prompts is {num_prompts}: expected 2 or more, since patch distances compare sets"
-        )
+        raise ValueError(f"num_prompts is {num_prompts}: expected 2 or more, since patch FID compares sets")
     start, out = time.time(), Path(out)
     pipe = mini.pipeline()
     pipe.set_progress_bar_config(disable=True)
