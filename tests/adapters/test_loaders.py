@@ -16,7 +16,7 @@ import torch
 from diffusers import FluxPipeline
 from safetensors.torch import save_file
 
-from conftest import GOLDEN
+from tiny_pipelines import GOLDEN
 from urae import ResolutionPolicy
 from urae.adapters.convert import LAYOUTS, parse, to_layout
 from urae.adapters.loaders import LOADERS, nearest_nodes, unread

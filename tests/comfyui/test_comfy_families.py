@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from policies import POLICIES
 from safetensors.torch import load_file
 
-from conftest import GOLDEN
+from tiny_pipelines import GOLDEN
 from urae import ResolutionPolicy
 from urae.families import family_named
 from urae.resolution.embedding import PolicyEmbedding

@@ -10,8 +10,8 @@ from comfyui.models import FLUX_1
 from comfyui.policy import ByHand, Policy, policy_of_metadata
 from policies import POLICIES, REFUSED
 
-from conftest import tiny_pipeline
 from tiny import t5_tokenizer
+from tiny_pipelines import tiny_pipeline
 from urae import ResolutionPolicy
 
 ROOT = Path(__file__).parents[2]

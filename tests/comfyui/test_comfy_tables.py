@@ -13,7 +13,7 @@ from comfyui.tables import PolicyEmbedND, exact_ids
 from policies import POLICIES
 from safetensors.torch import load_file
 
-from conftest import GOLDEN
+from tiny_pipelines import GOLDEN
 from urae import ResolutionPolicy
 from urae.families import family_named
 from urae.resolution.embedding import PolicyEmbedding

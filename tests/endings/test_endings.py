@@ -19,8 +19,8 @@ import pytest
 from commands import COMMANDS, Command, write_material
 from started import End, Ending, Started, amount_of, files_of, unfinished
 
-from conftest import tiny_pipeline
 from tiny import with_text_encoders
+from tiny_pipelines import tiny_pipeline
 
 ENDINGS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk")
 LIGHT = ("data convert", "data import")

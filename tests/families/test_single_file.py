@@ -16,7 +16,10 @@ FAMILIES = {tiny.name: tiny for tiny in TINY}
 def original(transformer):
     """The weights under the names of the original repository, which those of an adapter for ComfyUI contain."""
     tensors = {}
-    for key, tensor in to_layout({}, "comfy", differences=transformer.state_dict()).items():
+    written = to_layout({}, "comfy", differences=transformer.state_dict())
+    for key, tensor in written.items():
+        if key.replace(".diff", ".scale.diff") in written:
+            continue  # what newer versions of ComfyUI call a norm
         name = key.removeprefix("diffusion_model.")
         if name.endswith(".diff_b"):
             name = name.replace(".diff_b", ".bias")

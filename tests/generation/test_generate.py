@@ -246,7 +246,7 @@ def test_a_plan_is_what_is_drawn_and_can_be_read_compared_and_run_in_parts(speak
     plan = plan_drawing(speaking, asked)
     assert plan == plan_drawing(speaking, asked)
     assert plan != plan_drawing(speaking, dataclasses.replace(asked, guidance=2.0))
-    assert str(plan).splitlines()[:2] == [f"policy: {SCALED.to_json()}", f"memory: {plan.memory}"]
+    assert str(plan).splitlines()[:2] == [f"policy: {SCALED}", f"memory: {plan.memory}"]
     assert (plan.num_steps, plan.only([2]).num_steps) == (8, 2)
     whole = draw(speaking, [TIGER, WHALE], seed=[3, 4], adapter=adapter)
     (part,) = plan.only([2]).run()

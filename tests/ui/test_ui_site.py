@@ -69,7 +69,7 @@ def test_what_is_no_picture_is_refused(page, content):
 
 def test_a_refused_request_says_why_and_makes_no_job(page):
     before = page.get("/jobs").text.count("data-job")
-    for changed, said in (("size", "multiple of 16"), ("adapters", "no file")):
+    for changed, said in (("size", "multiple of 16"), ("adapters", "not a file")):
         answer = page.post("/draw", {"fields": {**TIGER, changed: "130x128"}})
         assert answer.status == 422
         assert said in json.loads(answer.text)["detail"]

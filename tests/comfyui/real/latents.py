@@ -19,8 +19,8 @@ from tiny_flux2 import dev
 from tiny_qwen_image import qwen_image
 from tiny_z_image import z_image
 
-from conftest import tiny_pipeline
 from tiny import t5_tokenizer
+from tiny_pipelines import tiny_pipeline
 from urae import ResolutionPolicy
 from urae.adapters import Full, Lora, attach
 from urae.families import Drawing, family_of
