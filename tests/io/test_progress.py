@@ -41,7 +41,7 @@ def test_nothing_is_shown_where_nobody_looks(capsys, total):
 def test_a_library_logs_above_the_bar_and_once(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     stream = sys.stderr
-    handler, logger = logging.StreamHandler(stream), logging.getLogger("a.library")
+    handler, logger = logging.StreamHandler(stream), logging.getLogger("a.package")
     logger.addHandler(handler)
     try:
         with Progress("drawing", total=3) as progress:
