@@ -99,7 +99,7 @@ def open_stock(name: str | Path, *, dtype: torch.dtype) -> Any:
     half = any(folder.glob("transformer/*.bf16*.safetensors"))
     try:
         return getattr(diffusers, stock.name).from_pretrained(
-            str(folder), torch_dtype=dtype, use_safetensors=True, variant="bf16" if half else None
+            str(folder), dtype=dtype, use_safetensors=True, variant="bf16" if half else None
         )
     except (OSError, ValueError) as error:
         raise BadFile(f"{folder} cannot be read as a {stock.name}: {error}") from error

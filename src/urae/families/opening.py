@@ -87,7 +87,7 @@ def open_transformer(pipe: Any, name: str | Path) -> Any:
     place = downloaded(str(name), ["transformer"])
     with _found(str(name)):
         transformer = kind.from_pretrained(
-            place, subfolder="transformer", torch_dtype=dtype, use_safetensors=True
+            place, subfolder="transformer", dtype=dtype, use_safetensors=True
         )
     return transformer.requires_grad_(False)
 
@@ -131,7 +131,7 @@ def from_layout(name: str, kind: Any, dtype: torch.dtype, **parts: Any) -> Any:
     wanted = [part for part, kind in index.items() if isinstance(kind, list) and part not in parts]
     place = downloaded(name, wanted)
     with _found(name):
-        pipe = kind.from_pretrained(place, torch_dtype=dtype, use_safetensors=True, **parts)
+        pipe = kind.from_pretrained(place, dtype=dtype, use_safetensors=True, **parts)
     if str(place) != name:
         pipe.register_to_config(_name_or_path=name)  # and not its place in the cache
     return pipe

@@ -188,7 +188,7 @@ def check_fit(pipe: Any, recipe: Recipe, device: torch.device, *, num_images: in
     if recipe.base_dtype == "fp32" and pipe.transformer.dtype != torch.float32:
         raise ValueError(
             f"base_dtype is fp32 but the transformer was loaded as {pipe.transformer.dtype}: "
-            "load it with torch_dtype=torch.float32, or set base_dtype=bf16"
+            "load it with dtype=torch.float32, or set base_dtype=bf16"
         )
     # With `swap_blocks` the matrices themselves stay on the host.
     check_can_multiply(recipe.base_weights, device)
