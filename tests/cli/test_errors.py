@@ -71,7 +71,9 @@ def test_interrupted_it_says_so_in_a_line():
 
 
 def test_ctrl_c_ends_it_with_the_same_line():
-    code = "    import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    # Where the tests run in the background of a shell, processes ignore SIGINT from their start.
+    heard = "    import os, signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = f"{heard}    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
     result = end_of(code)
     assert (result.returncode, result.stderr) == (128 + signal.SIGINT, "stopped\n")
 

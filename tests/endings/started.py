@@ -123,6 +123,8 @@ def _command(
     words: list[str], environment: dict[str, str], folder: Path, ending: Ending, errors: Any, counter: Any
 ) -> None:
     os.setpgrp()
+    # Where the tests run in the background of a shell, processes ignore SIGINT from their start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(errors.fileno(), 2)
     errors.close()

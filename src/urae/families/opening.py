@@ -86,9 +86,7 @@ def open_transformer(pipe: Any, name: str | Path) -> Any:
     kind, dtype = type(pipe.transformer), pipe.transformer.dtype
     place = downloaded(str(name), ["transformer"])
     with _found(str(name)):
-        transformer = kind.from_pretrained(
-            place, subfolder="transformer", dtype=dtype, use_safetensors=True
-        )
+        transformer = kind.from_pretrained(place, subfolder="transformer", dtype=dtype, use_safetensors=True)
     return transformer.requires_grad_(False)
 
 
