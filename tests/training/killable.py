@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def command(pipe_folder: Path, recipe_file: Path) -> None:
     """The same by the command, as its exit code tells."""
     torch.set_num_threads(1)
     os.setpgrp()  # as a shell and a cluster give each command, and signal all of it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     with redirected(recipe_file.with_suffix(".err")):
         app(["train", str(recipe_file), "--model", str(pipe_folder)])
 
