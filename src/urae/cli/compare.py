@@ -3,10 +3,7 @@ what each costs."""
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +17,7 @@ from urae.cli.generate import PromptFile, Prompts, asked_for
 from urae.cli.named import named
 from urae.cli.options import Fields, given_options
 from urae.cli.printed import console, say
-from urae.comparing import ComparisonSheet, candidate_pictures, measures
+from urae.comparing import ComparisonSheet, candidate_pictures, conditions, measures
 from urae.generation.asking import DrawingRequest, ModelRequest
 from urae.io import Progress, check_can_write, picture_size, plain
 from urae.pages import is_reduced
@@ -155,21 +152,7 @@ def _draw(plan: DrawingPlan, ways: Sequence[Way], sheet: ComparisonSheet) -> dic
             on_step=progress.advance,
             on_result=lambda result: sheet.show(next(places), result),
         )
-    info, on_cuda = results[0].image.info, plan.memory.device.startswith("cuda")
-    return {
-        "size": list(plan.size),
-        "model": info["model"],
-        "base_weights": info.get("base_weights", "as_loaded"),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": _gpu_name() if on_cuda else f"{platform.machine()}, {os.cpu_count()} cores",
-        "peak": "allocated on the device" if on_cuda else "of the whole process",
-    }
-
-
-def _gpu_name() -> str:
-    import torch  # here, since the list of options needs nothing of it
-
-    return torch.cuda.get_device_name()
+    return conditions(plan, results[0])
 
 
 def _method(text: str, native_steps: int | None) -> Any:

@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from platform import machine
 from typing import TYPE_CHECKING, Any
 
 from urae import generation
@@ -18,9 +20,9 @@ from urae.pages import SheetPart, SheetPicture, sheet_page, sheet_picture, tile_
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from urae.generation import WayResult
+    from urae.generation import DrawingPlan, WayResult
 
-__all__ = ["PAGE", "SHEET", "TABLE", "ComparisonSheet", "measures"]
+__all__ = ["PAGE", "SHEET", "TABLE", "ComparisonSheet", "conditions", "measures"]
 
 SHEET, PAGE, TABLE = "grid.png", "compare.html", "compare.json"
 UNFINISHED = "unfinished.json"
@@ -111,6 +113,21 @@ class ComparisonSheet:
         write_text(self.out / TABLE, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
         (self.out / UNFINISHED).unlink(missing_ok=True)
         return [self.out / name for name in (PAGE, SHEET, TABLE)]
+
+
+def conditions(plan: DrawingPlan, result: WayResult) -> dict[str, Any]:
+    """What all numbers of a comparison depend on."""
+    import torch  # here, since the list of options needs nothing of it
+
+    info, on_cuda = result.image.info, plan.memory.device.startswith("cuda")
+    return {
+        "size": list(plan.size),
+        "model": info["model"],
+        "base_weights": info.get("base_weights", "as_loaded"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": torch.cuda.get_device_name() if on_cuda else f"{machine()}, {os.cpu_count()} cores",
+        "peak": "allocated on the device" if on_cuda else "of the whole process",
+    }
 
 
 def measures() -> dict[str, Any]:
