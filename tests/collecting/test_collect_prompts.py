@@ -29,6 +29,15 @@ def test_every_kind_of_file_gives_the_same_prompts(tmp_path, suffix):
     assert read_prompts(write(tmp_path / f"p{suffix}", PROMPTS)) == PROMPTS
 
 
+@pytest.mark.parametrize("name", ["p.txt", "anime.json", "shipped"])
+def test_a_column_where_there_are_none_is_an_error(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a cat\n")
+    (tmp_path / "anime.json").write_text('["a cat"]')
+    with pytest.raises(ValueError, match="column has no effect on .*: leave it out"):
+        read_prompts(name, column="caption")
+
+
 def test_a_comment_in_a_text_file_is_no_prompt(tmp_path):
     (tmp_path / "p.txt").write_text("# animals\na cat\n\n  # a dog\nroom #4 with a view\n")
     assert read_prompts(tmp_path / "p.txt") == ["a cat", "room #4 with a view"]

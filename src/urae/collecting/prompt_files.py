@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from urae.io import read_prompt_list
+from urae.io.prompt_lists import PROMPT, read_prompt_list
 
 __all__ = ["SHIPPED", "read_prompts", "shipped_prompts"]
 
@@ -18,9 +18,13 @@ SHIPPED = "shipped"
 """Names our own prompts in place of a file."""
 
 
-def read_prompts(source: str | Path, *, column: str = "prompt") -> list[str] | dict[str, str]:
+def read_prompts(source: str | Path, *, column: str = PROMPT) -> list[str] | dict[str, str]:
     """The prompts of a list as `urae.io.read_prompt_list` reads it, or our own under the name "shipped"."""
-    return shipped_prompts() if source == SHIPPED else read_prompt_list(source, column=column)
+    if source != SHIPPED:
+        return read_prompt_list(source, column=column)
+    if column != PROMPT:
+        raise ValueError("column has no effect on the shipped prompts, which have no columns: leave it out")
+    return shipped_prompts()
 
 
 def shipped_prompts() -> list[str]:

@@ -15,31 +15,36 @@ from urae.errors import BadFile, MissingExtra
 from urae.io.files import check_file_name
 from urae.io.texts import field_of, read_json, read_json_lines, read_lines, typed
 
-__all__ = ["read_prompt_list"]
+__all__ = ["PROMPT", "read_prompt_list"]
 
-ID = "id"
+PROMPT, ID = "prompt", "id"
+"""Keys or columns where nothing else is said."""
 COMMENT = "#"
+WITH_COLUMNS = (".jsonl", ".parquet")
 PUBLISHED = ".json"
 Entry = tuple[str, dict[str, Any]]
 """The place of a prompt, and what stands there."""
 
 
-def read_prompt_list(path: Path | str, *, column: str = "prompt") -> list[str] | dict[str, str]:
+def read_prompt_list(path: Path | str, *, column: str = PROMPT) -> list[str] | dict[str, str]:
     """The prompts of a list; by id where it has ids.
 
-    Of a .txt file each line, but empty ones and comments, which begin with #; of a .jsonl file the key `column` of each
-    line, and of a .parquet table its `column`, with its "id". HPDv2's `anime.json`, a list of texts, has the ids
-    `anime-00000` and so on, by file and place; a folder of such lists is all of them, by name. COCO's
-    `captions_val2014.json`: `391895-1` is the first caption of the image 391895.
+    A .txt file has a prompt on each line; empty lines and comments, which begin with #, are left out. A .jsonl file has
+    them under the key `column` of each line and a .parquet table in its `column`, ids under "id". HPDv2's `anime.json`,
+    a list of texts, has the ids `anime-00000` and so on, by file and place; a folder of such lists is all of them, by
+    name. In COCO's `captions_val2014.json`, `391895-1` is the first caption of the image 391895.
 
-    Raises `BadFile` with its place for an entry that is no text, an id that stands twice, is missing or cannot be the
-    name of a file; `ValueError` for another kind of file.
+    Raises `BadFile` with its place for an entry that is not text, and for an id that occurs twice, is missing or cannot
+    be a file's name; `ValueError` for another kind of file, and for a `column` of one that has none.
     """
     path = Path(path)
-    if path.suffix == PUBLISHED or path.is_dir():
-        return _published(path)
-    if path.suffix not in READERS:
+    is_published = path.suffix == PUBLISHED or path.is_dir()
+    if not is_published and path.suffix not in READERS:
         raise ValueError(f"prompts are {path}: expected a {', '.join(READERS)} or {PUBLISHED} file")
+    if column != PROMPT and path.suffix not in WITH_COLUMNS:
+        raise ValueError(f"column has no effect on {path}, which has no columns: leave it out")
+    if is_published:
+        return _published(path)
     entries = list(READERS[path.suffix](path, column))
     if not entries:
         raise BadFile(f"{path} holds no prompts")

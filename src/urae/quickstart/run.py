@@ -75,7 +75,7 @@ def quickstart(
     say("1/6  first pictures at 256 px, by the adapter that ships with the miniature")
     shipped = {size: Adapter.load(f"mini:{size // 128}x", base=pipe) for size in (256, 512)}
     first = _first_pictures(pipe, shipped[256], out=out, steps=sample_steps)
-    say(f"     open {first}: there {time.time() - start:.0f} s after the start")
+    say(f"     after {time.time() - start:.0f} s: open {first}")
     say("2/6  rendering two small data sets: clean at 256 px, as the web has it at 512 px")
     with Progress("rendering", total=sum(num_images)) as progress:
         draw, tick = mini.familiar_scene, progress.advance
