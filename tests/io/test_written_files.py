@@ -1,6 +1,7 @@
 """What is written is whole or not there, whatever happens; nothing is left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from urae.io.files import (
 )
 
 ROOT = os.getuid() == 0
+UNSHARE = [shutil.which("unshare") or "false", "-Upfr"]
+HAS_NAMESPACES = subprocess.run([*UNSHARE, "true"], capture_output=True).returncode == 0
 
 
 def names(folder):
@@ -287,6 +290,17 @@ def test_leftovers_are_only_what_bears_our_names(tmp_path):
     for process in (os.getpid(), 2**40):
         (tmp_path / f".urae-{MACHINE}-{process}-0-x.tmp").touch()
         assert len(remove_leftovers(tmp_path)) == 1
+
+
+@pytest.mark.skipif(not HAS_NAMESPACES, reason="no namespaces of process ids here")
+def test_a_container_is_a_machine_of_its_own():
+    """Two of one host may have its name, and neither knows the other's processes."""
+    code = "from urae.io.files import MACHINE; print(MACHINE)"
+    inside = subprocess.run(
+        ["unshare", "-Upfr", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    )
+    assert len(inside.stdout.strip()) == len(MACHINE)
+    assert inside.stdout.strip() != MACHINE
 
 
 def test_what_another_machine_writes_is_a_leftover_after_an_hour_without_a_change(tmp_path):

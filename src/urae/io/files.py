@@ -46,8 +46,19 @@ __all__ = [
 MARK, END = ".urae-", ".tmp"
 """Of every temporary name; the machine, the process id, a number and what it will be called stand between. No reader
 takes what ends so for a picture or a manifest."""
-MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-"""Process ids mean nothing on another machine that writes in the same folder."""
+
+
+def _machine() -> str:
+    """Where process ids mean what they mean here: this machine, and in it this container, whose host may share its name
+    with several."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        container = ""
+    return hashlib.sha256(f"{socket.gethostname()} {container}".encode()).hexdigest()[:8]
+
+
+MACHINE = _machine()
 STALE = 3600.0
 """Seconds without a change after which what another machine was writing is taken for a leftover."""
 LONGEST_NAME = 255
