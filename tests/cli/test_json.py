@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from provenance_made import MADE
 from urae import planning, recipes
 from urae.cli.main import app
 from urae.cli.printed import say, say_report
 from urae.cli.verbs import Commands
-from urae.provenance import Provenance, save_png
-from urae.resolution import ResolutionPolicy
+from urae.provenance import save_png
 from urae.training import from_dict
 
 
@@ -72,30 +72,13 @@ def test_a_plan_has_the_numbers_that_are_printed():
 
 
 def test_a_picture_tells_its_policy_in_words_and_on_demand_in_full(tmp_path):
-    policy = ResolutionPolicy.reference()
-    made = Provenance(
-        prompt="a",
-        seed=3,
-        size=(64, 48),
-        steps=1,
-        guidance=3.5,
-        method="direct",
-        options={},
-        native="",
-        policy=policy,
-        adapter_hash="",
-        adapter_file="",
-        model="mini",
-        memory="",
-        versions={"urae": "1"},
-        dtype="float32",
-    )
-    picture = Image.new("RGB", (64, 48))
-    picture.info.update(made.to_info())
+    picture = Image.new("RGB", MADE.size)
+    picture.info.update(MADE.to_info())
     file = save_png(picture, tmp_path / "a.png")
     document, said = told("show", file)
-    assert (document["prompt"], document["seed"], document["policy"]) == ("a", 3, policy.to_dict())
-    assert str(policy) in " ".join(re.sub("[│\n]", " ", said).split())
+    policy = MADE.policy.to_dict()
+    assert (document["prompt"], document["seed"], document["policy"]) == (MADE.prompt, MADE.seed, policy)
+    assert str(MADE.policy) in " ".join(re.sub("[│\n]", " ", said).split())
     assert "rope_scale" not in said
     assert "rope_scale" in told("show", file, "-v")[1]
 
