@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from urae.errors import UraeError
-from urae.io import files
 from urae.io.files import (
     MACHINE,
     CannotWrite,
@@ -372,4 +371,3 @@ def test_of_many_runs_one_at_a_time_has_the_lock(tmp_path):
 def test_the_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert files.sync_folder(tmp_path) is None

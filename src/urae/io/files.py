@@ -30,12 +30,12 @@ __all__ = [
     "check_file_name",
     "copy_folder",
     "file_hash",
+    "force_to_disk",
     "hold",
     "holder_of",
     "locked",
     "remove_folder",
     "remove_leftovers",
-    "sync_folder",
     "telling",
     "write_bytes",
     "write_text",
@@ -113,10 +113,10 @@ def writing(path: Path | str, *, sync: bool = False, replace: bool = True) -> It
             # Libraries that write through a temporary file of their own leave it readable by the owner alone.
             temporary.chmod(0o666 & ~_umask())
             if sync:
-                _sync(temporary)
+                force_to_disk(temporary)
             _rename(temporary, path, replace=replace)
             if sync:
-                sync_folder(path.parent)
+                force_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -142,11 +142,11 @@ def writing_folder(path: Path | str, *, sync: bool = False) -> Iterator[Path]:
         with telling(path):
             if sync:
                 for inner in sorted(temporary.rglob("*")):
-                    _sync(inner)
-                _sync(temporary)
+                    force_to_disk(inner)
+                force_to_disk(temporary)
             os.replace(temporary, path)
             if sync:
-                sync_folder(path.parent)
+                force_to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -278,9 +278,13 @@ def holder_of(path: Path | str) -> int | None:
         os.close(opened)
 
 
-def sync_folder(folder: Path | str) -> None:
-    """Put the names in a folder on the disk, as `os.fsync` does a file's contents."""
-    _sync(Path(folder))
+def force_to_disk(path: Path) -> None:
+    """What is in a file, or the names in a folder, so that a loss of power leaves it."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def file_hash(path: Path | str) -> str:
@@ -423,11 +427,3 @@ def _umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

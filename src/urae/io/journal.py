@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from urae.errors import BadFile, UraeError
-from urae.io.files import hold, sync_folder, telling
+from urae.io.files import force_to_disk, hold, telling
 from urae.io.texts import json_line, parse_json_object
 
 __all__ = ["Journal", "Line", "read_journal"]
@@ -84,7 +84,7 @@ class Journal(AbstractContextManager):
         os.ftruncate(self.file, len(kept))
         if kept and not kept.endswith(b"\n"):
             os.write(self.file, b"\n")
-        sync_folder(self.path.parent)
+        force_to_disk(self.path.parent)
 
 
 def read_journal(path: Path | str) -> list[Line]:
