@@ -20,7 +20,7 @@ from urae.families.family import Family
 from urae.families.opening import empty_transformer, family_at
 from urae.families.registry import family_of
 from urae.families.single_file import check_whole, keys_of, parts_of
-from urae.io import hub_file, hub_parts, read_header, read_json_object, read_weights
+from urae.io import Header, hub_file, hub_parts, read_header, read_json_object, read_weights
 
 __all__ = ["StoredTransformer", "stored_transformer"]
 
@@ -34,7 +34,8 @@ EXACT = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 class StoredParameter:
     """Where a parameter lies."""
 
-    path: Path
+    header: Header
+    """Of its file. To read it again for each of a thousand parameters takes longer than to read those."""
     key: str
     name: str
     """The key without its prefix."""
@@ -59,8 +60,8 @@ class StoredTransformer:
     def read(self, name: str) -> Tensor:
         """A parameter, on the CPU, in its stored type."""
         place = self.places[name]
-        whole = read_weights(place.path, only=(place.key,)).tensors[place.key]
-        return dict(parts_of(place.path, place.name, whole, self._shapes, self.family))[name]
+        whole = read_weights(place.header, only=(place.key,)).tensors[place.key]
+        return dict(parts_of(place.header.path, place.name, whole, self._shapes, self.family))[name]
 
     @cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -92,8 +93,8 @@ def stored_transformer(name: str | Path, *, base: str | Path = "", whole: bool) 
             tensor = torch.empty(stored.shape, dtype=EXACT[stored.dtype], device="meta")
             for part, value in parts_of(path, short, tensor, shapes, family):
                 if part in places:
-                    raise BadFile(f"{path} holds {part!r}, which {places[part].path} holds too")
-                places[part], described[part] = StoredParameter(path=path, key=key, name=short), value
+                    raise BadFile(f"{path} holds {part!r}, which {places[part].header.path} holds too")
+                places[part], described[part] = StoredParameter(header=header, key=key, name=short), value
     check_whole(file or folder / "transformer", described, shapes, family)
     return StoredTransformer(transformer=transformer, folder=folder, described=described, places=places)
 

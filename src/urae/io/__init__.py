@@ -89,6 +89,7 @@ if TYPE_CHECKING:
         typed,
     )
     from urae.io.weights import (
+        Header,
         Stored,
         Weights,
         check_finite,

@@ -152,11 +152,10 @@ def writing_folder(path: Path | str, *, sync: bool = False) -> Iterator[Path]:
 
 
 def copy_folder(source: Path, target: Path, *, without: Callable[[Path], bool]) -> None:
-    """Copy the files of a folder, at any depth, into another, but for those of which `without` is true; it is given
-    their paths relative to `source`. Links become files. Raises `CannotWrite`."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+    """Copy a folder's files, at any depth, but those of whose relative path `without` is true. Links become files."""
+    for file in sorted(source.rglob("*")):
         place = file.relative_to(source)
-        if not without(place):
+        if file.is_file() and not without(place):
             with telling(target / place):
                 (target / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target / place)

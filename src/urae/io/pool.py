@@ -30,8 +30,7 @@ def settle_all(
         try:
             return settle(task, stopped)
         except BaseException:
-            # At once: until the main thread hears of it, others would go on asking a server that fails.
-            stopped.set()
+            stopped.set()  # At once: until the main thread hears of it, others would go on asking.
             raise
 
     with ThreadPoolExecutor(concurrency) as pool:

@@ -73,6 +73,7 @@ class Stored:
 class Header:
     """What a file says of its tensors."""
 
+    path: Path
     tensors: Mapping[str, Stored]
     metadata: Mapping[str, str]
     """Empty where the file has none."""
@@ -87,18 +88,19 @@ class Weights:
     metadata: dict[str, str]
 
 
-def read_weights(path: Path | str, *, finite: bool = False, only: Collection[str] | None = None) -> Weights:
-    """What is in a file, of the tensors `only` some if they are named; with `finite`, NaN and infinite values are a
-    `BadFile`, as all that is damaged. `ValueError` for a path that is no safetensors file."""
-    path = Path(path)
-    header = read_header(path)
+def read_weights(
+    file: Path | str | Header, *, finite: bool = False, only: Collection[str] | None = None
+) -> Weights:
+    """What is in a file, or in that of a header; of the tensors `only` some if they are named. `BadFile` for what is
+    damaged, with `finite` NaN and infinite values too; `ValueError` for a path that is no safetensors file."""
+    header = file if isinstance(file, Header) else read_header(file)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in (file.keys() if only is None else only)}
+        with safe_open(header.path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in (opened.keys() if only is None else only)}
     except (SafetensorError, OSError, KeyError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(header.path, error) from error
     if finite:
-        check_finite(tensors, name=path)
+        check_finite(tensors, name=header.path)
     return Weights(tensors=tensors, metadata=dict(header.metadata))
 
 
@@ -201,7 +203,7 @@ def _header(described: dict[str, Any], name: object) -> Header:
     tensors = {key: Stored(dtype=one["dtype"], shape=tuple(one["shape"])) for key, one in described.items()}
     if any(len(one.shape) > MOST_DIMENSIONS for one in tensors.values()):
         raise _damaged(name, f"a tensor has more than {MOST_DIMENSIONS} dimensions")
-    return Header(tensors=tensors, metadata=metadata)
+    return Header(path=Path(str(name)), tensors=tensors, metadata=metadata)
 
 
 def _damaged(name: object, reason: object) -> BadFile:
