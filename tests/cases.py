@@ -7,6 +7,6 @@ from typing import Any
 import pytest
 
 
-def thorough(*values: Any) -> Any:
+def thorough(*values: Any, id: str | None = None) -> Any:
     """A case that `make test-thorough` and CI run, and `make test` does not."""
-    return pytest.param(*values, marks=pytest.mark.thorough)
+    return pytest.param(*values, marks=pytest.mark.thorough, id=id)

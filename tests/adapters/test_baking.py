@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import SPECS, fresh_transformer, name_of, output, trained_adapter, with_transformer
 from typer.testing import CliRunner
 
+from cases import thorough
 from urae import mini
 from urae.adapters import Adapter, Full, Lora, Minor, attach, merge
 from urae.baking import bake, writing
@@ -48,7 +49,7 @@ def drawn_with(adapter):
 
 
 @every_spec
-@pytest.mark.parametrize("start", [None, Lora(rank=3)], ids=["alone", "started"])
+@pytest.mark.parametrize("start", [thorough(None, id="alone"), pytest.param(Lora(rank=3), id="started")])
 def test_both_layouts_are_the_base_with_the_adapter(spec, start, model, tmp_path):
     transformer = fresh_transformer()
     attached = attach(transformer, spec, start=trained_adapter(start) if start else None)

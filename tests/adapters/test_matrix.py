@@ -1,5 +1,7 @@
 """One matrix: every spec through attach, a step, save, load, the stock loader, convert, merge, truncate, detach."""
 
+from functools import cache
+
 import pytest
 import torch
 from test_attach import snapshot
@@ -13,18 +15,24 @@ with_start = pytest.mark.parametrize("start", [None, Lora(rank=3)], ids=["alone"
 
 @pytest.fixture
 def life(spec, start, tmp_path):
-    """A spec's life up to the file: output when trained, the file, the transformer after detaching."""
+    """A spec's life up to the file: output when trained, the file, and a transformer without the adapter."""
+    trained, adapter = up_to_the_file(spec, start)
+    return trained, adapter.save(tmp_path / "adapter.safetensors"), fresh_transformer()
+
+
+@cache
+def up_to_the_file(spec, start):
     transformer = fresh_transformer()
     before, untouched = snapshot(transformer), output(transformer)
     attached = attach(transformer, spec, start=trained_adapter(start) if start else None)
     train(attached)
     trained = output(transformer)
-    path = attached.export().save(tmp_path / "adapter.safetensors")
+    adapter = attached.export()
     attached.detach()
     assert snapshot(transformer) == before
     assert torch.equal(output(transformer), untouched)
     assert not torch.equal(trained, untouched)
-    return trained, path, transformer
+    return trained, adapter
 
 
 @every_spec
