@@ -40,3 +40,11 @@ def test_an_unknown_verb_is_refused():
     result = run("paint")
     assert result.returncode == 2
     assert "No such command 'paint'" in result.stderr
+
+
+def test_the_package_is_the_command():
+    """`python -m urae`, for where the command is not on the path."""
+    asked = [sys.executable, "-m", "urae", "recipe", "list"]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout == run("recipe", "list").stdout != ""
+    refused = subprocess.run([*asked[:3], "paint"], capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr) == (2, run("paint").stderr)
