@@ -8,6 +8,7 @@ from urae import mini
 from urae.data import cache, open_cache
 from urae.execution import choose_encoding, encoding_way, vae_run
 from urae.execution.budget import USABLE, encoding_bytes
+from urae.execution.encoding import FasterWay, encoding_ways
 from urae.mini.pictures import clean
 
 FLUX = (4096, 4096)
@@ -39,6 +40,38 @@ def test_4096_px_are_encoded_exactly_within_24_gb():
     assert choose_encoding(bf16, [FLUX], asked="auto", free=10e9) == "tiled"
     assert choose_encoding(fp32, [FLUX], asked="auto", free=16e9) == "tiled"
     assert choose_encoding(fp32, [FLUX], asked="exact", free=16e9) == "exact"
+
+
+def timed(ways, seconds, num=8):
+    """The ways of so many images, by the seconds of each way's first, second and later ones."""
+    faster, taken = FasterWay(ways), []
+    for _ in range(num):
+        taken.append(faster.way)
+        of_way = seconds[faster.way]
+        faster.took(of_way[min(taken.count(faster.way), len(of_way)) - 1])
+    return taken
+
+
+def test_where_both_exact_ways_fit_they_are_timed_and_the_faster_is_kept():
+    bf16 = flux_vae(torch.bfloat16)
+    both = encoding_ways(bf16, (2048, 2048), "exact", free=24e9)
+    assert both == ("whole", "strips")
+    assert encoding_ways(bf16, FLUX, "exact", free=24e9) == ("strips",)
+    assert encoding_ways(bf16, FLUX, "tiled", free=24e9) == ("tiles",)
+    # Each one's first image has kernels to load, so that counts against none of them.
+    assert timed(both, {"whole": [9.0, 0.24], "strips": [0.3, 0.22]}) == ["whole"] * 2 + ["strips"] * 6
+    assert (
+        timed(both, {"whole": [0.4, 0.24], "strips": [0.5, 0.30]})
+        == [*both[:1] * 2, *both[1:] * 2] + ["whole"] * 4
+    )
+
+
+def test_a_way_that_is_many_times_slower_is_tried_once():
+    both = ("whole", "strips")
+    assert (
+        timed(both, {"whole": [2.8, 2.4], "strips": [70.0]}) == ["whole", "whole", "strips"] + ["whole"] * 5
+    )
+    assert timed(("strips",), {"strips": [70.0]}) == ["strips"] * 8
 
 
 def test_a_cache_keeps_its_encoding_whatever_the_memory(pipe, tmp_path):

@@ -20,6 +20,23 @@ def test_strips_are_the_whole_encoder(rows):
     assert (strips.std - whole.std).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("height", [24, 200, 272])
+def test_a_convolution_sees_strips_of_one_shape(height):
+    """At the edges too, and where the rows do not divide the map: a library of convolutions chooses a kernel for each
+    shape. An upsampler is asked twice, once for the statistics of what it makes."""
+    vae, shapes = vae_of().eval(), {}
+    for name, module in vae.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(
+                lambda _, given, name=name: shapes.setdefault(name, set()).add(given[0].shape)
+            )
+    with torch.no_grad(), vae_run(vae, "strips", rows=32):
+        vae.decode(vae.encode(torch.zeros(1, 3, height, 32)).latent_dist.mean)
+    more = {name: found for name, found in shapes.items() if len(found) > 1}
+    assert all("upsamplers" in name for name in more), more
+    assert max(len(found) for found in shapes.values()) <= 3
+
+
 def test_strips_need_the_norms_of_the_whole_image():
     """What the exactness is worth: a strip encoded by itself differs by far more than rounding."""
     torch.manual_seed(0)

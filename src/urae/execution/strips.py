@@ -7,6 +7,9 @@ image's side. The results differ from the stock module's in rounding alone, wher
 norms and attention of their own, give another picture with seams between them.
 
 The decoder's enlarged maps, its largest, are never whole: whoever reads rows of one has them enlarged anew.
+
+A layer sees windows of one shape, at the edges of the map too. For each new shape a library of convolutions chooses a
+kernel anew, and for some it chooses one that is many times slower.
 """
 
 from __future__ import annotations
@@ -105,8 +108,11 @@ class _Enlarged:
         return 2 * self.small.shape[2]
 
     def rows(self, top: int, bottom: int) -> Tensor:
-        first, last = max(top // 2 - 1, 0), (bottom + 1) // 2 + 1
-        return self.upsampler(self.small[:, :, first:last])[:, :, top - 2 * first : bottom - 2 * first]
+        # As many as the least favourable top needs, so that the upsampler sees one shape.
+        num = min((bottom - top) // 2 + 3, self.small.shape[2])
+        first = min(max(top // 2 - 1, 0), self.small.shape[2] - num)
+        enlarged = self.upsampler(self.small[:, :, first : first + num])
+        return enlarged[:, :, top - 2 * first : bottom - 2 * first]
 
 
 _Maps = _Kept | _Enlarged
@@ -125,7 +131,8 @@ def _residual(resnet: Any, maps: _Maps, *, rows: int) -> Tensor:
         _WholeNorm(resnet.norm2, _Kept(hidden), rows=rows), resnet.nonlinearity, resnet.conv2
     )
     for strip in _strips(_Kept(hidden), rows=rows):
-        total[:, :, strip.place] += strip.own(second(strip.rows))
+        # Not "+=", which would also write the sum over itself.
+        total[:, :, strip.place].add_(strip.own(second(strip.rows)))
     return total.div_(resnet.output_scale_factor)
 
 
@@ -183,19 +190,20 @@ def _all_by_strips(
 @dataclass(frozen=True)
 class _Strip:
     rows: Tensor
-    """With `stride` more on either side; at the map's own edges there are none, and the padding is right."""
+    """With `stride` more on either side. At the map's own edges, where the padding is right, both are on the other."""
     place: slice
     """Rows of the result."""
     above: int
-    """Rows of the result that are dropped: they saw padding where the map goes on."""
+    """Rows of the result that are dropped, another strip's or seen with padding where the map goes on."""
 
     def own(self, result: Tensor) -> Tensor:
         return result[:, :, self.above :][:, :, : self.place.stop - self.place.start]
 
 
 def _strips(maps: _Maps, *, rows: int, stride: int = 1) -> Iterator[_Strip]:
+    num = min(rows + 2 * stride, maps.height)
     for top in range(0, maps.height, rows):
-        bottom, above = min(top + rows, maps.height), min(top, stride)
+        bottom = min(top + rows, maps.height)
+        first = min(max(top - stride, 0), maps.height - num)
         place = slice(top // stride, bottom // stride)
-        more = maps.rows(top - above, min(bottom + stride, maps.height))
-        yield _Strip(more, place, above // stride)
+        yield _Strip(maps.rows(first, first + num), place, (top - first) // stride)
