@@ -2,13 +2,16 @@
 works in a folder of its own, as on machines with disks of their own."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from diffusers import FluxPipeline
 
 from ranks import finish, start
-from urae.data import cached_dataset
+from urae.data import cache, cached_dataset, open_cache
+from urae.io import locked
 from urae.training import load_recipe, read_metrics, save_recipe, train
 
 
@@ -88,3 +91,60 @@ def test_samples_and_validation_of_two_processes_are_those_of_one(pipe, recipe, 
         for path in (Path(alone.out) / "metrics.jsonl", Path(by_two.out) / "metrics.jsonl")
     ]
     assert losses[0] == losses[1]
+
+
+def beside_another_run(pipe_folder: Path, recipe_file: Path) -> None:
+    """Refused while another run writes the same folder, then begun; another's cache is waited for."""
+    from urae.execution import gathered
+
+    made, released = load_recipe(recipe_file), recipe_file.with_name("released")
+    for said in gathered([trained(pipe_folder, made)]):
+        assert said == f"UraeError: another run is writing {made.out}: wait for it to end", said
+    recipe_file.with_name("refused").touch()
+    while not released.exists():
+        time.sleep(0.01)
+    hashes = gathered([trained(pipe_folder, made)])
+    assert len(set(hashes)) == 1, hashes
+    assert ":" not in hashes[0], hashes
+
+
+def cached_by_two(pipe_folder: Path, recipe_file: Path) -> None:
+    cache(FluxPipeline.from_pretrained(pipe_folder), load_recipe(recipe_file).data, "cache", size=128)
+
+
+def test_two_processes_together_take_one_lock_and_heed_that_of_others(
+    pipe, recipe, pipe_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made = recipe(steps=1)
+    save_recipe(made, tmp_path / "recipe.yaml")
+    train(pipe, replace(made, out="cached"))  # the data, so that only runs are locked
+    with locked(f"{made.out}/lock"):
+        both = start(2, beside_another_run, pipe_folder, tmp_path / "recipe.yaml")
+        while not Path("refused").exists() and all(process.is_alive() for process in both):
+            time.sleep(0.01)
+        assert sorted(path.name for path in Path(made.out).iterdir()) == ["lock"]
+    Path("released").touch()
+    finish(both)
+    assert not Path(made.out, "lock").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_wait_for_the_cache_that_another_run_makes(recipe, pipe_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_recipe(recipe(), tmp_path / "recipe.yaml")
+    with locked("cache/lock"):
+        both = start(2, cached_by_two, pipe_folder, tmp_path / "recipe.yaml")
+        while not waited_for("cache/lock") and all(process.is_alive() for process in both):
+            time.sleep(0.01)
+        assert [path.name for path in Path("cache").iterdir()] == ["lock"]
+        assert all(process.is_alive() for process in both)
+    finish(both)
+    assert not Path("cache/lock").exists()
+    assert len(open_cache("cache").entries) == 9
+
+
+def waited_for(lock: str) -> bool:
+    """Whether a process waits for this lock, by the kernel's list of locks."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{os.stat(lock).st_ino} " in line for line in waiting)
