@@ -5,8 +5,9 @@
 # Hours, disk and what to add for a smaller card: urae plan flux_4k gradient_accumulation=8 --gpu 4090
 set -euo pipefail
 data="${1:-data/4k}"
-gpus="${2:-$(nvidia-smi --list-gpus 2> /dev/null | wc -l || true)}"
-if [[ ! "$gpus" =~ ^[1248]$ && " $* " != *" batch_size="* ]]; then
+# Not nvidia-smi, which also counts what CUDA_VISIBLE_DEVICES hides.
+gpus="${2:-$(python -c 'import torch; print(torch.cuda.device_count())')}"
+if [[ ! "$gpus" =~ ^[1-9][0-9]*$ || (! "$gpus" =~ ^[1248]$ && " ${*:3} " != *" batch_size="*) ]]; then
     echo "GPUs is $gpus: expected 1, 2, 4 or 8, which share a batch of 8 evenly" >&2
     exit 2
 fi

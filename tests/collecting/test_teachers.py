@@ -261,3 +261,9 @@ def _made_of(given, size):
     """A size, and in brackets what it is cropped to."""
     bucket = training_bucket(given, size)
     return "x".join(map(str, given)) + ("" if bucket == given else f" ({'x'.join(map(str, bucket))})")
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen-Image", "black-forest-labs/FLUX.2-klein-base-4B"])
+def test_local_models_under_apache_say_so_before_they_draw(model):
+    """Those that the recipes train, of which a collection would otherwise say that nobody knows."""
+    assert "Apache-2.0" in make_teacher("local", [f"model={model}"], ["1024x1024"]).terms

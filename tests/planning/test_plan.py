@@ -220,6 +220,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         ("A100-PCIE-80GB", "A100 80GB"),
         ("NVIDIA A100 80GB PCIe", "A100 80GB"),
         ("a100 40 GB", "A100 40GB"),
+        ("a100-40", "A100 40GB"),
         ("6000 Ada", "RTX 6000 Ada"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
         ("a6000", "RTX A6000"),

@@ -104,6 +104,38 @@ def test_gpus_that_cannot_share_the_batch_are_one_sentence(script, gpus, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", ["flux_2k.sh", "flux_4k.sh"])
+def test_a_larger_batch_allows_other_numbers_of_gpus_and_no_other_words(script, tmp_path):
+    """A setting where the number belongs, or none at all, would divide the batch by it."""
+    (tmp_path / "torchrun").write_text('#!/bin/sh\necho "$@"\nexit 3\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+
+    def started(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", RUNS / script, "data", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+
+    for gpus in ("0", "batch_size=16"):
+        refused = started(gpus, "batch_size=16")
+        assert refused.returncode == 2
+        assert refused.stderr == f"GPUs is {gpus}: expected 1, 2, 4 or 8, which share a batch of 8 evenly\n"
+    sixteen = started("16", "batch_size=32")
+    assert sixteen.stdout.startswith("--nproc-per-node 16 ")
+    assert "gradient_accumulation=2" in sixteen.stdout.split()
+
+
+@pytest.mark.parametrize("script", ["flux_2k.sh", thorough("flux_4k.sh")])
+def test_hidden_gpus_are_not_counted(script, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf 'GPU 0\\nGPU 1\\n'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    paths = [str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        ["bash", RUNS / script], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert ended.stderr.startswith("GPUs is 0: ")
+
+
 @pytest.mark.parametrize(("script", "gpus"), [("flux_2k.sh", "1"), thorough("flux_4k.sh", "2")])
 @pytest.mark.parametrize(
     "settings",

@@ -137,4 +137,4 @@ def _model(name: str) -> tuple[str, int]:
 
 
 def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum())
+    return "".join(letter for letter in name.lower() if letter.isalnum()).removesuffix("gb")

@@ -25,6 +25,12 @@ TERMS: Mapping[str, str] = {
     "black-forest-labs/FLUX.1-schnell": APACHE,
     "lodestones/Chroma1-Base": APACHE,
     "lodestones/Chroma1-HD": APACHE,
+    "Tongyi-MAI/Z-Image": APACHE,
+    "Tongyi-MAI/Z-Image-Turbo": APACHE,
+    "Qwen/Qwen-Image": APACHE,
+    "Qwen/Qwen-Image-2512": APACHE,
+    "black-forest-labs/FLUX.2-klein-4B": APACHE,
+    "black-forest-labs/FLUX.2-klein-base-4B": APACHE,
     "black-forest-labs/FLUX.1-dev": "FLUX.1 [dev] Non-Commercial License: images may not train a model that competes "
     "with FLUX.1 [dev]",
 }
