@@ -236,7 +236,7 @@ def mini_2x_subject(**changes: Any) -> Recipe:
     """A subject of one's own on the miniature, at 256 px, on top of the 2x adapter."""
     recipe = replace(
         mini_2x(),
-        start="out/mini_2x/adapter.safetensors",
+        start="mini:2x",
         data="data/subject",
         out="out/mini_2x_subject",
         trigger="zorb",
