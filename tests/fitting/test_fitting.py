@@ -111,10 +111,22 @@ def test_what_decides_an_error_decides_its_key(plan, pipeline, folder):
 
 
 def test_few_pictures_are_taken_by_their_content(pipeline, plan, folder):
-    some = plan_fitting(pipeline, replace(REQUEST, pictures=6), out=folder)
-    assert list(some.pictures) == list(plan.pictures)[:6]
-    with pytest.raises(ValueError, match="mini:clean:5 has 5 different pictures: expected at least 6"):
+    some = plan_fitting(pipeline, replace(REQUEST, pictures=8), out=folder)
+    assert list(some.pictures) == list(plan.pictures)[:8]
+    with pytest.raises(
+        ValueError, match="mini:clean:5 gives 5 different pictures for . policies: expected at least"
+    ):
         plan_fitting(pipeline, replace(REQUEST, images="mini:clean:5"), out=folder)
+
+
+def test_more_policies_need_more_pictures(pipeline, folder):
+    """The best sign test of 9 pictures, 2^-8, times 13 comparisons is above 5%; that of 10 is not."""
+    every = replace(REQUEST, rules=FittingRequest(images="", size=256).rules, pictures=9)
+    with pytest.raises(
+        ValueError, match="gives 9 different pictures for 14 policies: expected at least 10, "
+    ):
+        plan_fitting(pipeline, every, out=folder)
+    assert len(plan_fitting(pipeline, replace(every, pictures=10), out=folder).pictures) == 10
 
 
 def test_on_a_cpu_no_block_can_be_swapped(pipeline, folder):

@@ -15,6 +15,7 @@ from urae.fitting.candidates import candidates_for
 from urae.fitting.request import FittingRequest
 from urae.io import json_line
 from urae.resolution import ResolutionPolicy, size_scale
+from urae.statistics.intervals import least_prompts
 
 __all__ = ["FittingPlan", "plan_fitting"]
 
@@ -58,8 +59,8 @@ def plan_fitting(
 ) -> FittingPlan:
     """Decide what is measured. Pictures that are not cached yet are cached here.
 
-    more: policies of one's own by name. out: where scenes of the miniature are rendered to. `ValueError` for fewer than
-    6 different pictures, and for what this device cannot do.
+    more: policies of one's own by name. out: where scenes of the miniature are rendered to. `ValueError` for fewer
+    pictures than can tell so many policies apart, and for what this device cannot do.
     """
     candidates, device = candidates_for(pipe, request, more or {}), this_process().device
     check_can_multiply(request.base_weights, device)
@@ -76,10 +77,11 @@ def plan_fitting(
     # By the hash of the content: in the order of a folder like pictures stand together, and one could not stop early.
     found = {entry.record.id: number for number, entry in enumerate(data.entries)}
     pictures = dict(sorted(found.items())[: request.pictures])
-    if len(pictures) < 6:
+    least = least_prompts(len(candidates) - 1)
+    if len(pictures) < least:
         raise ValueError(
-            f"{request.images} has {len(pictures)} different pictures: expected at least 6, and better a few dozen, "
-            "because fewer cannot show a difference"
+            f"{request.images} gives {len(pictures)} different pictures for {len(candidates)} policies: expected at "
+            f"least {least}, and better a few dozen, because fewer cannot tell so many apart: give more, or fewer rules"
         )
     base = base_of(pipe.transformer)
     return FittingPlan(
