@@ -139,9 +139,7 @@ def check_finite(tensors: Mapping[str, Tensor], *, name: object) -> None:
     for key, tensor in tensors.items():
         narrow = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 2 else tensor
         if not narrow.isfinite().all():
-            raise BadFile(
-                f"{name} holds NaN or infinite values in {key!r}: the training that wrote it diverged"
-            )
+            raise BadFile(f"{name} holds NaN or infinite values in {key!r}: its training diverged")
 
 
 def write_weights(
