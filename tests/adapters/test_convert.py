@@ -196,6 +196,12 @@ def test_alpha_is_multiplied_in():
     assert_same_products(parse(halved).factors, expected)
 
 
+def test_an_alpha_may_be_a_whole_number():
+    tensors = to_layout(FACTORS, "kohya")
+    whole = {key: tensor.long() if key.endswith("alpha") else tensor for key, tensor in tensors.items()}
+    assert_same_products(parse(whole).factors, FACTORS)
+
+
 def test_the_alpha_of_diffusers_training_scripts(pipe, tmp_path):
     """Kept in the metadata, and applied as stock `load_lora_weights` applies it."""
     tensors = load_file(GOLDEN / "urae_2k_adapter.safetensors")
@@ -317,6 +323,9 @@ def test_names_that_two_families_have_are_told_apart_by_their_prefix():
         ("transformer_blocks.0.attn.to_q.lora_magnitude_vector", "is a DoRA"),
         ("transformer_blocks.0.attn.to_q.lora_mid.weight", "is a LoRA of convolutions"),
         ("img_in.lora_B.bias", "is a control LoRA"),
+        ("transformer_blocks.0.attn.to_q.lora_A.style.weight", "is not part of a LoRA that urae reads"),
+        ("double_blocks.0.processor.qkv_lora1.down.weight", "is not part of a LoRA that urae reads"),
+        ("transformer_blocks.0.attn.to_q.vera_lambda_b", "is not part of a LoRA that urae reads"),
         ("double_blocks.0.img_attn.qkv.weight", "holds a model's weights .*give it as the base"),
     ],
 )

@@ -79,6 +79,7 @@ def test_an_alpha_beside_the_factors_wins(tmp_path):
     [
         ({"use_dora": True}, "describes a DoRA"),
         ({"peft_type": "LOHA"}, "describes an adapter of the type LOHA"),
+        ({"use_rslora": "false"}, "use_rslora in adapter_config.json is 'false': expected true or false"),
         ({"r": 16}, r"says that '.*' has rank 16, but its factors have 4"),
         ({"r": "four"}, "r in adapter_config.json is 'four': expected a finite number"),
         ({"lora_alpha": [8]}, r"alpha in adapter_config.json is \[8\]: expected a finite number"),

@@ -43,6 +43,8 @@ def raising(error: str) -> subprocess.CompletedProcess[str]:
             "a.png: Permission denied",
         ),
         ("raise type('OutOfMemoryError', (RuntimeError,), {})('17 GiB')", "the GPU's memory is full"),
+        ("import numpy; numpy.zeros(2**50)", "the machine's memory is full"),
+        ("import torch; torch.zeros(2**50)", "the machine's memory is full"),
     ],
 )
 def test_what_a_user_or_the_world_did_is_one_sentence_as_it_is(error, said):

@@ -67,6 +67,24 @@ def test_what_cannot_be_is_one_sentence(folders, arguments, message, capsys, mon
     assert not list(folders.glob("table.*"))
 
 
+def test_what_no_table_can_hold_is_known_before_anything_is_measured(folders, capsys):
+    fewer, other = folders / "fewer", folders / "other"
+    for folder, num in ((fewer, 5), (other, 6)):
+        folder.mkdir()
+        for index in range(num):
+            Image.new("RGB", (128, 128)).save(folder / f"x{index}.png")
+    asked = ["--prompts=names", "--metrics=detail", f"--cache={folders / 'cache'}"]
+    for given, said in (
+        ([f"--candidate=a={fewer}"], "there are 5 different prompts: expected at least 6"),
+        ([f"--candidate=a={other}", f"--candidate=b={folders / 'sharp'}"], "needs the same prompts"),
+    ):
+        assert run(*given, *asked) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told
+        assert "measuring" not in told
+    assert not (folders / "cache").exists()
+
+
 def test_without_prompts_names_count(folders, capsys):
     Image.new("RGB", (128, 128)).save(folders / "sharp" / "plain.png")
     arguments = (f"--candidate=a={folders / 'sharp'}", "--metrics=detail", f"--cache={folders / 'cache'}")

@@ -176,6 +176,25 @@ def test_the_options_of_each_command_are_these():
 OPTIONLESS = ("show", "recipe list", "recipe show")
 
 
+NUMBERS = [
+    (path, option)
+    for path, command in COMMANDS.items()
+    for option in command.params
+    if option.param_type_name == "option" and option.type_descriptor.annotation in (float, float | None)
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "option"), NUMBERS, ids=[f"{path} {option.opts[0]}" for path, option in NUMBERS]
+)
+def test_no_number_may_be_nan(path, option):
+    """A price, a threshold or a limit of NaN is neither passed nor kept."""
+    needed = [one for one in COMMANDS[path].params if one.required]
+    given = [part for one in needed for part in ([one.opts[0]] * (one.param_type_name == "option") + ["x"])]
+    with pytest.raises(Exception, match="is nan: expected a number|Input should be"):
+        COMMANDS[path].main([*given, option.opts[0], "nan"], standalone_mode=False)
+
+
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path not in OPTIONLESS])
 def test_an_option_of_one_value_given_twice_is_refused(path):
     command = COMMANDS[path]

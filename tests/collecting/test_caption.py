@@ -15,9 +15,11 @@ import pytest
 from killed_run import kill_when, process, run_caption
 from PIL import ExifTags, Image
 from post_server import serving
+from typer.testing import CliRunner
 
 from small_disk import small_disk
 from tiny import write_images
+from urae.cli import app
 from urae.collecting import Captioner, caption, plan_captions
 from urae.collecting.captioner import own_instruction, shown
 from urae.data import read_manifest, read_records, scan_folder, write_manifest
@@ -303,3 +305,20 @@ def test_a_disk_without_room_is_one_sentence_and_no_answer_that_is_kept_is_paid_
         assert num_asked - kept <= 1
         assert caption(manifest, captioner).num_written == 5
         assert len(asked) == num_asked + 5 - kept
+
+
+def test_the_command_fails_where_no_caption_came(manifest):
+    with answering(described("I'm sorry, but I can't help with that.")) as (captioner, _):
+        command = [
+            "data",
+            "caption",
+            str(manifest),
+            "--model",
+            "toy",
+            "--base-url",
+            captioner.base_url,
+            "--yes",
+        ]
+        result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "none of 5 captions came: the messages above say why" in result.stderr

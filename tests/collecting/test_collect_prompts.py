@@ -85,7 +85,8 @@ def test_prompts_come_by_their_ids_where_a_file_has_them(tmp_path, suffix):
     ("second", "message"),
     [
         ('{"id": "a", "prompt": "x"}', r"line 2 has the id 'a' again"),
-        ('{"prompt": "x"}', r"line 2: the id '' cannot be a file's name"),
+        ('{"prompt": "x"}', "line 2 has the id None: expected a text or a whole number"),
+        ('{"id": 1.0, "prompt": "x"}', "line 2 has the id 1.0: expected a text or a whole number"),
         ('{"id": "../b", "prompt": "x"}', r"line 2: the id '\.\./b' cannot be a file's name"),
         ('{"id": "b/c", "prompt": "x"}', r"line 2: the id 'b/c' cannot be a file's name"),
         ('{"id": "%s", "prompt": "x"}' % ("b" * 201), r"cannot be a file's name: expected at most 200 bytes"),

@@ -113,6 +113,10 @@ def test_flux_3_draws_by_the_prompt_alone_and_a_failed_task_may_answer_503(serve
         (lambda: Flux3Image(shapes={"10:9": 1}), "shape is '10:9': expected one of 1:1"),
         (lambda: plan_collection(["a"], Flux3Image(resolution="1.5k"), "x"), "give it with --price"),
         (lambda: plan_collection(["a"], OpenAIImages(model="toy"), "x"), "an image of toy is not known here"),
+        (
+            lambda: make_teacher("flux-2-max", [], ["1:1=1", "1:1=2"]),
+            "the shape '1:1' is given twice: give it once",
+        ),
         (lambda: make_teacher("flux-2-max", ["model=pro"], []), "model is not a setting of flux-2-max"),
     ],
 )

@@ -197,8 +197,8 @@ def test_requests_that_cannot_be_met(manifest, tmp_path):
 # --- names of texts in shards --------------------------------------------------------------------------------
 
 
-def shard_of(path, members):
-    with tarfile.open(path, "w") as tar:
+def shard_of(path, members, mode="w"):
+    with tarfile.open(path, mode) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -254,6 +254,49 @@ def test_a_name_of_a_member_that_is_no_text_is_one_refused_image(tmp_path):
     bad, good = list_images(tmp_path / "x.tar")
     assert (bad.name, good.problem) == ("caf\\xe9.jpg", "")
     assert "is not UTF-8 text: rename it" in bad.problem
+
+
+def test_of_members_of_one_name_none_is_taken_for_the_other(tmp_path):
+    """Of two texts nobody knows which is whose; of two images the first is kept."""
+    shard = shard_of(tmp_path / "x.tar", {"a.jpg": jpeg(), "a.txt": b"one", "b.jpg": jpeg(), "b.txt": b"b"})
+    shard_of(shard, {"a.txt": b"other", "b.jpg": jpeg(), "b\x07.jpg": jpeg()}, mode="a")
+    problems = [(image.name, image.problem) for image in list_images(shard)]
+    again = "b.jpg is the name of another image too, control characters aside: rename one"
+    assert problems == [("a.jpg", "a.txt is there twice"), ("b.jpg", ""), ("b.jpg", again), ("b.jpg", again)]
+
+
+def test_names_in_a_folder_differ_by_more_than_control_characters(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "a\x01.jpg").write_bytes(jpeg())
+    assert [image.problem.partition(",")[0] for image in list_images(tmp_path)] == [
+        "",
+        "a.jpg is the name of another image too",
+    ]
+
+
+def test_links_in_a_shard_are_counted(tmp_path):
+    shard = shard_of(tmp_path / "x.tar", {"a.jpg": jpeg()})
+    with tarfile.open(shard, "a") as tar:
+        for name, kind in (("b.jpg", tarfile.SYMTYPE), ("c.jpg", tarfile.LNKTYPE), ("d", tarfile.DIRTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "a.jpg"
+            tar.addfile(link)
+    assert passed_over(shard) == {"links and devices": 2}
+
+
+def test_a_second_archive_in_a_shard_is_not_lost_in_silence(tmp_path):
+    one, two = (shard_of(tmp_path / name, {f"{name}.jpg": jpeg()}) for name in ("a.tar", "b.tar"))
+    one.write_bytes(one.read_bytes() + two.read_bytes())
+    first, rest = list_images(one)
+    assert (first.problem, rest.name) == ("", "(the rest)")
+    assert "another archive begins behind its end" in rest.problem
+
+
+def test_a_name_without_room_for_a_longer_ending_has_no_sidecar(tmp_path):
+    (tmp_path / f"{'x' * 251}.jpg").write_bytes(jpeg())
+    (tmp_path / "y.jpg").write_bytes(jpeg())
+    (tmp_path / "y.json").write_text('{"prompt": "y"}')
+    assert sorted(captions_of(tmp_path).values()) == ["", "y"]
 
 
 def test_texts_beside_no_image_are_counted_in_folders_too(manifest, tmp_path):

@@ -210,6 +210,7 @@ def test_a_cache_and_its_text(cache):
         ("taylorseer:interval=x", "interval is 'x': expected a whole number"),
         ("first-block:threshold=x", "threshold is 'x': expected a number"),
         ("taylorseer:interval=1", "interval is 1: expected a whole number of 2 or more"),
+        ("taylorseer:interval=3,interval=4", "interval=4': expected each setting once"),
         ("taylorseer:order=3", "order is 3: expected 0, 1 or 2"),
         ("first-block:threshold=0", r"threshold is 0.0: expected a number above 0"),
     ],

@@ -12,6 +12,7 @@ from diffusers import FluxTransformer2DModel
 from PIL import Image
 
 from urae.adapters import Lora, attach
+from urae.errors import UraeError
 from urae.execution import MemoryPlan
 from urae.generation import DrawingRequest, Imax, generate, plan_drawing, policy_for
 from urae.generation.methods import METHODS
@@ -128,6 +129,17 @@ def test_an_adapter_brings_its_policy(speaking, adapter):
     assert ours.info["adapter_hash"] == adapter.hash
     assert same(draw(speaking), draw(speaking))
     assert not same(ours, draw(speaking, policy=SCALED))
+
+
+def test_a_picture_of_values_that_are_no_numbers_is_none(speaking, adapter):
+    """The stock pipeline makes them black, and says nothing."""
+    (name, (A, B)), *others = adapter.factors.items()
+    broken = dataclasses.replace(adapter, factors={name: (A * 1e30, B * 1e30), **dict(others)})
+    with pytest.raises(
+        UraeError, match="the picture of seed 0 holds values that are no numbers: take a wider"
+    ):
+        draw(speaking, adapter=broken)
+    assert len(np.unique(np.asarray(draw(speaking)))) > 1
 
 
 def test_a_given_policy_goes_before_the_adapters(speaking, adapter):

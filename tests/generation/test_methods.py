@@ -82,3 +82,8 @@ def test_texts_become_values(tmp_path):
 def test_what_is_no_option_is_refused(name, setting, message):
     with pytest.raises(ValueError, match=message):
         method_from_texts(name, [setting])
+
+
+def test_an_option_stands_once():
+    with pytest.raises(ValueError, match="the setting 'weight' is given twice: give it once"):
+        method_from_texts("imax", ["weight=0.5", "weight=0.6"])

@@ -1,5 +1,6 @@
 """One client for every OpenAI-compatible server, asked for real."""
 
+import gzip
 import json
 
 import pytest
@@ -86,6 +87,32 @@ def test_a_refusal_is_an_answer_without_text(code):
 def test_every_other_answer_is_none(body, status, said):
     with pytest.raises(Unanswered, match=f"^toy at http://.*/v1 {said}"):
         ask(replying(body, status))
+
+
+def test_an_answer_that_is_no_text_is_not_mended():
+    """httpx would put U+FFFD for a wrong byte, and the caption would be kept with it."""
+    body = json.dumps(completion("a caf?"), ensure_ascii=False).encode().replace(b"?", b"\xe9")
+    with pytest.raises(Unanswered, match="answered with no chat completion"):
+        ask(replying(body))
+    assert ask(replying(b"\xef\xbb\xbf" + json.dumps(completion()).encode()))[0].text == "a cat"
+
+
+def test_a_packed_answer_is_not_unpacked():
+    """Half a megabyte of it would be 512, and the limit is of what arrives."""
+    asked_for = []
+
+    def react(handler, _):
+        asked_for.append(handler.headers["Accept-Encoding"])
+        answer(handler, 200, gzip.compress(json.dumps(completion()).encode()), Content_Encoding="gzip")
+
+    with pytest.raises(Unanswered, match="gave no answer: the answer is packed"):
+        ask(react)
+    assert asked_for == ["identity"]
+
+
+def test_counts_below_zero_are_none():
+    counted = {"prompt_tokens": -7, "completion_tokens": 3}
+    assert ask(replying(completion(usage=counted)))[0].usage == {"completion_tokens": 3}
 
 
 @pytest.mark.parametrize("message", [{"content": None}, {"content": [1]}, {}])

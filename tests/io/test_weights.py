@@ -79,6 +79,8 @@ LYING = {
     "sizes that overflow": raw({"a": entry(0, 0, shape=(2**62, 4, 2**62))}),
     "many dimensions": raw({"a": entry(shape=(1,) * 70)}, bytes(4)),
     "an unknown dtype": raw({"a": entry(dtype="F33")}, bytes(4)),
+    "a dtype that torch cannot compute with": raw({"a": entry(dtype="F4", shape=(8,))}, bytes(4)),
+    "a dtype of scales": raw({"a": entry(dtype="F8_E8M0", shape=(4,))}, bytes(4)),
     "another shape than bytes": raw({"a": entry(shape=(2,))}, bytes(4)),
     "a place before the beginning": raw({"a": entry(-4, 0)}, bytes(4)),
     "three places": raw({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}}, bytes(4)),
@@ -99,6 +101,12 @@ def test_a_file_that_lies_is_refused_by_name(tmp_path, content):
     for read in (read_header, read_weights, lambda path: parse_weights(path.read_bytes(), name=path)):
         with pytest.raises(BadFile, match=r"lying\.safetensors"):
             read(path)
+
+
+def test_no_metadata_may_be_null(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw({"__metadata__": None, "a": entry()}, bytes(4)))
+    assert read_weights(path).metadata == parse_weights(path.read_bytes(), name="x").metadata == {}
 
 
 def test_a_header_has_a_limit(tmp_path):

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -370,3 +371,9 @@ def test_gpus_that_share_tokens_keep_a_part_of_the_activations_and_take_no_longe
         match="expected a multiple of groups of 2 processes or GPUs x gradient_accumulation = 2 x 1",
     ):
         plan(replace(recipe, batch_size=1, context_parallel=2), "H100", num_gpus=4)
+
+
+@pytest.mark.parametrize(("memory", "tflops"), [(math.inf, 1), (24, math.inf), (math.nan, 1), (0, 1)])
+def test_a_gpu_of_no_size_is_none(memory, tflops):
+    with pytest.raises(ValueError, match="expected all finite and above 0"):
+        Gpu(name="mine", memory=memory, tflops=tflops)

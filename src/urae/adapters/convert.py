@@ -63,6 +63,8 @@ OTHERS = {
     r"\.lora_[AB]\.bias|\.(set|reshape)_weight": "a control LoRA",
 }
 """Marks of adapters that are not read, and what they are."""
+ADAPTED = re.compile(r"lora|vera_|\.(alpha|diff|diff_b)$")
+"""What some key of an adapter's has, and none of a model's."""
 EXPECTED = "expected lora_A and lora_B, lora_down and lora_up, or full differences (.diff, .diff_b)"
 
 DOTTED = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.")
@@ -165,11 +167,10 @@ def _by_module(
         if role in found[module]:
             twice = " and ".join(repr(other) for other in roles if roles[other] == (module, role))
             raise BadFile(f"the file holds one tensor in two spellings, {twice}: it should hold one of them")
-        if not tensors[key].is_floating_point() or not tensors[key].numel():
-            raise BadFile(
-                f"{key!r} has the shape {tuple(tensors[key].shape)} and the type {tensors[key].dtype}: expected "
-                "floating point numbers"
-            )
+        kind, shape = tensors[key].dtype, tuple(tensors[key].shape)
+        fits = kind.is_floating_point or (role == "alpha" and kind in (torch.int64, torch.int32))
+        if not fits or not tensors[key].numel():
+            raise BadFile(f"{key!r} has shape {shape} and the type {kind}: expected floating point numbers")
         found[module][role] = tensors[key].float()
     return dict(found)
 
@@ -189,7 +190,7 @@ def _role(key: str, tensors: Mapping[str, Tensor]) -> tuple[str, Role]:
     for mark, what in OTHERS.items():
         if re.search(mark, key):
             raise BadFile(f"the file is {what} ({key!r}), which urae does not read: {EXPECTED}")
-    if not any(other.endswith(suffix) for other in tensors for suffix in ROLES):
+    if not any(map(ADAPTED.search, tensors)):
         raise BadFile(f"the file holds a model's weights ({key!r}), not an adapter: give it as the base")
     raise BadFile(f"key {key!r} is not part of a LoRA that urae reads: {EXPECTED}")
 

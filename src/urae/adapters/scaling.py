@@ -51,7 +51,8 @@ class Scaling:
         alpha = self._number(
             self._matching(self.alphas, module, self.config.get("lora_alpha", rank)), "alpha"
         )
-        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        rooted = typed(self.config.get("use_rslora") or False, bool, name=f"use_rslora in {self.name}")
+        return alpha / (math.sqrt(rank) if rooted else rank)
 
     def _number(self, value: Any, what: str) -> float:
         return typed(value, float, name=f"{what} in {self.name}")

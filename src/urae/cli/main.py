@@ -53,6 +53,7 @@ LOST = (
     "another process of the run has ended, or its machine or the network is lost; if it said why, that is above or in "
     "its own log. The same command goes on after what was kept"
 )
+FULL = "the machine's memory is full: take a smaller size, fewer steps or fewer at a time"
 OF_THE_WORLD = {
     "OutOfMemoryError": "the GPU's memory is full: take a smaller size, or see `urae plan` for what saves memory",
     **dict.fromkeys(("DistBackendError", "DistNetworkError", "DistStoreError"), LOST),
@@ -117,7 +118,8 @@ def _ending_as_interrupted() -> Iterator[None]:
 
 def _report(error: Exception) -> NoReturn:
     lost = LOST if type(error) is RuntimeError and "gloo" in str(error) else None  # which has no class for it
-    sentence = lost or OF_THE_WORLD.get(type(error).__name__) or sentence_of(error)
+    full = FULL if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) else None
+    sentence = lost or full or OF_THE_WORLD.get(type(error).__name__) or sentence_of(error)
     if sentence is not None:
         _end("error:", sentence, USER)
     name = f"{type(error).__name__}: {error}".rstrip(": ")

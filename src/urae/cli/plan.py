@@ -28,7 +28,7 @@ def plan(
         float, typer.Option(help="Rate of another GPU, dense bf16, 10^12 operations a second.")
     ] = 0.0,
     gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    price: Annotated[float, typer.Option(min=0, help="Price of one GPU for one hour.")] = 0.0,
+    price: Annotated[float, typer.Option(min=0, max=1e6, help="Price of one GPU for one hour.")] = 0.0,
     host_memory: Annotated[
         float,
         typer.Option(min=0, help="GiB of the machine that the GPUs are in; no limit by default."),

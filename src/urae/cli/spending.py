@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, Protocol
@@ -42,9 +42,9 @@ class Priced(Protocol):
 class Prices:
     """What a server takes."""
 
-    price_in: float = 0.0
+    price_in: float = field(default=0.0, metadata={"min": 0})
     """Price of a million input tokens; 0 shows no price."""
-    price_out: float = 0.0
+    price_out: float = field(default=0.0, metadata={"min": 0})
     """Price of a million output tokens."""
 
     def tell(self, asked: Priced) -> None:

@@ -29,7 +29,8 @@ SHARED = (("train",), ("generate",), ("data", "cache"))
 
 
 class Command(TyperCommand):
-    """Refuses an option that takes one value and is given twice, of which typer would take the last."""
+    """Refuses an option that takes one value and is given twice, of which typer would take the last, and NaN, which is
+    neither below a limit nor above it."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
@@ -49,7 +50,12 @@ class Command(TyperCommand):
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
                     raise ValueError(f"{option.opts[0]} is given twice: give it once")
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for name, value in ctx.params.items():
+            is_nan = any(one != one for one in (value if isinstance(value, list) else [value]))
+            if is_nan and ctx.get_parameter_source(name).name != "DEFAULT":
+                raise ValueError(f"--{name.replace('_', '-')} is nan: expected a number")
+        return rest
 
 
 def _check_launched(command: list[str]) -> None:

@@ -8,6 +8,7 @@ it completes it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Sidecar:
 def read_sidecar(image: Path) -> Sidecar:
     """What stands beside an image file, which may be nothing. Raises `BadFile` for what cannot be understood."""
     files = {suffix: image.with_suffix(suffix) for suffix in SIDECAR_SUFFIXES}
-    texts = {suffix: _content(path) for suffix, path in files.items() if path.is_file()}
+    # Path.is_file raises where the image's name leaves no room for a longer ending.
+    texts = {suffix: _content(path) for suffix, path in files.items() if os.path.isfile(path)}
     return parse_sidecar(texts, name=files[".json"] if ".json" in texts else files[".txt"])
 
 

@@ -93,7 +93,10 @@ def cache_of(speed: Speed) -> StepCache | None:
     name, _, settings = speed.partition(":") if isinstance(speed, str) else ("", "", "")
     if name not in CACHES:
         raise ValueError(f"speed is {speed!r}: expected exact, fast or a cache, {' or '.join(CACHES)}")
-    return CACHES[name](**dict(_setting(name, pair) for pair in settings.split(",") if pair))
+    given = [_setting(name, pair) for pair in settings.split(",") if pair]
+    if len(dict(given)) < len(given):
+        raise ValueError(f"speed is {speed!r}: expected each setting once")
+    return CACHES[name](**dict(given))
 
 
 def speed_text(cache: StepCache | None) -> str:

@@ -93,6 +93,8 @@ def method_from_texts(name: str, settings: list[str]) -> Any:
         option, separator, text = setting.partition("=")
         if not separator:
             raise ValueError(f"the setting {setting!r} has no value: expected option=value")
+        if option in options:
+            raise ValueError(f"the setting {option!r} is given twice: give it once")
         if name in METHODS:
             options[option] = _value(name, option, text)
     return method_named(name, options)

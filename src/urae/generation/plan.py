@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 
 from urae.adapters import Adapter, Stack
+from urae.errors import UraeError
 from urae.execution import (
     MemoryPlan,
     SpeedPlan,
@@ -124,7 +126,7 @@ class DrawingPlan:
             if self.policy is None and way.steps and images:
                 warn_dynamic_shift(self.pipe, self.size, steps=self.asked.num_steps)
             for image in images:
-                with self.speed.drawing(self.pipe, on_step) as step_done:
+                with self.speed.drawing(self.pipe, on_step) as step_done, _finite(image):
                     picture = way.draw(self.pipe, image, on_step=step_done)
                 picture.info.update(self._provenance(image).to_info() | kernels)
                 on_image(picture)
@@ -348,3 +350,16 @@ def _check_negative(pipe: Any, asked: DrawingRequest) -> None:
 
 def _takes_guidance(pipe: Any) -> bool:
     return family_of(pipe).guidance.kind(pipe) != "none"
+
+
+@contextmanager
+def _finite(image: Request) -> Iterator[None]:
+    """The pipeline makes its picture of NaN too, black where they are, and numpy knows of it alone."""
+    try:
+        with np.errstate(invalid="raise"):
+            yield
+    except FloatingPointError as error:
+        raise UraeError(
+            f"the picture of seed {image.seed} holds values that are no numbers: take a wider dtype, such as bfloat16 "
+            "for float16, or a smaller strength of the adapter"
+        ) from error

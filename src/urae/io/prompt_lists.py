@@ -96,10 +96,10 @@ def _ids(entries: Iterable[Entry]) -> Iterable[str]:
     seen: set[str] = set()
     for place, values in entries:
         value = values.get(ID)
-        # Numbers, as COCO has them.
-        name = str(value) if type(value) in (str, int) else ""
+        if type(value) not in (str, int):  # COCO has numbers
+            raise BadFile(f"{place} has the id {value!r}: expected a text or a whole number")
         try:
-            check_file_name(name)
+            check_file_name(name := str(value))
         except ValueError as error:
             raise BadFile(f"{place}: {error}") from error
         if name in seen:

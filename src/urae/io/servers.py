@@ -118,35 +118,33 @@ class Server:
                 extra_body={**options, **(_response_format(schema) if schema else {})},
                 extra_headers={"Idempotency-Key": key},
             )
-            text = response.text
-            return self._reply(text() if callable(text) else text, model, place)
+            return self._reply(response.http_response.content, model, place)
         except openai.APIError as error:
             if is_refusal(error):
                 return Reply(text="", model=model, fingerprint="", usage={}, finish_reason="content_filter")
             said = "refused the request" if isinstance(error, openai.BadRequestError) else "gave no answer"
             # Not chained: the original message may repeat the key.
-            raise Unanswered(self.blackened(f"{place} {said}: {error}")) from None
+            raise Unanswered(self.blackened(f"{place} {said}: {error.__cause__ or error}")) from None
 
     def blackened(self, text: str) -> str:
         """`text` without the key."""
         key = os.environ.get(self.key_variable, "")
         return text.replace(key, "***") if key else text
 
-    def _reply(self, text: str, model: str, place: str) -> Reply:
+    def _reply(self, answer: bytes, model: str, place: str) -> Reply:
         try:
-            body = parse_json_object(text, name="the answer")
+            body = parse_json_object(answer, name="the answer")
             choice = body["choices"][0]
             content = choice["message"].get("content")
         except (BadFile, LookupError, TypeError, AttributeError):
-            start = self.blackened(" ".join(text[:120].split()))
+            start = self.blackened(" ".join(answer[:120].decode(errors="replace").split()))
             raise Unanswered(f"{place} answered with no chat completion: {start!r}") from None
-        usage = body.get("usage")
-        counted = usage if isinstance(usage, dict) else {}
+        counted = usage if isinstance(usage := body.get("usage"), dict) else {}
         return Reply(
             text=self.blackened(content) if isinstance(content, str) else "",
             model=self.blackened(str(body.get("model") or model)),
             fingerprint=self.blackened(str(body.get("system_fingerprint") or "")),
-            usage={name: counted[name] for name in COUNTED if type(counted.get(name)) is int},
+            usage={name: n for name in COUNTED if type(n := counted.get(name)) is int and n >= 0},
             finish_reason=str(choice.get("finish_reason") or ""),
         )
 
@@ -186,7 +184,7 @@ def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bounded(openai: ModuleType, timeout: float) -> Any:
-    """A client of HTTP whose answers have an end. Its own timeout begins anew with each piece."""
+    """A client of HTTP whose answers have an end: its own timeout begins anew with each piece, packed bytes grow."""
     # httpx, or what openai has in its place.
     httpx = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
 
@@ -208,8 +206,11 @@ def _bounded(openai: ModuleType, timeout: float) -> Any:
             self.stream.close()
 
     def bound(response: Any) -> None:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise httpx.ReadError("the answer is packed, which it was asked not to be")
         response.stream = Bounded(response.stream)
 
+    hooks, headers = {"response": [bound]}, {"Accept-Encoding": "identity"}
     return openai.DefaultHttpxClient(
-        follow_redirects=False, timeout=timeout, event_hooks={"response": [bound]}
+        follow_redirects=False, timeout=timeout, event_hooks=hooks, headers=headers
     )

@@ -57,7 +57,7 @@ WRITTEN = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""Names of dtypes, in the order in which the library writes them."""
+"""Names of the dtypes that are read, in the order in which the library writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def read_header(path: Path | str) -> Header:
     """What a file holds, its tensors unread. Raises as `read_weights` does."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: expected the path of a {SUFFIX} file")
+        raise ValueError(f"{path} does not exist, or is no plain file: expected a {SUFFIX} file")
     if path.suffix != SUFFIX:
         raise ValueError(f"{path.name} is not a {SUFFIX} file: other formats can run code and are not read")
     try:
@@ -137,12 +137,9 @@ def parse_weights(data: bytes, *, name: object, finite: bool = False) -> Weights
 def check_finite(tensors: Mapping[str, Tensor], *, name: object) -> None:
     """Raise `BadFile` for NaN and infinite values."""
     for key, tensor in tensors.items():
-        inexact = tensor.is_floating_point() or tensor.is_complex()
         narrow = tensor.float() if tensor.is_floating_point() and tensor.element_size() < 2 else tensor
-        if inexact and not narrow.isfinite().all():
-            raise BadFile(
-                f"{name} holds NaN or infinite values in {key!r}: the training that wrote it diverged"
-            )
+        if not narrow.isfinite().all():
+            raise BadFile(f"{name} holds NaN or infinite values in {key!r}: its training diverged")
 
 
 def write_weights(
@@ -199,10 +196,12 @@ def _described(file: BinaryIO, name: object) -> dict[str, Any]:
 
 def _header(described: dict[str, Any], name: object) -> Header:
     """Of a file that the library has opened, and so checked."""
-    metadata = described.pop("__metadata__", {})
+    metadata = described.pop("__metadata__", None) or {}
     tensors = {key: Stored(dtype=one["dtype"], shape=tuple(one["shape"])) for key, one in described.items()}
-    if any(len(one.shape) > MOST_DIMENSIONS for one in tensors.values()):
-        raise _damaged(name, f"a tensor has more than {MOST_DIMENSIONS} dimensions")
+    for key, one in tensors.items():
+        if len(one.shape) > MOST_DIMENSIONS or one.dtype not in WRITTEN.values():
+            kinds = ", ".join(WRITTEN.values())
+            raise BadFile(f"{name} holds {key!r}, {one.dtype} of {len(one.shape)} axes: expected {kinds}")
     return Header(path=Path(str(name)), tensors=tensors, metadata=metadata)
 
 

@@ -10,6 +10,7 @@ from urae.metrics.declarations import METRICS, metric_named
 from urae.metrics.metric import Metric, Options, Reader
 from urae.metrics.pictures import LazyPicture, MeasuredPicture, Prompts
 from urae.metrics.weights import LocalWeights
+from urae.statistics.intervals import check_prompts, check_same_prompts
 
 __all__ = ["Chosen", "check", "choose"]
 
@@ -94,7 +95,11 @@ def check(
 ) -> None:
     if c.metric.needs == "prompt" and prompts == "names":
         raise ValueError(f"{c.metric.name} reads prompts, and 'names' are none: give prompts")
+    prompts_of = {name: {sample.unit for sample in samples} for name, samples in candidates.items()}
     for name, samples in candidates.items():
+        if not c.metric.distance:
+            check_prompts(len(prompts_of[name]))
+            check_same_prompts(prompts_of[name], next(iter(prompts_of.values())))
         if c.metric.needs == "set":
             _check_enough(c, {name: samples, c.reference: references[c.reference]})
         if c.metric.needs == "pair":

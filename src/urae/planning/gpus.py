@@ -7,6 +7,7 @@ fast as its specification (PCI-SIG: 16 lanes of 16 GT/s in PCIe 4, 32 in PCIe 5,
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -35,10 +36,10 @@ class Gpu:
     """10^9 bytes a second between its memory and the host's, each way, at most."""
 
     def __post_init__(self) -> None:
-        if not (self.memory > 0 and self.tflops > 0 and self.link > 0):
+        if not all(0 < value < math.inf for value in (self.memory, self.tflops, self.link)):
             raise ValueError(
-                f"a GPU of {self.memory} GiB, {self.tflops} TFLOP/s and {self.link} GB/s: expected all above 0, such "
-                "as 24, 165 and 31.5"
+                f"a GPU of {self.memory} GiB, {self.tflops} TFLOP/s and {self.link} GB/s: expected all finite and "
+                "above 0, such as 24, 165 and 31.5"
             )
 
     @property

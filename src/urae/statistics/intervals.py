@@ -26,6 +26,7 @@ __all__ = [
     "agreed",
     "by_prompt",
     "check_prompts",
+    "check_same_prompts",
     "compare",
     "expanded_tail",
     "holm",
@@ -137,7 +138,7 @@ def compare(
 ) -> Comparison:
     """Paired difference over the same prompts: mean with bootstrap interval, and the exact sign test. `bounds` are of
     the scores, as in `mean`."""
-    _same_prompts(scores, baseline)
+    check_same_prompts(scores, baseline)
     _checked(baseline)
     _checked(scores)
     differences = np.array([scores[prompt] - baseline[prompt] for prompt in scores])
@@ -268,8 +269,10 @@ def _checked(scores: Mapping[str, float]) -> np.ndarray:
     return values
 
 
-def _same_prompts(scores: Mapping[str, float], baseline: Mapping[str, float]) -> None:
-    missing, extra = sorted(scores.keys() - baseline.keys()), sorted(baseline.keys() - scores.keys())
+def check_same_prompts(scores: Iterable[str], baseline: Iterable[str]) -> None:
+    """`ValueError` for prompts that only one of two candidates has."""
+    asked, expected = set(scores), set(baseline)
+    missing, extra = sorted(asked - expected), sorted(expected - asked)
     if missing or extra:
         raise ValueError(
             f"a paired comparison needs the same prompts: {len(missing)} only in the candidate, {len(extra)} only in "

@@ -13,6 +13,7 @@ from urae.cli.printed import say
 from urae.cli.spending import Concurrency, DryRun, Prices, Yes, agreed, tell_time
 from urae.collecting import Captioned, Captioner, plan_captions, run_captions
 from urae.collecting.captioner import OPTIONS, own_instruction
+from urae.errors import UraeError
 from urae.io import read_journal, read_text
 
 __all__ = ["caption"]
@@ -63,3 +64,5 @@ def _report(captioned: Captioned) -> None:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in captioned.usage.items())
         say(f"counted by the server: {counts}")
     say(f"wrote {captioned.manifest}: {captioned.num_written} detailed captions")
+    if captioned.missing and not captioned.num_written:
+        raise UraeError(f"none of {len(captioned.missing)} captions came: the messages above say why")

@@ -156,6 +156,8 @@ def _mix(given: list[str]) -> dict[str, float]:
     mix = {}
     for text in given:
         shape, _, weight = text.partition("=")
+        if shape in mix:
+            raise ValueError(f"the shape {shape!r} is given twice: give it once")
         try:
             mix[shape] = float(weight or 1)
         except ValueError as error:

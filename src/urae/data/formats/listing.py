@@ -10,6 +10,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from urae.data.formats.arrow import is_arrow, list_rows
@@ -32,9 +33,9 @@ def list_images(source: str | Path) -> Iterator[ListedImage]:
     """
     path = Path(source)
     if path.is_dir():
-        return _folder(path)
+        return _distinct(_folder(path))
     if path.suffix == ".tar" and path.is_file():
-        return _shard(path, name="")
+        return _distinct(_shard(path, name=""))
     if path.suffix == ".jsonl" and path.is_file():
         return _manifest(path)
     raise ValueError(
@@ -75,6 +76,17 @@ def _reason(file: Path, folder: Path, pictures: set[Path]) -> str:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES + FOREIGN_SUFFIXES
+
+
+def _distinct(images: Iterator[ListedImage]) -> Iterator[ListedImage]:
+    """What is measured is kept by name, and names are shown without their control characters."""
+    names = Counter[str]()
+    for image in images:
+        names[image.name] += 1
+        if names[image.name] > 1:
+            problem = f"{image.name} is the name of another image too, control characters aside: rename one"
+            image = replace(image, problem=image.problem or problem)
+        yield image
 
 
 def _folder(folder: Path) -> Iterator[ListedImage]:

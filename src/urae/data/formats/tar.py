@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from urae.data.formats.images import FileSpan, ListedImage
 from urae.data.record import Record
@@ -92,9 +94,19 @@ def _read(path: Path) -> _ShardContents:
             for info in tar:
                 if info.isfile():
                     _sort(info, tar, shard)
+                elif not info.isdir():
+                    shard.passed_over["links and devices"] += 1
+            _check_end(file, tar.offset)
     except DAMAGED as error:
         shard.problem = f"{path} is damaged as a tar file ({error})"
     return shard
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Readers stop at the end of the first of two archives in one file, as `cat` makes of them."""
+    file.seek(end)
+    if any(map(any, iter(partial(file.read, tarfile.RECORDSIZE), b""))):
+        raise tarfile.ReadError("another archive begins behind its end")
 
 
 def _sort(info: tarfile.TarInfo, tar: tarfile.TarFile, shard: _ShardContents) -> None:
@@ -104,7 +116,8 @@ def _sort(info: tarfile.TarInfo, tar: tarfile.TarFile, shard: _ShardContents) ->
     elif suffix in PICTURE_SUFFIXES + FOREIGN_SUFFIXES:
         shard.images.append(info)
     elif suffix in SIDECAR_SUFFIXES:
-        shard.texts.setdefault(_keys(info.name)[0], {})[suffix] = _text(info, tar)
+        texts = shard.texts.setdefault(_keys(info.name)[0], {})
+        texts[suffix] = f"{plain(info.name)} is there twice" if suffix in texts else _text(info, tar)
     else:
         shard.passed_over[f"{suffix or '(none)'} files, which are neither images nor captions"] += 1
 
