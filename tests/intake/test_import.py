@@ -261,6 +261,7 @@ def test_two_runs_at_once_are_kept_apart(photos, tmp_path):
     ("options", "message"),
     [
         ({"workers": 0}, "workers is 0: expected 1"),
+        ({"workers": 100_000}, r"workers is 100000: expected 1 \(this process\) to \d+, eight for each core"),
         ({"detectors": {"x": brightness}}, r"filters name the detectors \[\], given are \['x'\]"),
         ({"urls": {"timeout": "5"}}, "options of img2dataset .* have no effect"),
     ],

@@ -214,8 +214,9 @@ def test_no_more_requests_at_a_time_than_allowed(two, tmp_path):
     with running(behaviour) as server:
         judge(small_plan(two, server.url), journal=tmp_path / "a.jsonl", concurrency=3)
     assert server.most_at_once == 3
-    with pytest.raises(ValueError, match="concurrency is 0"):
-        judge(small_plan(two), journal=tmp_path / "b.jsonl", concurrency=0)
+    for num in (0, 100_000):
+        with pytest.raises(ValueError, match=f"concurrency is {num}: expected 1 to 256"):
+            judge(small_plan(two), journal=tmp_path / "b.jsonl", concurrency=num)
 
 
 def test_the_key_reaches_the_server_and_nothing_else(two, tmp_path, monkeypatch, caplog):

@@ -15,7 +15,7 @@ from urae.io import duration
 
 __all__ = ["Concurrency", "DryRun", "Prices", "RequestOptions", "Yes", "agreed", "tell_time"]
 
-Concurrency = Annotated[int, typer.Option(min=1, help="Requests at a time.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=256, help="Requests at a time.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be asked, its cost and the time, and end there.")
 ]

@@ -158,8 +158,8 @@ def run_captions(plan: CaptionPlan, *, concurrency: int = 4) -> Captioned:
     Stopped or killed at any moment, the same call goes on where it was. `StaleCache` for an image that is not the one
     that the manifest names, `Unanswered` where the server fails for good; answers that came before are kept.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}: expected at least 1")
+    if not 1 <= concurrency <= 256:
+        raise ValueError(f"concurrency is {concurrency}: expected 1 to 256")
     with Journal(plan.journal) as journal:
         run = _Captioning(plan.captioner, journal, plan.root)
         try:

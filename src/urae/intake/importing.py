@@ -149,8 +149,9 @@ def _check(filters: Filters, detectors: Mapping[str, Detector], workers: int) ->
         raise ValueError(
             f"filters name the detectors {sorted(filters.detectors)}, given are {sorted(detectors)}: expected the same"
         )
-    if workers < 1:
-        raise ValueError(f"workers is {workers}: expected 1 (this process) or more")
+    most = 8 * (os.cpu_count() or 1)
+    if not 1 <= workers <= most:
+        raise ValueError(f"workers is {workers}: expected 1 (this process) to {most}, eight for each core")
 
 
 def _clear_up(out: Path) -> None:

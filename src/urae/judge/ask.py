@@ -29,8 +29,8 @@ def judge(
     Stopped or killed at any moment, the same call goes on where it was. `on_question` is called, from this thread,
     after each question. `Unanswered` where the server fails for good; answers that came before are kept.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}: expected at least 1")
+    if not 1 <= concurrency <= 256:
+        raise ValueError(f"concurrency is {concurrency}: expected 1 to 256")
     with AnswerJournal(journal) as opened:
         if pending := plan.pending(opened.answers):
             with plan.endpoint.client() as client:

@@ -227,6 +227,7 @@ def _check_ranges(recipe: Recipe) -> None:
     _expect(recipe, "caption_dropout", 0 <= recipe.caption_dropout < 1, "a probability in [0, 1)")
     _expect(recipe, "caption_mix", 0 <= recipe.caption_mix <= 1, "a probability in [0, 1]")
     _expect(recipe, "ema", 0 <= recipe.ema < 1, "a decay in [0, 1), such as 0.999, or 0 for none")
+    _expect(recipe, "num_workers", recipe.num_workers <= 256, "256 or fewer")
     _expect(recipe, "seed", 0 <= recipe.seed < 2**32, "a whole number in [0, 2**32)")
     _expect(recipe, "betas", all(0 <= beta < 1 for beta in recipe.betas), "two decay rates in [0, 1)")
     divides = recipe.batch_size % recipe.gradient_accumulation == 0
