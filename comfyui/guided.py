@@ -38,6 +38,8 @@ class Imax:
     """In [0, 1]."""
     low_pass_level: int = 1
     """P averages over blocks of 2^level latents."""
+    patch: int = 1
+    """Latents along a side of what ComfyUI has as one place: 2 for FLUX.2, whose 128 channels are 2 x 2 latents."""
 
     def __call__(self, arguments: dict[str, Any]) -> Tensor:
         """ComfyUI's hook after guidance: returns other denoised latents."""
@@ -46,7 +48,7 @@ class Imax:
         return step.denoised(step.velocity + self.weight * self._part(pull, step.progress))
 
     def _part(self, pull: Tensor, progress: float) -> Tensor:
-        smooth = low_pass(pull, level=self.low_pass_level)
+        smooth = _unpatched(pull, self.patch, lambda latents: low_pass(latents, level=self.low_pass_level))
         c = (1 + math.cos(math.pi * progress)) / 2
         if self.schedule == "cosine_shift":
             return c * pull + (1 - c) * smooth
@@ -69,6 +71,8 @@ class Hiflow:
     """Weights in [0, 1] at the first step; both fade to 0."""
     cutoff: float = 0.2
     """Where low frequencies end, as a share of the highest; above 0."""
+    patch: int = 1
+    """As I-Max's."""
     before: tuple[Tensor, Tensor] | None = None
     """What the step before took, and its reference; kept within a pass."""
 
@@ -76,7 +80,8 @@ class Hiflow:
         """ComfyUI's hook after guidance: returns other denoised latents."""
         step = Step.of(arguments, self.guide, "HiFlow")
         fade = 1 - step.progress
-        pull = smooth(step.reference - step.velocity, cutoff=self.cutoff)
+        difference = step.reference - step.velocity
+        pull = _unpatched(difference, self.patch, lambda latents: smooth(latents, cutoff=self.cutoff))
         velocity = step.velocity + self.direction * fade * pull
         if step.progress > 0 and self.before is not None:
             aligned = self.before[0] + step.reference - self.before[1]
@@ -133,6 +138,11 @@ def progress(sigma: Tensor, sigmas: Tensor) -> float:
     return 1.0
 
 
+def _unpatched(latents: Tensor, patch: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`function` of the latents, each at a place of its own."""
+    return F.pixel_unshuffle(function(F.pixel_shuffle(latents, patch)), patch)
+
+
 def low_pass(latents: Tensor, *, level: int) -> Tensor:
     """Each value replaced by the mean of its block of 2^level x 2^level, cut blocks by what is inside; (..., H, W)."""
     block, (height, width) = 2**level, latents.shape[-2:]
@@ -164,21 +174,21 @@ def sigmas_below(start: float, *, shift: float, steps: int) -> Tensor:
 
 
 def enlarged(
-    native: Tensor, target: Tensor, *, decode: Callable, encode: Callable, sharpen: float = 0.0
+    native: Tensor, grid: tuple[int, int], *, decode: Callable, encode: Callable, sharpen: float = 0.0
 ) -> Tensor:
-    """The native latents' picture at the size of the target's latents, as latents: decoded, upscaled by bicubic
-    interpolation of its pixels, as Pillow does it, sharpened and encoded. decode and encode are a VAE's."""
-    height, width = target.shape[-2:]
+    """The native latents' picture as latents of (rows, columns): decoded, upscaled by bicubic interpolation of its
+    pixels, as Pillow does it, sharpened and encoded. decode and encode are a VAE's."""
+    height, width = grid
     stretch = abs(math.log(native.shape[-1] * height / (native.shape[-2] * width)))
     if stretch > MAX_STRETCH:
         raise ValueError(
-            f"the native latents are {_size(native)}, of another shape than the target's {_size(target)}: make both of "
-            "the same shape"
+            f"the native latents are {_size(native)}, of another shape than the target's {width}x{height}: make both "
+            "of the same shape"
         )
     if native.shape[-2] * native.shape[-1] >= height * width:
         raise ValueError(
-            f"the native latents are {_size(native)}, not smaller than the target's {_size(target)}: native and target "
-            "may be exchanged"
+            f"the native latents are {_size(native)}, not smaller than the target's {width}x{height}: native and "
+            "target may be exchanged"
         )
     pixels = decode(native).flatten(0, -4).movedim(-1, 1)  # a video model's VAE has frames
     factor = pixels.shape[-1] // native.shape[-1]

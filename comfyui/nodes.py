@@ -175,7 +175,7 @@ class UraeSdedit(_SecondPass):
     def execute(
         cls, model: Any, vae: Any, native: dict, target: dict, steps: int, start_sigma: float
     ) -> io.NodeOutput:
-        guide = _enlarged(vae, native, target)
+        guide = _enlarged(model, vae, native, target)
         return io.NodeOutput(
             sigmas_below(start_sigma, shift=shift_of(model), steps=steps), {"samples": guide}
         )
@@ -218,8 +218,8 @@ class UraeImax(_SecondPass):
         cls, model: Any, vae: Any, native: dict, target: dict, steps: int, shift: float, **pull: Any
     ) -> io.NodeOutput:
         family_of(model)
-        guide = model.model.process_latent_in(_enlarged(vae, native, target))
-        guided = _guided(apply_shift(model, shift) if shift else model, Imax(guide=guide, **pull))
+        guide = model.model.process_latent_in(_enlarged(model, vae, native, target))
+        guided = _guided(apply_shift(model, shift) if shift else model, Imax, guide, pull)
         sigmas = sigmas_below(1.0, shift=shift_of(guided), steps=steps)
         return io.NodeOutput(guided, sigmas, {"samples": torch.zeros_like(guide)})
 
@@ -264,10 +264,12 @@ class UraeHiflow(_SecondPass):
         **pull: Any,
     ) -> io.NodeOutput:
         family_of(model)
-        reference = model.model.process_latent_in(_enlarged(vae, native, target))
-        guided = _guided(model, Hiflow(guide=reference, **pull))
+        reference = model.model.process_latent_in(_enlarged(model, vae, native, target))
+        guided = _guided(model, Hiflow, reference, pull)
         sigmas = sigmas_below(start_sigma, shift=shift_of(guided), steps=steps)
-        return io.NodeOutput(guided, sigmas, {"samples": _enlarged(vae, native, target, sharpen=sharpen)})
+        return io.NodeOutput(
+            guided, sigmas, {"samples": _enlarged(model, vae, native, target, sharpen=sharpen)}
+        )
 
 
 class UraeExtension(ComfyExtension):
@@ -307,14 +309,17 @@ def _read(adapter: str) -> tuple[dict[str, Any], dict[str, str]]:
     return comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
 
 
-def _enlarged(vae: Any, native: dict, target: dict, *, sharpen: float = 0.0) -> torch.Tensor:
-    return enlarged(
-        native["samples"], target["samples"], decode=vae.decode, encode=vae.encode, sharpen=sharpen
-    )
+def _enlarged(model: Any, vae: Any, native: dict, target: dict, *, sharpen: float = 0.0) -> torch.Tensor:
+    # Newer versions say how many pixels a latent of an empty one is, which may be another model's.
+    own = 16 // family_of(model).token
+    given = target.get("downscale_ratio_spacial") or own
+    rows, columns = (round(side * given / own) for side in target["samples"].shape[-2:])
+    return enlarged(native["samples"], (rows, columns), decode=vae.decode, encode=vae.encode, sharpen=sharpen)
 
 
-def _guided(model: Any, method: Imax | Hiflow) -> Any:
+def _guided(model: Any, method: type[Imax | Hiflow], guide: torch.Tensor, pull: dict[str, Any]) -> Any:
     """A clone of `model` whose velocity the method corrects."""
     guided = model.clone()
-    guided.set_model_sampler_post_cfg_function(method)
+    patch = 2 // family_of(model).token
+    guided.set_model_sampler_post_cfg_function(method(guide=guide, patch=patch, **pull))
     return guided

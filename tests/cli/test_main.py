@@ -6,7 +6,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from urae.cli.main import VERBS
+import pytest
+from typer.testing import CliRunner
+
+from urae.cli.main import VERBS, app
 
 URAE = Path(sys.executable).parent / "urae"
 
@@ -34,6 +37,22 @@ def test_the_version_is_that_of_the_package_and_of_what_it_stands_on():
         f"transformers {version('transformers')}, peft {version('peft')}, accelerate {version('accelerate')}, "
         f"Python {platform.python_version()})\n"
     )
+
+
+def test_only_the_command_line_asks_for_the_version():
+    result = CliRunner(env={"URAE_VERSION": "1"}).invoke(app, ["recipe", "list"])
+    assert "flux_2k" in result.stdout
+    assert "env var" not in CliRunner().invoke(app, ["--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["genrate"], "generate"), (["data", "collct"], "collect"), (["adapter", "shwo"], "show")],
+)
+def test_an_unknown_verb_says_what_may_be_meant(typed, meant):
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert f"Did you mean '{meant}'?" in result.stderr
 
 
 def test_an_unknown_verb_is_refused():

@@ -83,6 +83,23 @@ def test_imax_corrects_the_velocity_as_urae_does(schedule, index):
     torch.testing.assert_close((noisy - found) / SIGMAS[index], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("method", ["imax", "hiflow"])
+def test_low_frequencies_of_flux2_are_of_its_latents_and_not_of_its_patches(method):
+    """ComfyUI has 128 channels at 16 px, which are 32 channels at 8 px in `urae`, as everywhere."""
+    noisy, velocity, clean = (random(1, 32, 8, 12, seed=seed) for seed in range(3))
+    step = guide.Step(velocity=velocity, noisy=noisy, sigma=SIGMAS[2], index=2, num_steps=STEPS)
+    if method == "imax":
+        expected, kind = corrected(step, clean, generation.Imax()), Imax
+    else:
+        reference = (noisy - clean) / step.sigma
+        expected, kind = hiflow.corrected(step, reference, None, generation.Hiflow()), Hiflow
+    patches, velocity = (torch.nn.functional.pixel_unshuffle(one, 2) for one in (noisy, velocity))
+    patched = kind(guide=torch.nn.functional.pixel_unshuffle(clean, 2), patch=2)
+    found = asked(patched, patches, patches - SIGMAS[2] * velocity, SIGMAS[2])
+    found = torch.nn.functional.pixel_shuffle((patches - found) / SIGMAS[2], 2)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
 def asked(method, noisy, denoised, sigma):
     options = {"transformer_options": {"sample_sigmas": SIGMAS}}
     return method(
@@ -131,8 +148,8 @@ def in_blocks(latents):
 
 def test_the_native_picture_is_upscaled_as_pillow_does_it():
     # Soft enough that nothing overshoots, which Pillow cuts off between its two passes.
-    native, target = 0.3 * random(1, 16, 5, 8), torch.zeros(1, 16, 10, 16)
-    found = enlarged(native, target, decode=in_blocks, encode=lambda pixels: pixels)
+    native = 0.3 * random(1, 16, 5, 8)
+    found = enlarged(native, (10, 16), decode=in_blocks, encode=lambda pixels: pixels)
     eight_bit = (in_blocks(native)[0] * 255).round().byte().numpy()
     expected = Image.fromarray(eight_bit).resize((128, 80), Image.Resampling.BICUBIC)
     assert found.shape == (1, 80, 128, 3)
@@ -140,14 +157,14 @@ def test_the_native_picture_is_upscaled_as_pillow_does_it():
 
 
 def test_a_video_models_picture_is_its_one_frame():
-    native, target = 0.3 * random(1, 16, 5, 8), torch.zeros(1, 16, 1, 10, 16)
+    native = 0.3 * random(1, 16, 5, 8)
     frames = enlarged(
         native[:, :, None],
-        target,
+        (10, 16),
         decode=lambda latents: in_blocks(latents[:, :, 0])[:, None],
         encode=lambda pixels: pixels,
     )
-    flat = enlarged(native, target[:, :, 0], decode=in_blocks, encode=lambda pixels: pixels)
+    flat = enlarged(native, (10, 16), decode=in_blocks, encode=lambda pixels: pixels)
     assert torch.equal(frames, flat)
 
 
@@ -157,4 +174,4 @@ def test_a_video_models_picture_is_its_one_frame():
 )
 def test_latents_that_are_no_native_and_target_are_refused(native, target, sentence):
     with pytest.raises(ValueError, match=sentence):
-        enlarged(torch.zeros(1, 16, *native), torch.zeros(1, 16, *target), decode=in_blocks, encode=None)
+        enlarged(torch.zeros(1, 16, *native), target, decode=in_blocks, encode=None)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from urae.io import Progress, tracked
+from urae.io import Progress, duration, tracked
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys):
@@ -38,8 +38,10 @@ def test_nothing_is_shown_where_nobody_looks(capsys, total):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_library_logs_above_the_bar_and_once(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_library_logs_once_and_above_the_bar(capsys, monkeypatch, terminal):
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
     stream = sys.stderr
     handler, logger = logging.StreamHandler(stream), logging.getLogger("a.package")
     logger.addHandler(handler)
@@ -55,3 +57,8 @@ def test_a_library_logs_above_the_bar_and_once(capsys, monkeypatch):
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n")
     said = [line for line in plain.splitlines() if "long" in line]
     assert said == ["the prompt is long"] * 2  # above the bar, and after it
+
+
+def test_a_duration_is_in_words():
+    said = [duration(hours) for hours in (0.001, 0.5, 1.44, 60)]
+    assert said == ["1 minute", "30 minutes", "1.4 hours", "60 hours (2.5 days)"]

@@ -59,6 +59,12 @@ def test_parameters_of_automatic1111():
     assert told.left["Lora hashes"] == "style: 12, b: 34"
 
 
+def test_only_a_line_begins_the_negative_prompt():
+    told = from_parameters("a sign, Negative prompt: of old\n" + FORGE, name="a.png").taken
+    assert told["prompt"].startswith("a sign, Negative prompt: of old\na lighthouse")
+    assert told["negative"] == "blurry, text"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,6 +103,25 @@ def test_a_graph_with_a_plain_sampler():
         graph(**{"13": ("KSampler", inputs), "7": ("CLIPTextEncode", {"text": "blurry"})}), name="a.png"
     )
     assert (told.taken["negative"], told.taken["guidance"], told.taken["seed"]) == ("blurry", 2.0, 7)
+
+
+def test_a_graph_with_zeros_and_with_a_guider_of_two_prompts():
+    changed = {
+        "22": ("CFGGuider", {"cfg": 4.0, "positive": ["6", 0], "negative": ["7", 0]}),
+        "25": ("RandomNoise", {"noise_seed": 0}),
+        "7": ("CLIPTextEncode", {"text": "blurry"}),
+    }
+    told = from_graph(graph(**changed), name="a.png")
+    assert (told.taken["prompt"], told.taken["negative"]) == ("a fox", "blurry")
+    assert (told.taken["seed"], told.taken["guidance"]) == (0, 4.0)
+    unguided = from_graph(
+        graph(**{"26": ("FluxGuidance", {"guidance": 0.0, "conditioning": ["6", 0]})}), name="a.png"
+    )
+    assert unguided.taken["guidance"] == 0.0
+    emptied = changed | {"7": ("ConditioningZeroOut", {"conditioning": ["6", 0]})}
+    told = from_graph(graph(**emptied), name="a.png")
+    assert "negative" not in told.taken
+    assert "ConditioningZeroOut" in told.left["nodes"]
 
 
 @pytest.mark.parametrize(

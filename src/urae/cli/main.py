@@ -70,6 +70,12 @@ class Root(Verbs):
     package = "urae.cli"
     verbs = VERBS
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        for param in params:  # --version and completion are asked for, never set for every command
+            param.allow_from_autoenv = param.show_envvar = False  # type: ignore[attr-defined]
+        return params
+
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             try:

@@ -117,13 +117,11 @@ class Verbs(TyperGroup):
     verbs: ClassVar[Mapping[str, str]]
     """What its help lists: verb -> what it does."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.verbs)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in self.verbs:
-            return None
-        return Listed(cmd_name, help=self.verbs[cmd_name], package=self.package)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {
+            name: Listed(name, help=text, package=self.package) for name, text in self.verbs.items()
+        }
 
 
 class Listed(TyperCommand):

@@ -34,10 +34,10 @@ class Progress(AbstractContextManager):
         self.shown = ExitStack()
 
     def __enter__(self) -> Self:
+        stream = sys.stderr
         if self.console.is_terminal:
-            stream = sys.stderr
             self.shown.enter_context(self.bar)
-            self.shown.enter_context(_logged_above(stream))
+        self.shown.enter_context(_logged_above(stream))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -74,7 +74,8 @@ class Progress(AbstractContextManager):
 def duration(hours: float) -> str:
     """In words, such as 5 minutes, 1.4 hours, 60 hours (2.5 days)."""
     if hours < 1:
-        return f"{max(round(60 * hours), 1)} minutes"
+        minutes = max(round(60 * hours), 1)
+        return f"{minutes} minute{'s' * (minutes > 1)}"
     days = f" ({hours / 24:.1f} days)" if hours >= 48 else ""
     return f"{hours:,.0f} hours{days}" if hours >= 10 else f"{hours:.1f} hours"
 

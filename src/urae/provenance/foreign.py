@@ -7,7 +7,7 @@ one with several, or with nodes in between that are not known here, is refused r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ def from_parameters(text: str, *, name: object) -> Foreign:
         raise BadFile(
             f"{name} has parameters that AUTOMATIC1111 does not write: it lacks a line with Steps, Seed and Size"
         )
-    prompt, _, negative = "\n".join(lines).partition(NEGATIVE)
+    prompt, _, negative = ("\n" + "\n".join(lines)).partition(f"\n{NEGATIVE}")
     told = {MEANINGS[key]: _number(settings.pop(key), key, name) for key in list(settings) if key in MEANINGS}
     if DISTILLED in settings:
         told["guidance"] = _number(settings.pop(DISTILLED), DISTILLED, name)
@@ -71,8 +71,11 @@ SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced", "SamplerCus
 PASSED = {"FluxGuidance": "conditioning", "BasicGuider": "conditioning", "ModelSamplingFlux": "model"}
 """Nodes on the way from the sampler, and the input by which it goes on."""
 TEXTS = {"CLIPTextEncode": "text", "CLIPTextEncodeFlux": "t5xxl", "CLIPTextEncodeSD3": "t5xxl"}
+EMPTIED = ("ConditioningZeroOut",)
+"""Where a negative prompt is none, whatever it is made from."""
 LATENTS = ("EmptyLatentImage", "EmptySD3LatentImage", "EmptyFlux2LatentImage")
-UNDERSTOOD = {*SAMPLERS, *PASSED, *TEXTS, *LATENTS, "RandomNoise", "BasicScheduler", "Flux2Scheduler"}
+OTHERS = ("CFGGuider", "RandomNoise", "BasicScheduler", "Flux2Scheduler")
+UNDERSTOOD = {*SAMPLERS, *PASSED, *TEXTS, *LATENTS, *OTHERS}
 
 
 def from_graph(text: str, *, name: object) -> Foreign:
@@ -84,18 +87,18 @@ def from_graph(text: str, *, name: object) -> Foreign:
             f"{name} holds a graph of ComfyUI with {len(samplers)} samplers: only one drawing is understood"
         )
     sampler = samplers[0]["inputs"]
-    guider = graph.at(sampler, "guider")
-    positive = guider or sampler
+    guider = graph.at(sampler, "guider") or sampler
+    positive = "conditioning" if "conditioning" in guider else "positive"
     taken = {
-        "prompt": graph.text(positive, "conditioning" if guider else "positive"),
-        "negative": graph.text(sampler, "negative") if "negative" in sampler else "",
+        "prompt": graph.text(guider, positive),
+        "negative": graph.text(guider, "negative", none=EMPTIED) if "negative" in guider else "",
         "size": graph.size(sampler),
-        "steps": graph.number(sampler, "steps") or graph.number(graph.at(sampler, "sigmas"), "steps"),
-        "seed": graph.number(sampler, "seed", "noise_seed")
-        or graph.number(graph.at(sampler, "noise"), "noise_seed"),
-        "guidance": graph.guidance(positive, "conditioning" if guider else "positive")
-        or graph.number(sampler, "cfg"),
+        "steps": graph.number(("steps",), sampler, graph.at(sampler, "sigmas")),
+        "seed": graph.number(("seed", "noise_seed"), sampler, graph.at(sampler, "noise")),
+        "guidance": graph.number(("guidance",), *(node["inputs"] for node in graph.way(guider, positive))),
     }
+    if taken["guidance"] is None:
+        taken["guidance"] = graph.number(("cfg",), guider)
     others = sorted({node["class_type"] for node in graph.nodes.values()} - UNDERSTOOD)
     return Foreign(
         tool="ComfyUI",
@@ -135,9 +138,11 @@ class _ComfyGraph:
             key, inputs = PASSED.get(node["class_type"], ""), node["inputs"]
         return nodes
 
-    def text(self, inputs: Mapping[str, Any], key: str) -> str:
-        """What is drawn, at the end of the way."""
+    def text(self, inputs: Mapping[str, Any], key: str, *, none: Collection[str] = ()) -> str:
+        """What is drawn, at the end of the way; nothing at nodes of `none`."""
         end = next(reversed(self.way(inputs, key)), None)
+        if end and end["class_type"] in none:
+            return ""
         said = end["inputs"].get(TEXTS.get(end["class_type"], "")) if end else None
         if not isinstance(said, str):
             kind = end["class_type"] if end else "nothing"
@@ -146,22 +151,17 @@ class _ComfyGraph:
             )
         return said
 
-    def guidance(self, inputs: Mapping[str, Any], key: str) -> float | None:
-        """Of models that take it as an input."""
-        told = [self.number(node["inputs"], "guidance") for node in self.way(inputs, key)]
-        return next((one for one in told if one is not None), None)
-
     def size(self, sampler: Mapping[str, Any]) -> tuple[int, int]:
         """Of the empty latent that is drawn from."""
         node = self.node(sampler, "latent_image")
-        sides = [self.number(node["inputs"], side) for side in ("width", "height")] if node else []
+        sides = [self.number((side,), node["inputs"]) for side in ("width", "height")] if node else []
         if node is None or node["class_type"] not in LATENTS or not all(type(side) is int for side in sides):
             raise BadFile(
                 f"{self.name} holds a graph of ComfyUI that does not begin with an empty latent: its size is unknown"
             )
         return sides[0], sides[1]
 
-    def number(self, inputs: Mapping[str, Any], *keys: str) -> Any:
+    def number(self, keys: Sequence[str], *places: Mapping[str, Any]) -> Any:
         """The first of these inputs that is a number."""
-        found = (inputs[key] for key in keys if type(inputs.get(key)) in (int, float))
+        found = (inputs[key] for inputs in places for key in keys if type(inputs.get(key)) in (int, float))
         return next(found, None)

@@ -7,6 +7,7 @@ of their own.
 from __future__ import annotations
 
 import comfy.ldm.flux.model
+import comfy.ldm.wan.vae
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -145,17 +146,25 @@ class ProbeConditioning(io.ComfyNode):
 class ProbeVae(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(node_id="ProbeVae", category="test", inputs=[], outputs=[io.Vae.Output()])
+        inputs = [io.String.Input("model", default="flux")]
+        return io.Schema(node_id="ProbeVae", category="test", inputs=inputs, outputs=[io.Vae.Output()])
 
     @classmethod
-    def execute(cls):
+    def execute(cls, model):
         torch.manual_seed(0)
-        weights = comfy.taesd.taesd.TAESD(latent_channels=16).state_dict()
-        # ComfyUI's layers come unset.
-        random = {name: 0.04 * torch.randn(tensor.shape) for name, tensor in weights.items() if tensor.ndim}
-        return io.NodeOutput(
-            comfy.sd.VAE(sd={**random, "vae_scale": torch.ones(()), "vae_shift": torch.zeros(())})
-        )
+        if model == "qwen_image":
+            parts = {"dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
+            weights = comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, **parts).state_dict()
+            return io.NodeOutput(comfy.sd.VAE(sd=_random(weights)))
+        weights = comfy.taesd.taesd.TAESD(latent_channels=128 if model == "flux2" else 16).state_dict()
+        scale = {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())}
+        told = {"metadata": {"tae_latent_channels": 128}} if model == "flux2" else {}
+        return io.NodeOutput(comfy.sd.VAE(sd=_random(weights) | scale, **told))
+
+
+def _random(weights):
+    """ComfyUI's layers come unset."""
+    return {name: 0.04 * torch.randn(tensor.shape) for name, tensor in weights.items() if tensor.ndim}
 
 
 class Probes(ComfyExtension):
