@@ -95,6 +95,7 @@ def test_steps_with_the_hosts_memory_run_small(monkeypatch):
     assert gpu.host_sizes(torch.device("cuda"), small=False) == (2048, 4096)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [64])
 def test_the_cpu_benchmark_runs_small(tmp_path, monkeypatch, size):
     out = tmp_path / "cpu.json"

@@ -5,6 +5,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from rehearsal import Architecture, count_flops
 
+from cases import thorough
 from urae import recipes
 from urae.adapters import PAPER_TARGETS, Full, Lora, Mica, Minor
 from urae.families import open_architecture
@@ -36,10 +37,10 @@ def ours(config, spec, size, text_tokens, mode):
 @pytest.mark.parametrize(
     ("targets", "mode"),
     [
-        (PAPER_TARGETS, False),
+        thorough(PAPER_TARGETS, False),
         (PAPER_TARGETS, "full"),
-        (PAPER_TARGETS, "attention"),
-        (("single_transformer_blocks.*.proj_out",), "full"),
+        thorough(PAPER_TARGETS, "attention"),
+        thorough(("single_transformer_blocks.*.proj_out",), "full"),
         (("single_transformer_blocks.1.attn.to_q",), False),
         (("attn.add_q_proj", "re:transformer_blocks\\.1\\.ff\\.net\\.2"), "attention"),
     ],

@@ -81,7 +81,7 @@ def test_memory_is_what_an_h200_measured(size, way, settings):
     ("mode", "offload"),
     [
         ("full", False),
-        ("attention", True),
+        thorough("attention", True),
         thorough("full", True),
         thorough("attention", False),
     ],
@@ -112,7 +112,7 @@ def test_another_block_keeps_as_much_as_said():
 
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler looks at it
-@pytest.mark.parametrize("targets", [PAPER_TARGETS, ("ff.net.2", "proj_out")])
+@pytest.mark.parametrize("targets", [PAPER_TARGETS, thorough(("ff.net.2", "proj_out"))])
 def test_another_compiled_block_keeps_as_much_as_said(targets, compiler):
     """The same, for what torch's compiler lets a block keep, within 3%."""
     counted, planned = [], []
@@ -175,7 +175,7 @@ def test_swapped_weights_are_on_the_gpu_two_blocks_at_a_time():
     assert [a / b for a, b in zip(nf4, sizes, strict=True)] == pytest.approx([nf4[0] / sizes[0]] * 57)
 
 
-@pytest.mark.parametrize("kind", ["fp8", "fp8_dynamic", "int8", "nf4"])
+@pytest.mark.parametrize("kind", ["fp8", thorough("fp8_dynamic"), thorough("int8"), "nf4"])
 def test_a_base_in_fewer_bits_takes_what_is_said(recipe, kind):
     transformer, planned = mini.pipeline().transformer, open_architecture("mini", dtype=torch.float32)
     before, said = (

@@ -7,6 +7,7 @@ from rehearsal import Live, Saved, compute_norms_like_cuda
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from cases import thorough
 from urae import plan, recipes
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
@@ -136,13 +137,13 @@ def test_a_call_needs_no_more_than_is_said(bf16):
     assert 0.4 * WIDTHS_PER_TOKEN < counted < WIDTHS_PER_TOKEN
 
 
-@pytest.mark.parametrize("name", ["Qwen-Image", "Qwen-Image-2512"])
+@pytest.mark.parametrize("name", ["Qwen-Image", thorough("Qwen-Image-2512")])
 def test_published_models_have_as_many_parameters_as_they_say(name):
     architecture = open_architecture(f"Qwen/{name}", dtype=torch.bfloat16)
     num = sum(parameter.numel() for parameter in architecture.transformer.parameters())
     assert num / 1e9 == pytest.approx(20.43, rel=0.005)
 
 
-@pytest.mark.parametrize("gpu", ["RTX 4090", "A100 80GB"])
+@pytest.mark.parametrize("gpu", ["RTX 4090", thorough("A100 80GB")])
 def test_the_recipe_fits_gpus_of_24_and_of_80_gb(gpu):
     assert plan(recipes.qwen_image_4k(), gpu).best is not None

@@ -7,6 +7,7 @@ from rehearsal import Live, Saved, compute_norms_like_cuda
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
+from cases import thorough
 from urae import plan, recipes
 from urae.adapters import Lora, attach
 from urae.adapters.injection import inject
@@ -129,7 +130,7 @@ def test_a_call_needs_no_more_than_is_said(bf16):
     assert 0.4 * WIDTHS_PER_TOKEN < counted < WIDTHS_PER_TOKEN
 
 
-@pytest.mark.parametrize("name", ["Z-Image", "Z-Image-Turbo"])
+@pytest.mark.parametrize("name", ["Z-Image", thorough("Z-Image-Turbo")])
 def test_published_models_have_as_many_parameters_as_they_say(name):
     architecture = open_architecture(f"Tongyi-MAI/{name}", dtype=torch.bfloat16)
     num = sum(parameter.numel() for parameter in architecture.transformer.parameters())
@@ -140,9 +141,9 @@ def test_published_models_have_as_many_parameters_as_they_say(name):
     ("recipe", "gpu", "fits"),
     [
         (recipes.z_image_2k(), "RTX 4090", True),
-        (recipes.z_image_2k(), "A100 80GB", True),
+        thorough(recipes.z_image_2k(), "A100 80GB", True),
         (recipes.z_image_4k(), "RTX 4090", False),
-        (recipes.z_image_4k(), "A100 80GB", True),
+        thorough(recipes.z_image_4k(), "A100 80GB", True),
     ],
 )
 def test_recipes_on_gpus_of_24_and_of_80_gb(recipe, gpu, fits):
