@@ -170,7 +170,9 @@ def test_the_command(untrained, tmp_path):
         (80, 56),
         0.5,
     )
-    assert one.with_suffix(".html").read_text().count('type="range"') == 2
+    page = one.with_suffix(".html").read_text()
+    assert page.count('type="range"') == 2
+    assert re.findall("<h2>my-photo.*, (seed .*)</h2>", page) == ["seed 1", "seed 2"]
     before = {path: path.read_bytes() for path in (tmp_path / "o").iterdir()}
     assert run("--seed", 1, "--format", "webp").count("finished already") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "o").iterdir()} == before

@@ -13,6 +13,8 @@ from ui_page import wait_for
 
 import processes
 from browser import browsing, needs_chromium, resize
+from urae import recipes
+from urae.training import save_recipe
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 PROMPT = "a flat tiger on a wood background"
@@ -113,10 +115,19 @@ def test_a_killed_drawing_process_is_said_and_gone_on_from(page, driver):
 
 def test_every_page_fits_a_phone(page, driver):
     resize(driver, 390, 844, phone=True)
-    job = page.draw(prompt=PROMPT, size="128x128", steps="1", seeds="7-8")
+    job = page.draw(prompt=f"{PROMPT}, " * 40, size="128x128", steps="1", seeds="7-8")
+    run = page.out.parent / "runs" / f"a-run-with-quite-a-long-name-{'of-many-words-' * 4}"
+    run.mkdir(parents=True)
+    (run / "adapter.safetensors").touch()
+    save_recipe(recipes.mini_2x(), run / "recipe.yaml")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     page.wait(job)
     names = ",".join(path.name for path in page.out.glob("*.png"))
     for path in ("/", "/jobs", f"/job/{job}", f"/look?p={names[:200].rpartition('.png')[0]}.png", "/runs"):
         driver.get(page.url + path)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390, path
+        if path == "/":
+            assert run.name in ask(driver, "form", "innerText")
+        if path == "/jobs":  # a long prompt does not push the others off the page
+            assert ask(driver, ".card h2", "clientHeight") < 120
         assert find(driver, "main h1")

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 from ui_page import serving, wait_for
 
 import processes
+from provenance_made import MADE
 from urae.generation import read_png_metadata
+from urae.provenance import AdapterUse, save_png
 from urae.ui.server import make_server
 
 TIGER = {"prompt": "a flat tiger on a wood background", "size": "128x128", "steps": "2"}
@@ -33,6 +36,16 @@ def test_pictures_are_those_of_the_command_line(page, tmp_path):
     for name in names:
         assert (pixels(page.out / name) == pixels(tmp_path / "cli" / name)).all()
         assert read_png_metadata(page.out / name) == read_png_metadata(tmp_path / "cli" / name)
+
+
+def test_a_picture_that_is_looked_at_names_its_adapters(page):
+    uses = tuple(AdapterUse(file=name, hash="ab", strength=1.0) for name in ("a", "b"))
+    for name, made in {"one": MADE, "two": replace(MADE, adapter_file="", adapters=uses)}.items():
+        picture = Image.new("RGB", MADE.size)
+        picture.info.update(made.to_info())
+        save_png(picture, page.out / f"{name}.png")
+    shown = re.findall("<figcaption>([^<]*)<", page.get("/look?p=one.png,two.png").text)
+    assert shown == ["256x128 direct, a.safetensors", "256x128 direct, several adapters"]
 
 
 def test_a_native_picture_is_drawn_larger(page):

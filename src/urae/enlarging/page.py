@@ -23,11 +23,11 @@ def before_after_page(plan: EnlargePlan, after: Sequence[tuple[Path, Image.Image
     pairs = [
         {
             "name": file.name,
-            "seed": picture.info.get("seed", ""),
+            "seed": made.seed,
             "after": data_uri(picture.convert("RGB"), quality=QUALITY),
             "crop": data_uri(_middle(picture.convert("RGB")), kind="png"),
         }
-        for file, picture in after
+        for (file, picture), made in zip(after, plan.made, strict=True)
     ]
     return html_page(
         "urae.enlarging",
