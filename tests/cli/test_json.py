@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from provenance_made import MADE
 from urae import planning, recipes
+from urae.adapters import file_named
 from urae.cli.main import app
 from urae.cli.printed import say, say_report
 from urae.cli.verbs import Commands
@@ -69,6 +70,13 @@ def test_a_plan_has_the_numbers_that_are_printed():
     assert document["cost"] == made.cost
     assert max(document["asked"]["bytes"].values()) == made.asked.num_bytes
     assert planning.in_short(made) in said
+
+
+def test_a_shipped_adapter_is_shown_by_its_name():
+    document, said = told("adapter", "show", "mini:2x")
+    assert document["bytes"] == file_named("mini:2x").stat().st_size
+    assert set(document["ranks"].values()) == {32}
+    assert "size on disk" in said
 
 
 def test_a_picture_tells_its_policy_in_words_and_on_demand_in_full(tmp_path):

@@ -60,7 +60,7 @@ def show(path: Input, base: BaseModel = "", start: Start = "", verbose: Verbose 
         "kind": _kind(adapter),
         "ranks": {name: A.shape[0] for name, (A, _) in adapter.factors.items()},
         "full": list(adapter.differences),
-        "bytes": path.stat().st_size,
+        "bytes": adapters.file_named(path).stat().st_size,
         "hash": adapter.hash,
         "norms": _norms(adapter),
         **adapter.metadata(),

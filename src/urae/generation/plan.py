@@ -339,7 +339,8 @@ def _check_negative(pipe: Any, asked: DrawingRequest) -> None:
     """Refuse a negative prompt that no pass takes."""
     if asked.negative and family_of(pipe).guidance.kind(pipe) != "cfg":
         raise ValueError(
-            f"negative is {asked.negative!r}, but this model takes no negative prompt: leave it out"
+            f"negative is {asked.negative!r}, but this model takes no negative prompt: leave it out; if it is from a "
+            "picture, give an empty one, --negative ''"
         )
     scale: Any = asked.method.native_guidance if asked.guidance == "auto" else asked.guidance  # type: ignore[union-attr]
     if asked.negative and scale <= 1:

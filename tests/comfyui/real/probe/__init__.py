@@ -154,7 +154,7 @@ class ProbeVae(io.ComfyNode):
         torch.manual_seed(0)
         if model == "qwen_image":
             parts = {"dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
-            weights = comfy.ldm.wan.vae.WanVAE(dim=8, z_dim=16, **parts).state_dict()
+            weights = comfy.ldm.wan.vae.WanVAE(dim=96, z_dim=16, **parts).state_dict()
             return io.NodeOutput(comfy.sd.VAE(sd=_random(weights)))
         weights = comfy.taesd.taesd.TAESD(latent_channels=128 if model == "flux2" else 16).state_dict()
         scale = {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())}
