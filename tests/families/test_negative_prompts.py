@@ -54,7 +54,7 @@ def test_an_unguided_native_pass_does_without():
         (
             "FLUX.1",
             {},
-            "negative is 'c', but this model takes no negative prompt: leave it out; if it is from a picture, give an empty",
+            "but this model takes no negative prompt: leave it out; if it is from a picture, give an empty",
         ),
         ("FLUX.1", {"method": "sdedit"}, "takes no negative prompt"),
         ("Chroma", {"guidance": 1}, "a negative prompt has no effect at guidance 1: leave it out"),

@@ -44,16 +44,15 @@ class Command(TyperCommand):
         if not ctx.resilient_parsing:
             _check_launched(ctx.command_path.split()[1:])
             options = [param.name for param in self.params if param.param_type_name == "option"]
-            told = ctx.find_root().obj or {}
-            ctx.default_map = defaults_for(ctx.command_path.split()[1:], options, told)
+            ctx.default_map = defaults_for(ctx.command_path.split()[1:], options, ctx.find_root().obj or {})
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if option.param_type_name == "option" and not option.multiple and given.count(option) > 1:
                     raise ValueError(f"{option.opts[0]} is given twice: give it once")
         rest = super().parse_args(ctx, args)
         for name, value in ctx.params.items():
-            is_nan = any(one != one for one in (value if isinstance(value, list) else [value]))
-            if is_nan and ctx.get_parameter_source(name).name != "DEFAULT":
+            values = value if isinstance(value, list) else [value]
+            if any(one != one for one in values) and ctx.get_parameter_source(name).name != "DEFAULT":
                 raise ValueError(f"--{name.replace('_', '-')} is nan: expected a number")
         return rest
 

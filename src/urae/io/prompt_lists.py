@@ -94,8 +94,7 @@ def _checked(value: Any, place: str) -> str:
 
 def _ids(entries: Iterable[Entry]) -> Iterable[str]:
     seen: set[str] = set()
-    for place, values in entries:
-        value = values.get(ID)
+    for place, value in ((place, values.get(ID)) for place, values in entries):
         if type(value) not in (str, int):  # COCO has numbers
             raise BadFile(f"{place} has the id {value!r}: expected a text or a whole number")
         try:
