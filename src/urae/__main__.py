@@ -1,5 +1,6 @@
-"""`python -m urae` is `urae`, also where that is not on the path, as under `torchrun -m urae`."""
+"""`python -m urae` is `urae`, also where that is not on the path."""
 
 from urae.cli import app
 
-app(prog_name="urae")
+if __name__ == "__main__":
+    app(prog_name="urae")

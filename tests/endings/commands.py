@@ -204,7 +204,7 @@ COMMANDS = [
     ),
     Command(
         name="policy fit",
-        options="--model model --size 96 --images images --pictures 6 --rule linear --rule ntk --sigma 0.8 "
+        options="--model model --size 96 --images images --pictures 7 --rule linear --sigma 0.5 --sigma 0.8 "
         "--sigma 0.9 --out out --cache cache",
     ),
     Command(

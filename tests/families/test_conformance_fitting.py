@@ -5,7 +5,7 @@ from urae.fitting import FittingRequest, plan_fitting, run_fitting
 
 
 def test_every_rule_is_measured(tiny, tmp_path):
-    images = write_images(tmp_path / "images", [(128, 128)] * 5 + [(192, 144)])
+    images = write_images(tmp_path / "images", [(128, 128)] * 9 + [(192, 144)])
     request = FittingRequest(images=str(images), size=128, sigmas=(0.9,))
     before = {name: type(module) for name, module in tiny.transformer.named_modules()}
     plan = plan_fitting(tiny.pipe, request, out=tmp_path)
