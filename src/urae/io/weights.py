@@ -200,8 +200,8 @@ def _header(described: dict[str, Any], name: object) -> Header:
     tensors = {key: Stored(dtype=one["dtype"], shape=tuple(one["shape"])) for key, one in described.items()}
     for key, one in tensors.items():
         if len(one.shape) > MOST_DIMENSIONS or one.dtype not in WRITTEN.values():
-            kinds = ", ".join(WRITTEN.values())
-            raise BadFile(f"{name} holds {key!r}, {one.dtype} of {len(one.shape)} axes: expected {kinds}")
+            most = f"at most {MOST_DIMENSIONS} of {', '.join(WRITTEN.values())}"
+            raise BadFile(f"{name} holds {key!r}, {one.dtype} of {len(one.shape)} axes: expected {most}")
     return Header(path=Path(str(name)), tensors=tensors, metadata=metadata)
 
 
